@@ -1,0 +1,1 @@
+"""The consent journey: client authentication, PAR, Headless Heimdall, token, metadata."""

@@ -1,0 +1,1 @@
+"""OpenAPI documents and route tables, compiled into plain functions."""

@@ -1,0 +1,1 @@
+"""Sockets inwards: listeners, TLS, connections, limits, draining, routing."""

@@ -1,0 +1,1 @@
+"""The resource journey: verify, enforce, enrich, forward, normalise, record."""

@@ -1,0 +1,1 @@
+"""The Consent Manager: what the bank reads and patches."""

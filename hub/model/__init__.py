@@ -1,0 +1,1 @@
+"""Words and values: what every other package passes on; imports nothing of ours."""

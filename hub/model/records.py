@@ -1,0 +1,274 @@
+"""Everything the store keeps besides consents, each kind a frozen Struct.
+
+Each record has a ``key``, the ``indexes`` it can be found by, and the moment after which the store may forget it.
+Secrets (codes, tokens, request URIs) are stored under their SHA-256 (``digest_of``), never themselves. A new kind is
+added to ``Record`` at the end of the file; its ``tag`` is its name in the database and never changes.
+"""
+
+import hashlib
+from base64 import urlsafe_b64encode
+from typing import Any
+
+import msgspec
+
+from hub.model.consent import Consent
+
+Indexes = dict[str, tuple[str | int, ...]]
+
+
+def digest_of(secret: str) -> str:
+    """Return the base64url SHA-256 under which a secret is stored."""
+    return urlsafe_b64encode(hashlib.sha256(secret.encode()).digest()).rstrip(b"=").decode()
+
+
+class Pushed(msgspec.Struct, frozen=True, kw_only=True, tag="pushed"):
+    """Hold a pushed authorization request (RFC 9126); key: digest of the ``request_uri``.
+
+    ``parameters`` are the request object's claims (without ``authorization_details``, which is the consent).
+    ``finished`` is set by the first ``doConfirm`` or ``doFail``; until then ``GET /auth`` may be repeated.
+    """
+
+    digest: str
+    client_id: str
+    consent_id: str
+    parameters: dict[str, Any]
+    request_object: str = ""
+    expires: int = 0
+    x5t_s256: str = ""
+    dpop_jkt: str = ""
+    finished: bool = False
+
+    @property
+    def key(self) -> str:
+        """Return the key in the store."""
+        return self.digest
+
+    def indexes(self) -> Indexes:
+        """Return what the store finds it by."""
+        return {}
+
+    def purge_at(self) -> int | None:
+        """Return when the store may forget it."""
+        return self.expires + 7200
+
+
+class Interaction(msgspec.Struct, frozen=True, kw_only=True, tag="interaction"):
+    """Hold one hand-over to the bank (Headless Heimdall); key: its id."""
+
+    id: str
+    pushed_digest: str
+    client_id: str
+    consent_id: str
+    expires: int
+    finished: bool = False
+
+    @property
+    def key(self) -> str:
+        """Return the key in the store."""
+        return self.id
+
+    def indexes(self) -> Indexes:
+        """Return what the store finds it by."""
+        return {"consent": (self.consent_id,)}
+
+    def purge_at(self) -> int | None:
+        """Return when the store may forget it."""
+        return self.expires + 86400
+
+
+class Code(msgspec.Struct, frozen=True, kw_only=True, tag="code"):
+    """Hold an authorization code; key: its digest. ``used`` stays so that a replay can revoke the ``grant_id``."""
+
+    digest: str
+    client_id: str
+    consent_id: str
+    grant_id: str
+    redirect_uri: str
+    code_challenge: str
+    scope: str
+    nonce: str = ""
+    auth_time: int = 0
+    dpop_jkt: str = ""
+    claims: dict[str, Any] = {}
+    expires: int = 0
+    used: bool = False
+
+    @property
+    def key(self) -> str:
+        """Return the key in the store."""
+        return self.digest
+
+    def indexes(self) -> Indexes:
+        """Return what the store finds it by."""
+        return {"consent": (self.consent_id,)}
+
+    def purge_at(self) -> int | None:
+        """Return when the store may forget it: late, so that a replay is still recognised."""
+        return self.expires + 86400
+
+
+class AccessToken(msgspec.Struct, frozen=True, kw_only=True, tag="access"):
+    """Hold an access token; key: its digest. ``consent_id`` and ``grant_id`` are empty for client credentials.
+
+    ``epoch`` is set to the moment of revocation; 0 means not revoked.
+    """
+
+    digest: str
+    client_id: str
+    scope: str
+    x5t_s256: str
+    issued: int
+    expires: int
+    jkt: str = ""
+    consent_id: str = ""
+    grant_id: str = ""
+    revoked: int = 0
+
+    @property
+    def key(self) -> str:
+        """Return the key in the store."""
+        return self.digest
+
+    def indexes(self) -> Indexes:
+        """Return what the store finds it by."""
+        return {"consent": (self.consent_id,)} if self.consent_id else {}
+
+    def purge_at(self) -> int | None:
+        """Return when the store may forget it."""
+        return self.expires + 3600
+
+
+class RefreshToken(msgspec.Struct, frozen=True, kw_only=True, tag="refresh"):
+    """Hold a refresh token, which lives as long as its consent and is not rotated; key: its digest."""
+
+    digest: str
+    client_id: str
+    consent_id: str
+    grant_id: str
+    scope: str
+    issued: int
+    expires: int
+    jkt: str = ""
+    revoked: int = 0
+
+    @property
+    def key(self) -> str:
+        """Return the key in the store."""
+        return self.digest
+
+    def indexes(self) -> Indexes:
+        """Return what the store finds it by."""
+        return {"consent": (self.consent_id,)}
+
+    def purge_at(self) -> int | None:
+        """Return when the store may forget it."""
+        return self.expires + 86400
+
+
+class Grant(msgspec.Struct, frozen=True, kw_only=True, tag="grant"):
+    """Hold what one code gave; key: its id. ``revoked`` (a moment, 0 for none) kills all its tokens at once."""
+
+    id: str
+    client_id: str
+    consent_id: str
+    created: int
+    revoked: int = 0
+
+    @property
+    def key(self) -> str:
+        """Return the key in the store."""
+        return self.id
+
+    def indexes(self) -> Indexes:
+        """Return what the store finds it by."""
+        return {"consent": (self.consent_id,)}
+
+    def purge_at(self) -> int | None:
+        """Return when the store may forget it."""
+        return None
+
+
+class Registration(msgspec.Struct, frozen=True, kw_only=True, tag="registration"):
+    """Hold a TPP client at this tenant, with the three levels of activation; key: its client id.
+
+    Each level is ``inactive``, ``active`` or ``blocked``. What the framework says of the client (names, roles, URIs,
+    keys) is not here but in the trust snapshot; ``framework`` is the last copy, for the portal.
+    """
+
+    client_id: str
+    organisation_id: str
+    software_statement_id: str
+    tpp_id: str
+    tpp_state: str = "inactive"
+    statement_state: str = "inactive"
+    client_state: str = "inactive"
+    registered: int = 0
+    framework: dict[str, Any] = {}
+
+    @property
+    def key(self) -> str:
+        """Return the key in the store."""
+        return self.client_id
+
+    def indexes(self) -> Indexes:
+        """Return what the store finds it by."""
+        return {"organisation": (self.organisation_id,)}
+
+    def purge_at(self) -> int | None:
+        """Return when the store may forget it: never by itself."""
+        return None
+
+
+class Seen(msgspec.Struct, frozen=True, kw_only=True, tag="seen"):
+    """Remember that something single-use was used (an assertion's ``jti``, a DPoP proof); key: space and value."""
+
+    space: str
+    value: str
+    until: int
+
+    @property
+    def key(self) -> str:
+        """Return the key in the store."""
+        return f"{self.space}\x00{self.value}"
+
+    def indexes(self) -> Indexes:
+        """Return what the store finds it by."""
+        return {}
+
+    def purge_at(self) -> int | None:
+        """Return when the store may forget it."""
+        return self.until
+
+
+class Setting(msgspec.Struct, frozen=True, kw_only=True, tag="setting"):
+    """Hold one small thing the node must find again (trust snapshot, salts, cursors); key: its name."""
+
+    name: str
+    value: bytes
+
+    @property
+    def key(self) -> str:
+        """Return the key in the store."""
+        return self.name
+
+    def indexes(self) -> Indexes:
+        """Return what the store finds it by."""
+        return {}
+
+    def purge_at(self) -> int | None:
+        """Return when the store may forget it: never by itself."""
+        return None
+
+
+Record = (
+    Consent
+    | Pushed
+    | Interaction
+    | Code
+    | AccessToken
+    | RefreshToken
+    | Grant
+    | Registration
+    | Seen
+    | Setting
+)

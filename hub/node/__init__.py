@@ -1,0 +1,1 @@
+"""Composition root: owns the clock, the dice and the root nursery."""

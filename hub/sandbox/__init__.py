@@ -1,0 +1,1 @@
+"""A whole ecosystem on loopback: directory, bank, TPPs; never in production."""

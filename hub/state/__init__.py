@@ -1,0 +1,1 @@
+"""What the Hub must remember: the keeper, its protocol and its SQLite."""

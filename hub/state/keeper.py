@@ -1,0 +1,174 @@
+"""The keeper's protocol: the one door to everything durable, in process and over a socket alike.
+
+Theory. One keeper per tenant is the only writer of the database and the only sequencer of the audit log. Gateway
+workers hold nothing but caches. The interface is small on purpose:
+
+* ``lookup`` and ``search`` read records with their version;
+* ``commit(changes, events)`` writes all of its changes and events in one transaction or none of them, and returns
+  when they are durable and every worker has dropped what it cached of the changed records. Each change may name the
+  version it expects (0: the record must not exist). If one does not hold, nothing is written and ``Conflict`` says
+  which: the caller reads again and decides anew. That is all the concurrency control there is: two who redeem the
+  same code at once both expect the same version, and one of them loses.
+* ``claim(batch)`` answers independent single-use questions in one round trip; each granted one is durable on return.
+* ``watch`` tells a worker's cache what to forget; it is called before the change is acknowledged.
+
+Invariants. Indices of events are dense, start at 0, and never repeat. An event that was acknowledged is in the tree
+whose root was committed with it. No change without an event: ``commit`` refuses changes with no events.
+
+Faults as values: ``Conflict`` when an expectation fails; ``Fault`` (status 503) when the store cannot take the write
+(disk full, queue full, shutting down). Anything else is a bug and raises.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Protocol, TypeVar
+
+import msgspec
+
+from hub.model.event import Event
+from hub.model.fault import Fault
+from hub.model.records import Record
+
+R = TypeVar("R", bound=Record)
+
+
+class Put(msgspec.Struct, frozen=True, tag="put"):
+    """Write a record whole. ``expect``: the version it must have now, 0 for "must not exist", None for any."""
+
+    record: Record
+    expect: int | None = None
+
+
+class Drop(msgspec.Struct, frozen=True, tag="drop"):
+    """Forget a record. ``kind`` is the record's tag. Dropping what is not there is not an error unless expected."""
+
+    kind: str
+    key: str
+    expect: int | None = None
+
+
+Change = Put | Drop
+
+
+class Conflict(msgspec.Struct, frozen=True, tag="conflict"):
+    """Say that nothing was written because ``changes[at]`` did not find the version it expected."""
+
+    at: int
+
+
+class Versioned(msgspec.Struct, frozen=True):
+    """Hold a record with the version it has (1 for the first write, then one more each time)."""
+
+    record: Record
+    version: int
+
+
+class Query(msgspec.Struct, frozen=True, kw_only=True):
+    """Ask for records of one kind.
+
+    Attributes:
+        kind: The record's tag.
+        where: Pairs of index name and value; all must hold.
+        at_least: Pairs of index name and integer: the index value must be greater than or equal.
+        at_most: Pairs of index name and integer: less than or equal.
+        order: Index to order by (ascending), then key; empty: by key.
+        offset: How many to leave out.
+        limit: At most this many, 1 to 1000.
+        count: Also count all matches.
+    """
+
+    kind: str
+    where: tuple[tuple[str, str | int], ...] = ()
+    at_least: tuple[tuple[str, int], ...] = ()
+    at_most: tuple[tuple[str, int], ...] = ()
+    order: str = ""
+    descending: bool = False
+    offset: int = 0
+    limit: int = 100
+    count: bool = False
+
+
+class Page(msgspec.Struct, frozen=True):
+    """Hold the answer to a Query; ``total`` is -1 when not counted."""
+
+    items: tuple[Versioned, ...]
+    total: int = -1
+
+
+class Once(msgspec.Struct, frozen=True, tag="once"):
+    """Claim something single-use (a ``jti`` in its space) until a moment in seconds."""
+
+    space: str
+    value: str
+    until: int
+
+
+class Take(msgspec.Struct, frozen=True, tag="take"):
+    """Claim one token of a bucket that refills at ``rate`` per second up to ``burst``. Not durable."""
+
+    bucket: str
+    rate: float
+    burst: int
+
+
+Claim = Once | Take
+
+
+class Granted(msgspec.Struct, frozen=True):
+    """Answer one claim: granted or not, and when to come back (seconds)."""
+
+    granted: bool
+    retry_after: int = 0
+
+
+class Invalidation(msgspec.Struct, frozen=True):
+    """Say that a record changed: forget what you cached of it."""
+
+    kind: str
+    key: str
+
+
+class TreeHead(msgspec.Struct, frozen=True):
+    """Hold the size and the RFC 6962 root hash of the log of events, as last committed."""
+
+    size: int
+    root: bytes
+
+
+class Keeper(Protocol):
+    """Keep the tenant's state. See the module's text for the theory and the faults."""
+
+    async def claim(self, batch: Sequence[Claim]) -> tuple[Granted, ...] | Fault:
+        """Answer each claim of a batch, in order; durable on return.
+
+        Cancellation: the claims may or may not have been made.
+        """
+        ...
+
+    async def commit(
+        self, changes: Sequence[Change], events: Sequence[Event]
+    ) -> tuple[int, ...] | Conflict | Fault:
+        """Write all changes and events, or none; return the events' indices when durable.
+
+        Cancellation: the write may or may not have happened; it is never half done.
+        """
+        ...
+
+    async def lookup(self, kind: type[R], key: str) -> tuple[R, int] | None:
+        """Return a record with its version, or None. Never returns what is older than the last acknowledged commit."""
+        ...
+
+    async def search(self, query: Query) -> Page:
+        """Return the records that match."""
+        ...
+
+    async def events(self, start: int, limit: int) -> tuple[bytes, ...]:
+        """Return the leaf bytes of up to ``limit`` (at most 1000) events from index ``start`` on."""
+        ...
+
+    async def head(self) -> TreeHead:
+        """Return the tree head as last committed."""
+        ...
+
+    def watch(self, forget: Callable[[Invalidation], None]) -> Callable[[], None]:
+        """Call ``forget`` for each changed record before the change is acknowledged; return what ends it."""
+        ...

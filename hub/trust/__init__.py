@@ -1,0 +1,1 @@
+"""The Trust Framework as seen from here: participants, key sets, revocation, registration."""

@@ -1,0 +1,1 @@
+"""The one way out: connections to the bank (Ozone Connect)."""
