@@ -1,1 +1,6 @@
 """Run the command line: ``python -m hub``."""
+
+from hub.cli import main
+
+if __name__ == "__main__":
+    main()

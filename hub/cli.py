@@ -1,1 +1,302 @@
-"""The command line."""
+"""The command line: serve, sandbox, tpp, config. Every command is a thin call; its help text is its documentation.
+
+Exit codes: 0 done; 1 the thing asked for did not succeed (a journey was refused, a check found something);
+2 the command line itself is wrong; 3 the configuration is wrong; 4 cannot start (a port in use, a folder not
+writable, a second sandbox); 130 interrupted.
+"""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+import click
+import trio
+
+from hub import __version__
+from hub.config import ConfigError, Loaded, load
+from hub.node.errors import StartError
+
+FAILED: Final = 1
+BAD_CONFIGURATION: Final = 3
+CANNOT_START: Final = 4
+INTERRUPTED: Final = 130
+
+
+class UpByDefault(click.Group):
+    """A group whose ``up`` command may be left out."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Put ``up`` in front of bare options."""
+        if "--help" not in args[:1] and (not args or args[0].startswith("-")):
+            args = ["up", *args]
+        return super().parse_args(ctx, args)
+
+
+def run(start: Callable[[], int]) -> None:
+    """Run a command; turn what it raises into one line and an exit code."""
+    code = FAILED
+    try:
+        code = start()
+    except ConfigError as error:
+        click.echo(f"hub: {error}", err=True)
+        code = BAD_CONFIGURATION
+    except StartError as error:
+        click.echo(f"hub: {error}", err=True)
+        code = CANNOT_START
+    except KeyboardInterrupt:
+        code = INTERRUPTED
+    sys.exit(code)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="hub")
+def main() -> None:
+    """An API Hub for open finance: gateway, FAPI 2.0 authorization server, consent store and audit log.
+
+    Start with `hub sandbox`: it runs a Trust Framework, a Hub, a bank and two TPPs on this machine, and takes one
+    customer's consent all the way to account data. Shell completion: eval "$(_HUB_COMPLETE=bash_source hub)".
+    """
+
+
+@main.command()
+@click.option(
+    "--config",
+    "path",
+    type=click.Path(path_type=Path),
+    required=True,
+    metavar="FILE",
+    help="The tenant's configuration (TOML); see config/hub.example.toml.",
+)
+def serve(path: Path) -> None:
+    """Serve one tenant in the foreground until SIGTERM or SIGINT.
+
+    SIGTERM stops accepting, finishes what was started and exits 0; SIGHUP re-reads certificates. Each setting may be
+    overridden from the environment as HUB__SECTION__KEY. The ops listener answers /livez, /readyz and /metrics.
+    """
+
+    def start() -> int:
+        from hub.node.run import serve as serve_node  # noqa: PLC0415 - keeps `hub --help` quick
+
+        return serve_node(load(path))
+
+    run(start)
+
+
+@main.group()
+def config() -> None:
+    """Look at a configuration without starting anything."""
+
+
+def _config_argument(command: Callable[..., None]) -> Callable[..., None]:
+    return click.argument("path", metavar="FILE", type=click.Path(path_type=Path))(command)
+
+
+@config.command("check")
+@_config_argument
+def config_check(path: Path) -> None:
+    """Validate FILE; print one line that says it is good, or what is wrong with it (exit status 3)."""
+
+    def start() -> int:
+        from hub.node.check import check_files  # noqa: PLC0415
+
+        loaded = load(path)
+        check_files(loaded.settings)
+        tenant = loaded.settings.tenant
+        click.echo(
+            f"{path}: good ({tenant.environment} Hub of {tenant.provider_id} at {tenant.issuer})"
+        )
+        return 0
+
+    run(start)
+
+
+@config.command("show")
+@_config_argument
+def config_show(path: Path) -> None:
+    """Print every setting of FILE with the place it came from."""
+
+    def start() -> int:
+        for line in describe(load(path)):
+            click.echo(line)
+        return 0
+
+    run(start)
+
+
+def describe(loaded: Loaded) -> list[str]:
+    """Return one line per setting: its value and its origin."""
+    lines = []
+    for section in loaded.settings.__struct_fields__:
+        table = getattr(loaded.settings, section)
+        fields = getattr(table, "__struct_fields__", None)
+        if fields is None:
+            lines.append(f"{section} = {table}  # {loaded.origins.get(section, 'default')}")
+            continue
+        for name in fields:
+            origin = loaded.origins.get(f"{section}.{name}", "default")
+            lines.append(f"{section}.{name} = {getattr(table, name)}  # {origin}")
+    return lines
+
+
+@main.group(cls=UpByDefault)
+def sandbox() -> None:
+    """Run the whole ecosystem on this machine: Trust Framework, Hub, bank, two TPPs. `up` may be left out."""
+
+
+DIR_OPTION: Final = click.option(
+    "--dir",
+    "folder",
+    type=click.Path(path_type=Path),
+    default=Path(".sandbox"),
+    show_default=True,
+    help="Where keys and data are made and kept.",
+)
+
+
+@sandbox.command("up")
+@DIR_OPTION
+@click.option(
+    "--port-base",
+    type=click.IntRange(1024, 65485),
+    default=8400,
+    show_default=True,
+    help="The first of at most 50 ports on loopback.",
+)
+@click.option(
+    "--no-journey", is_flag=True, help="Do not run the narrated journey once everything is up."
+)
+@click.option(
+    "--exit-after-journey",
+    is_flag=True,
+    help="Stop when the journey is done; its result is the exit status.",
+)
+@click.option(
+    "--tpp-redirect-uri",
+    "tpp_redirect_uris",
+    multiple=True,
+    metavar="URI",
+    help="Register this redirect URI for both TPPs too (https; may be repeated).",
+)
+@click.option(
+    "--workers",
+    type=click.IntRange(1, 16),
+    default=1,
+    show_default=True,
+    help="Gateway processes of the Hub.",
+)
+@click.option(
+    "--profile",
+    type=click.Choice(["uae", "general", "both"]),
+    default="uae",
+    show_default=True,
+    help="Which FAPI profile the Hub's tenant runs; both starts two tenants.",
+)
+@click.option(
+    "--bank",
+    "bank_url",
+    metavar="URL",
+    default="",
+    help="Your own Ozone Connect instead of the model bank.",
+)
+@click.option(
+    "--bank-authorization-endpoint",
+    metavar="URL",
+    default="",
+    help="Your own authorization page; with --bank.",
+)
+@click.option(
+    "--bank-ca",
+    type=click.Path(path_type=Path, exists=True),
+    help="CA bundle of your own bank's certificate.",
+)
+@click.option(
+    "--tpp-cert",
+    type=click.Path(path_type=Path, exists=True),
+    help="Register your own TPP's transport certificate.",
+)
+@click.option(
+    "--tpp-jwks",
+    type=click.Path(path_type=Path, exists=True),
+    help="Your own TPP's key set; with --tpp-cert.",
+)
+def sandbox_up(no_journey: bool, **options: Any) -> None:
+    """Start the sandbox and stay until Ctrl-C.
+
+    The first run makes keys, certificates and data under --dir; later runs use them again. DIR/sandbox.json tells an
+    outside client everything it needs. Everything listens on loopback only; nothing of it is fit for production.
+    """
+
+    def start() -> int:
+        from hub.sandbox.manifest import SandboxOptions  # noqa: PLC0415
+        from hub.sandbox.up import up  # noqa: PLC0415
+
+        return up(SandboxOptions(journey=not no_journey, **options))
+
+    run(start)
+
+
+@sandbox.command("time")
+@DIR_OPTION
+@click.argument("amount", metavar="[+|-]N[s|m|h|d]")
+def sandbox_time(folder: Path, amount: str) -> None:
+    """Move the clock of a running sandbox, as in `hub sandbox time +10m`: tokens, consents and certificates age."""
+
+    def start() -> int:
+        from hub.sandbox.control import ask  # noqa: PLC0415
+
+        answer = trio.run(ask, folder, {"do": "time", "add": seconds_of(amount)})
+        click.echo(f"the sandbox's clock now stands at {answer.get('now')}")
+        return 0 if answer.get("ok") else FAILED
+
+    run(start)
+
+
+def seconds_of(amount: str) -> int:
+    """Read ``+10m`` as seconds.
+
+    Raises:
+        click.BadParameter: It is not a number with one of the units s, m, h, d.
+    """
+    units = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+    number, unit = (amount[:-1], amount[-1]) if amount and amount[-1] in units else (amount, "s")
+    try:
+        return int(number) * units[unit]
+    except ValueError:
+        raise click.BadParameter(
+            f"{amount!r}: expected a number with s, m, h or d, like +10m"
+        ) from None
+
+
+@main.group()
+def tpp() -> None:
+    """Act as a TPP against a running sandbox."""
+
+
+@tpp.command("journey")
+@click.option(
+    "--sandbox",
+    "folder",
+    type=click.Path(path_type=Path),
+    default=Path(".sandbox"),
+    show_default=True,
+    help="The folder of the running sandbox.",
+)
+@click.option(
+    "--customer", default="", help="Which customer consents (a user name of sandbox.json)."
+)
+@click.option("--decline", is_flag=True, help="The customer declines.")
+@click.option("--show-http", is_flag=True, help="Print each exchange, secrets shortened.")
+def tpp_journey(folder: Path, customer: str, decline: bool, show_http: bool) -> None:
+    """Take a customer's consent all the way to account data, telling each step."""
+
+    def start() -> int:
+        from hub.sandbox.journey import run_journey  # noqa: PLC0415
+
+        return trio.run(
+            lambda: run_journey(
+                folder, customer=customer, decline=decline, show_http=show_http, tell=click.echo
+            )
+        )
+
+    run(start)

@@ -1,0 +1,60 @@
+"""Our private keys, read from PEM files; a key id is its certificate's thumbprint, as the Trust Framework has it."""
+
+from base64 import urlsafe_b64encode
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    PublicFormat,
+    load_pem_private_key,
+)
+
+from hub.node.errors import StartError
+from hub.protocol.jose import PrivateKey, public_jwk, thumbprint
+
+
+def load_signing_key(path: Path) -> PrivateKey:
+    """Read one private key.
+
+    The ``kid`` is the S256 thumbprint of the key's certificate, looked for in the same file and in the file beside it
+    with the ending ``.pem`` or ``.crt``; without a certificate it is the RFC 7638 thumbprint of the public key.
+
+    Raises:
+        StartError: The file is missing, not a PEM private key, or of a kind we do not sign with.
+    """
+    try:
+        pem = path.read_bytes()
+        key = load_pem_private_key(pem, None)
+    except (OSError, ValueError, TypeError) as error:
+        raise StartError(f"{path}: expected an unencrypted PEM private key: {error}") from None
+    if not isinstance(key, RSAPrivateKey | EllipticCurvePrivateKey | Ed25519PrivateKey):
+        raise StartError(f"{path}: expected an RSA, P-256 or Ed25519 key")
+    if isinstance(key, RSAPrivateKey) and key.key_size < 2048:
+        raise StartError(f"{path}: an RSA key needs 2048 bits or more, this one has {key.key_size}")
+    certificate = _certificate_of(path, key)
+    if certificate is not None:
+        digest = certificate.fingerprint(SHA256())
+        return PrivateKey(kid=urlsafe_b64encode(digest).rstrip(b"=").decode(), key=key)
+    bare = PrivateKey(kid="", key=key)
+    return PrivateKey(kid=thumbprint(public_jwk(bare)), key=key)
+
+
+def _certificate_of(
+    path: Path, key: RSAPrivateKey | EllipticCurvePrivateKey | Ed25519PrivateKey
+) -> x509.Certificate | None:
+    wanted = key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    for place in (path, path.with_suffix(".pem"), path.with_suffix(".crt")):
+        if not place.is_file() or b"BEGIN CERTIFICATE" not in (pem := place.read_bytes()):
+            continue
+        certificate = x509.load_pem_x509_certificates(pem)[0]
+        found = certificate.public_key().public_bytes(
+            Encoding.DER, PublicFormat.SubjectPublicKeyInfo
+        )
+        if found == wanted:
+            return certificate
+    return None

@@ -1,0 +1,36 @@
+"""The ops face on plain loopback HTTP: is it alive, is it ready, what does it count."""
+
+from collections.abc import Callable, Mapping
+
+import orjson
+
+from hub.model.http import Handler, Request, Response, json_response
+from hub.observe import Observer
+
+Readiness = Callable[[], Mapping[str, bool]]
+"""Name of each condition -> whether it holds now."""
+
+
+def ops_routes(observer: Observer, ready: Readiness) -> dict[tuple[str, str], Handler]:
+    """Return the handlers of ``/livez``, ``/readyz`` and ``/metrics``.
+
+    ``/readyz`` answers 200 when every condition holds (store, keys, trust snapshot, log lag, not draining), else 503,
+    and names each in its body.
+    """
+
+    async def livez(_request: Request) -> Response:
+        return json_response(200, b'{"alive":true}')
+
+    async def readyz(_request: Request) -> Response:
+        conditions = dict(ready())
+        good = all(conditions.values())
+        return json_response(200 if good else 503, orjson.dumps({"ready": good, **conditions}))
+
+    async def metrics(_request: Request) -> Response:
+        return Response(
+            status=200,
+            headers=((b"content-type", b"text/plain; version=0.0.4; charset=utf-8"),),
+            body=observer.exposition(),
+        )
+
+    return {("GET", "/livez"): livez, ("GET", "/readyz"): readyz, ("GET", "/metrics"): metrics}
