@@ -213,6 +213,14 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     bank_connect_s: float
     bank_idle_s: float
     bank_answer_octets: int
+    bank_header_octets: int
+    bank_age_s: float
+    bank_waiting: int
+    bank_failures: int
+    bank_open_s: float
+    bank_open_most_s: float
+    bank_health_s: float
+    bearer_s: int
     trust_document_octets: int
     trust_fetch_s: float
     request_object_octets: int
