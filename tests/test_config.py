@@ -1,0 +1,132 @@
+"""The configuration: one clear error for each mistake, an origin for each value, two environments that differ by a list."""
+
+import shutil
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from hub.config import ConfigError, config_folder, default_limits, load
+
+PRODUCTION = config_folder() / "hub.production.toml"
+PRE_PRODUCTION = config_folder() / "hub.pre-production.toml"
+
+MAY_DIFFER = {
+    "tenant.issuer",
+    "tenant.resource_base",
+    "tenant.environment",
+    "tpp.certificate",
+    "tpp.key",
+    "tpp.client_ca",
+    "tpp.hosts",
+    "lfi.certificate",
+    "lfi.key",
+    "lfi.client_ca",
+    "lfi.base",
+    "lfi.hosts",
+    "keys.signing",
+    "keys.bearer",
+    "bank.base_url",
+    "bank.authorization_endpoint",
+    "bank.ca",
+    "bank.certificate",
+    "bank.key",
+    "trust.participants",
+    "trust.keystore",
+    "trust.api",
+    "trust.token_endpoint",
+    "trust.ca",
+    "trust.certificate",
+    "trust.key",
+    "trust.crl",
+    "trust.ocsp",
+    "state.folder",
+}
+
+
+def flat(path: Path) -> dict[str, object]:
+    table = tomllib.loads(path.read_text())
+    return {
+        f"{section}.{name}": value
+        for section, values in table.items()
+        if isinstance(values, dict)
+        for name, value in values.items()
+    }
+
+
+def changed(tmp_path: Path, old: str, new: str) -> Path:
+    target = tmp_path / "hub.toml"
+    text = PRODUCTION.read_text()
+    assert old in text
+    target.write_text(text.replace(old, new))
+    return target
+
+
+def test_the_shipped_examples_load():
+    for path in (PRODUCTION, PRE_PRODUCTION):
+        assert load(path, {}).settings.tenant.provider_id == "examplebank"
+
+
+def test_pre_production_and_production_differ_only_in_certificates_and_addresses():
+    left, right = flat(PRODUCTION), flat(PRE_PRODUCTION)
+    assert set(left) == set(right)
+    assert {name for name in left if left[name] != right[name]} == MAY_DIFFER
+
+
+def test_a_value_remembers_where_it_came_from():
+    loaded = load(PRODUCTION, {"HUB__LIMITS__STREAMS": "7", "HUB__WORKERS": "3"})
+    assert loaded.settings.limits.streams == 7
+    assert loaded.settings.workers == 3
+    assert loaded.origins["limits.streams"] == "environment HUB__LIMITS__STREAMS"
+    assert loaded.origins["limits.resets"] == "config/limits.toml"
+    assert loaded.origins["tenant.issuer"] == str(PRODUCTION)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "named"),
+    [
+        ('provider_id = "examplebank"', "", "provider_id"),
+        ("port = 443", 'port = "https"', "port"),
+        ('profile = "uae"', 'profile = "eu"', "profile"),
+        ('profile = "uae"', 'profil = "uae"', "profil"),
+        ("port = 443", "port = 8443", "different ports"),
+        (
+            "ozone-connect.examplebank.example",
+            "ozone-connect.examplebank.example/",
+            "bank.base_url",
+        ),
+        ('"https://ozone-connect', '"http://ozone-connect', "bank.base_url"),
+        ("example/open-finance", "example/open-finance?a=b", "authorization_endpoint"),
+        ("[state]", "[state", "TOML"),
+        ("workers = 2", "workers = 0", "workers"),
+        ("crl =", "auto_activate = true\ncrl =", "auto_activate"),
+    ],
+)
+def test_a_mistake_gets_one_line_that_names_it(tmp_path, old, new, named):
+    with pytest.raises(ConfigError) as caught:
+        load(changed(tmp_path, old, new), {})
+    assert named in str(caught.value)
+    assert "\n" not in str(caught.value).strip()
+
+
+def test_a_missing_or_unreadable_file_is_named(tmp_path):
+    with pytest.raises(ConfigError, match="no such file"):
+        load(tmp_path / "none.toml", {})
+    with pytest.raises(ConfigError, match="cannot be read"):
+        load(tmp_path, {})
+
+
+def test_an_unknown_section_in_the_environment_is_an_error():
+    with pytest.raises(ConfigError, match="HUB__NOPE__X"):
+        load(PRODUCTION, {"HUB__NOPE__X": "1"})
+
+
+def test_paths_are_relative_to_the_file(tmp_path):
+    shutil.copy(PRODUCTION, tmp_path / "hub.toml")
+    assert load(tmp_path / "hub.toml", {}).settings.lfi.key == tmp_path / "production/s3.key"
+
+
+def test_every_limit_says_its_unit_reason_and_precedent():
+    table = tomllib.loads((config_folder() / "limits.toml").read_text())
+    assert all(set(row) == {"value", "unit", "reason", "precedent"} for row in table.values())
+    assert set(table) == set(default_limits())
