@@ -1,1 +1,0 @@
-"""The admin portal for bank staff."""
