@@ -1,0 +1,120 @@
+"""Strict base64url and strict JSON: one text has one meaning, or is refused.
+
+Invariants. ``decode_b64url`` accepts exactly the texts that ``b64url`` makes: no padding, no foreign characters, no
+stray low bits, so a token has one spelling. ``decode_json`` refuses duplicate members (other decoders keep the last
+one silently), NaN and infinities, lone surrogates, nesting deeper than 64, and text that is not UTF-8.
+
+Source: RFC 7515 section 2 and 4; RFC 8259 section 4; RFC 8725 section 2.4.
+"""
+
+import binascii
+import math
+import re
+from base64 import urlsafe_b64encode
+from json import JSONDecoder
+from typing import Any, Final
+
+from hub.protocol.jose.values import JoseFault
+
+DEPTH: Final = 64
+_TO_STANDARD: Final = bytes.maketrans(b"-_+/", b"+/  ")
+_SURROGATE: Final = re.compile(r"\\u[dD][89a-fA-F]")
+
+
+def b64url(octets: bytes) -> str:
+    """Return base64url without padding (RFC 7515 section 2)."""
+    return urlsafe_b64encode(octets).rstrip(b"=").decode()
+
+
+def decode_b64url(text: str | bytes) -> bytes | None:
+    """Return the octets of a canonical unpadded base64url text, or None."""
+    try:
+        raw = text.encode("ascii") if isinstance(text, str) else text
+        octets = binascii.a2b_base64(raw.translate(_TO_STANDARD) + b"=" * (-len(raw) % 4))
+    except ValueError:
+        return None
+    return octets if urlsafe_b64encode(octets).rstrip(b"=") == raw else None
+
+
+class _RefusedJsonError(ValueError):
+    """Carry the fault out of the decoder's hooks."""
+
+    def __init__(self, check: str, why: str) -> None:
+        super().__init__(why)
+        self.fault = JoseFault(check, why)
+
+
+def _members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    members = dict(pairs)
+    if len(members) != len(pairs):
+        raise _RefusedJsonError("jose.duplicate_member", "a JSON member occurs twice")
+    return members
+
+
+def _constant(name: str) -> Any:
+    raise _RefusedJsonError("jose.json", f"{name} is not a JSON number")
+
+
+def _float(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise _RefusedJsonError("jose.json", "a number is out of range")
+    return value
+
+
+_DECODER: Final = JSONDecoder(
+    object_pairs_hook=_members, parse_constant=_constant, parse_float=_float
+)
+
+
+def decode_json(octets: bytes) -> Any | JoseFault:
+    """Decode JSON strictly; the fault is ``jose.json`` or ``jose.duplicate_member``."""
+    try:
+        text = octets.decode("utf-8")
+        value = _DECODER.decode(text)
+        if _SURROGATE.search(text):
+            _encodable(value)
+    except _RefusedJsonError as refused:
+        return refused.fault
+    except RecursionError:
+        return JoseFault("jose.json", f"JSON is nested deeper than {DEPTH} levels")
+    except ValueError:
+        return JoseFault("jose.json", "not valid JSON in UTF-8")
+    if text.count("{") + text.count("[") > DEPTH and _too_deep(value):
+        return JoseFault("jose.json", f"JSON is nested deeper than {DEPTH} levels")
+    return value
+
+
+def _encodable(value: Any) -> None:
+    """Raise ValueError if a string holds a lone surrogate."""
+    for text in _strings(value):
+        text.encode("utf-8")
+
+
+def _strings(value: Any) -> list[str]:
+    found: list[str] = []
+    rest = [value]
+    while rest:
+        item = rest.pop()
+        if isinstance(item, str):
+            found.append(item)
+        elif isinstance(item, dict):
+            rest.extend(item)
+            rest.extend(item.values())
+        elif isinstance(item, list):
+            rest.extend(item)
+    return found
+
+
+def _too_deep(value: Any) -> bool:
+    level = [value]
+    for _ in range(DEPTH + 1):
+        level = [
+            child
+            for item in level
+            if isinstance(item, dict | list)
+            for child in (item.values() if isinstance(item, dict) else item)
+        ]
+        if not level:
+            return False
+    return True
