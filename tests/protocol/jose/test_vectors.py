@@ -73,6 +73,12 @@ def is_json_object(token):
     return isinstance(jose.decode_json(payload or b""), dict)
 
 
+def uses_ours(token, key):
+    """Say whether a good token uses an algorithm of ours, and the one its key is for."""
+    alg = json.loads(jose.decode_b64url(token.split(".")[0]))["alg"]
+    return key is not None and alg in OURS and key.alg in {"", alg}
+
+
 @pytest.mark.parametrize("name", ["signature", "crypto"])
 def test_wycheproof_jws_gives_the_expected_result(name):
     seen = {"valid": 0, "invalid": 0}
@@ -87,8 +93,7 @@ def test_wycheproof_jws_gives_the_expected_result(name):
             token = case["jws"]
             if not isinstance(token, str):
                 token = json.dumps(token)  # JSON serialisation: not ours, refused
-            ours = key is not None and key.alg in {"", *OURS}
-            expected = case["result"] == "valid" and ours and token[0] != "{"
+            expected = case["result"] == "valid" and token[0] != "{" and uses_ours(token, key)
             assert signature_accepted(token, key) == expected, (group["comment"], case)
             assert strictly_accepted(token, key) == (expected and is_json_object(token)), case
             seen[case["result"]] += 1
