@@ -70,7 +70,9 @@ class Query(msgspec.Struct, frozen=True, kw_only=True):
         where: Pairs of index name and value; all must hold.
         at_least: Pairs of index name and integer: the index value must be greater than or equal.
         at_most: Pairs of index name and integer: less than or equal.
-        order: Index to order by (ascending), then key; empty: by key.
+        order: Index to order by (ascending), then key; empty: by key. It must be one that holds at most one value per
+            record; records without a value in it are left out.
+        descending: The other way round, keys too.
         offset: How many to leave out.
         limit: At most this many, 1 to 1000.
         count: Also count all matches.
@@ -163,6 +165,10 @@ class Keeper(Protocol):
 
     async def events(self, start: int, limit: int) -> tuple[bytes, ...]:
         """Return the leaf bytes of up to ``limit`` (at most 1000) events from index ``start`` on."""
+        ...
+
+    async def trace(self, interaction_id: str) -> tuple[tuple[int, bytes], ...]:
+        """Return index and leaf bytes of the events of one interaction, oldest first (at most 1000)."""
         ...
 
     async def head(self) -> TreeHead:
