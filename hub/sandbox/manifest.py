@@ -58,7 +58,7 @@ class BankSection(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TppSection(msgspec.Struct, frozen=True, kw_only=True):
-    """Hold one TPP's identity, keys and addresses."""
+    """Hold one TPP's identity, keys and addresses; ``server_cert`` is for the pages behind its redirect URIs."""
 
     name: str
     client_id: str
@@ -71,6 +71,8 @@ class TppSection(msgspec.Struct, frozen=True, kw_only=True):
     signing_kid: str
     encryption_key: str
     encryption_kid: str
+    server_cert: str = ""
+    server_key: str = ""
 
 
 class CustomerSection(msgspec.Struct, frozen=True, kw_only=True):
