@@ -58,6 +58,15 @@ class BankAnswer(msgspec.Struct, frozen=True, kw_only=True):
         return None
 
 
+class BankStreamBroken(Exception):  # noqa: N818 - a stream that broke is not a bug
+    """Tell the reader of a streamed answer that it broke off; ``fault`` says how."""
+
+    def __init__(self, fault: Fault) -> None:
+        """Carry a Fault of ``Bank.exchange``."""
+        super().__init__(fault.check)
+        self.fault = fault
+
+
 class Bank(Protocol):
     """Exchange calls with the bank."""
 

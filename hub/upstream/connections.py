@@ -1,0 +1,438 @@
+"""The bank as the rest of the Hub sees it: one call in, one answer or one Fault out, always within the deadline.
+
+Theory. The task that calls drives its exchange alone (``exchange``), over a connection that ``Pool`` lends. One cancel
+scope holds the deadline; a Fault tells how far it came. A GET is sent once more over a new connection if the lent one
+had been used before and ended before a single octet of the answer: the peer had closed it, and reading twice harms
+nobody. Nothing else is ever sent twice.
+
+``run`` owns the housekeeping: it closes connections that rest, picks up changed certificates, and polls the bank's
+health operations, which also serve as the circuit's probes when no caller comes.
+
+Source: issue 3 point 4; hub-behaviour 10; ozone-connect 3.7.
+"""
+
+import ssl
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+from urllib.parse import urlsplit
+
+import trio
+
+from hub.config import BankSettings, Limits, Tenant
+from hub.model.clock import Clock, Dice
+from hub.model.fault import Fault
+from hub.model.http import Headers
+from hub.observe import Observer
+from hub.protocol.jose import PrivateKey
+from hub.upstream.bank import BankAnswer, BankCall
+from hub.upstream.bearer import (
+    ApiKey,
+    Bearer,
+    ClientCredentials,
+    JwtAuth,
+    NoBearer,
+    TokenAnswer,
+    subject_of,
+)
+from hub.upstream.circuit import Circuit, Permit
+from hub.upstream.exchange import AnswerStream, Progress, Upload, converse, finish
+from hub.upstream.faults import bank_failure
+from hub.upstream.h1 import AnswerReader, request_head
+from hub.upstream.pool import Pool
+from hub.upstream.tls import TlsConnection, client_context
+
+_COUNTED: Final = frozenset(
+    {"bank.unreachable", "bank.tls", "bank.timeout", "bank.reset", "bank.malformed"}
+)
+_HEALTH: Final = ("/hello", "/hello-mtls", "/echo-cert")
+_REAP_S: Final = 5.0
+_TOKEN_OCTETS: Final = 65536
+
+
+class BankConnections:
+    """Exchange calls with the bank over pooled mutual TLS; implements ``Bank``."""
+
+    def __init__(
+        self,
+        *,
+        settings: BankSettings,
+        tenant: Tenant,
+        limits: Limits,
+        bearer_key: PrivateKey,
+        clock: Clock,
+        dice: Dice,
+        observer: Observer,
+    ) -> None:
+        """Read certificates and keys; nothing is connected yet.
+
+        Args:
+            settings: Where the bank is and how it wants us to authenticate.
+            tenant: Whose Hub this is.
+            limits: Bounds.
+            bearer_key: Signs JWT Auth (Sig3).
+            clock: For bearers.
+            dice: For bearers' ``jti``.
+            observer: Told of state changes and failures.
+
+        Raises:
+            OSError: A file cannot be read.
+            ssl.SSLError: A certificate or key is not what it should be.
+        """
+        self._settings = settings
+        self._tenant = tenant
+        self._limits = limits
+        self._observer = observer
+        self._clock = clock
+        self._dice = dice
+        self._bearer_key = bearer_key
+        self._host, self._port, self._authority = _origin(settings.base_url)
+        self._stamp = self._files()
+        self._context = client_context(settings)
+        self._pool = Pool(
+            self._host,
+            self._port,
+            self._context,
+            most=limits.bank_connections,
+            waiting=limits.bank_waiting,
+            age=limits.bank_age_s,
+            idle=limits.bank_idle_s,
+            connect=limits.bank_connect_s,
+        )
+        self._circuit = Circuit(limits.bank_failures, limits.bank_open_s, limits.bank_open_most_s)
+        self._bearer = self._make_bearer()
+        self._streams: set[AnswerStream] = set()
+        self._healthy: dict[str, bool] = {}
+
+    @property
+    def busy(self) -> int:
+        """Return how many exchanges hold a connection."""
+        return self._pool.busy
+
+    @property
+    def idle(self) -> int:
+        """Return how many connections rest."""
+        return self._pool.idle
+
+    def close(self) -> None:
+        """Close every connection that rests or carries a streamed answer."""
+        for stream in tuple(self._streams):
+            stream.close()
+        self._pool.close()
+
+    async def exchange(self, call: BankCall) -> BankAnswer | Fault:
+        """Send one call and return its answer; faults and cancellation as ``Bank.exchange`` says."""
+        started = trio.current_time()
+        permit = self._circuit.admit(started)
+        if permit is Permit.NO:
+            return bank_failure(
+                "bank.circuit_open",
+                f"the bank did not answer lately; next try in {self._circuit.wait(started)} s",
+                sent=False,
+            )
+        progress = Progress()
+        result: BankAnswer | Fault | None = None
+        settled = False
+        try:
+            with trio.move_on_at(started + call.deadline_ms / 1000):
+                result = await self._try(call, progress, started)
+            self._settle(result or progress.expired(), permit)
+            settled = True
+        finally:
+            if not settled:
+                self._circuit.given_up(permit)
+        return result or progress.expired()
+
+    def _settle(self, result: BankAnswer | Fault, permit: Permit) -> None:
+        if isinstance(result, BankAnswer):
+            if self._circuit.answered():
+                self._observer.note("bank.circuit_closed")
+            return
+        self._observer.note(result.check, why=result.private)
+        if result.check not in _COUNTED:
+            self._circuit.given_up(permit)
+        elif self._circuit.failed(trio.current_time(), permit):
+            self._observer.note("bank.circuit_opened")
+
+    async def _try(self, call: BankCall, progress: Progress, started: float) -> BankAnswer | Fault:
+        authorization = await self._authorization(call)
+        if isinstance(authorization, Fault):
+            return authorization
+        upload = Upload(call.body, call.stream, call.headers)
+        head = request_head(
+            call.method,
+            self._target(call),
+            self._authority,
+            (*authorization, *_with_accept(call.headers)),
+            upload.length,
+        )
+        if not await self._pool.acquire():
+            return bank_failure("bank.busy", "too many exchanges wait", sent=False)
+        lent = _Slot(self._pool)
+        try:
+            return await self._over_a_connection(call, head, upload, progress, started, lent)
+        finally:
+            lent.give_back()
+
+    async def _over_a_connection(
+        self,
+        call: BankCall,
+        head: bytes,
+        upload: Upload,
+        progress: Progress,
+        started: float,
+        slot: "_Slot",
+    ) -> BankAnswer | Fault:
+        connection = self._pool.reuse()
+        if connection is not None:
+            result = await self._over(connection, call, head, upload, progress, started, slot)
+            again = call.repeatable and call.method == "GET" and not progress.received
+            if not (isinstance(result, Fault) and result.check == "bank.reset" and again):
+                return result
+            self._observer.note("bank.sent_again")
+        fresh = await self._open(progress)
+        if isinstance(fresh, Fault):
+            return fresh
+        return await self._over(fresh, call, head, upload, progress, started, slot)
+
+    async def _open(self, progress: Progress) -> TlsConnection | Fault:
+        progress.stage = "connect"
+        try:
+            return await self._pool.fresh()
+        except ssl.SSLError as error:
+            return bank_failure("bank.tls", f"TLS: {error}", sent=progress.sent)
+        except OSError as error:
+            return bank_failure("bank.unreachable", f"connect: {error}", sent=progress.sent)
+        except trio.TooSlowError:
+            return bank_failure("bank.unreachable", "connect: no answer", sent=progress.sent)
+
+    async def _over(
+        self,
+        connection: TlsConnection,
+        call: BankCall,
+        head: bytes,
+        upload: Upload,
+        progress: Progress,
+        started: float,
+        slot: "_Slot",
+    ) -> BankAnswer | Fault:
+        """Exchange over one connection; it rests, is closed, or goes with the stream, whatever happens."""
+        reader = AnswerReader(self._limits.bank_header_octets, self._limits.bank_answer_octets)
+        keep = False
+        handed_over = False
+        try:
+            fault = await converse(connection, head, upload, reader, progress)
+            if fault is not None:
+                return fault
+            body: list[bytes] = []
+            most = self._limits.bank_answer_octets
+            if call.stream_answer:
+                most = self._limits.complete_answer_octets
+            progress.stage = "receiving"
+            fault = await finish(connection, reader, body, most)
+            if fault is not None:
+                return fault
+            stream = None
+            if not reader.complete:
+                deadline = started + call.deadline_ms / 1000
+                stream = self._stream(connection, reader, b"".join(body), deadline, slot.keep())
+                handed_over = True
+            keep = reader.reusable
+            return BankAnswer(
+                status=reader.status,
+                headers=tuple(reader.headers),
+                body=b"" if stream is not None else b"".join(body),
+                stream=stream,
+                bank_us=int((trio.current_time() - started) * 1e6),
+            )
+        finally:
+            if not handed_over:
+                self._part(connection, keep=keep)
+
+    def _part(self, connection: TlsConnection, *, keep: bool) -> None:
+        if keep:
+            self._pool.rest(connection)
+        else:
+            connection.close()
+
+    def _stream(
+        self,
+        connection: TlsConnection,
+        reader: AnswerReader,
+        first: bytes,
+        deadline: float,
+        slot: "_Slot",
+    ) -> AnswerStream:
+        def done(ended: TlsConnection, reusable: bool) -> None:  # noqa: FBT001 - a callback
+            self._streams.discard(stream)
+            self._part(ended, keep=reusable)
+            slot.give_back()
+
+        stream = AnswerStream(connection, reader, first, deadline, done)
+        self._streams.add(stream)
+        return stream
+
+    async def _authorization(self, call: BankCall) -> Headers | Fault:
+        if call.bearer:
+            return ((b"authorization", b"Bearer " + call.bearer.encode("ascii")),)
+        value = await self._bearer.value(call.scope)
+        if isinstance(value, Fault):
+            return value
+        return ((b"authorization", value),) if value else ()
+
+    def _target(self, call: BankCall) -> str:
+        path = self._settings.base_paths.get(call.family, "") + call.path
+        return f"{path}?{call.query}" if call.query else path
+
+    def _make_bearer(self) -> Bearer:
+        settings = self._settings
+        if settings.auth == "jwt":
+            return JwtAuth(
+                subject=subject_of(settings.certificate.read_bytes()),
+                audience=settings.audience,
+                key=self._bearer_key,
+                clock=self._clock,
+                dice=self._dice,
+                life=self._limits.bearer_s,
+            )
+        if settings.auth == "api_key" and settings.api_key is not None:
+            return ApiKey(settings.api_key)
+        if settings.auth == "oauth" and settings.client_secret is not None:
+            return ClientCredentials(
+                client_id=settings.client_id,
+                secret=settings.client_secret,
+                ask=self._ask_token,
+                clock=self._clock,
+            )
+        if settings.auth == "mtls":
+            return NoBearer()
+        raise ValueError(f"bank.auth = {settings.auth!r} lacks its credentials file")
+
+    async def _ask_token(self, form: bytes, headers: Mapping[str, str]) -> TokenAnswer | Fault:
+        url = urlsplit(self._settings.token_endpoint)
+        host, port, authority = _origin(f"https://{url.netloc}")
+        fields = [(b"content-type", b"application/x-www-form-urlencoded")]
+        fields += [(name.encode(), value.encode()) for name, value in headers.items()]
+        head = request_head("POST", url.path or "/", authority, tuple(fields), len(form))
+        pool = Pool(host, port, self._context, most=1, waiting=0, age=1, idle=0, connect=3)
+        try:
+            connection = await pool.fresh()
+        except (OSError, ssl.SSLError, trio.TooSlowError) as error:
+            return bank_failure("bank.unreachable", f"token endpoint: {error}", sent=False)
+        reader = AnswerReader(_TOKEN_OCTETS, _TOKEN_OCTETS)
+        body: list[bytes] = []
+        try:
+            fault = await converse(connection, head, Upload(form, None, ()), reader, Progress())
+            fault = fault or await finish(connection, reader, body, _TOKEN_OCTETS)
+        finally:
+            connection.close()
+        if fault is not None:
+            return bank_failure("bank.unreachable", f"token endpoint: {fault.check}", sent=False)
+        return TokenAnswer(reader.status, b"".join(body))
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Keep house until cancelled; then close every connection.
+
+        Cancellation: the only way to end it.
+        """
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._keep_house)
+                nursery.start_soon(self._poll_health)
+                task_status.started()
+        finally:
+            self.close()
+
+    async def _keep_house(self) -> None:
+        while True:
+            await trio.sleep(_REAP_S)
+            self._pool.reap()
+            now = trio.current_time()
+            for stream in [s for s in self._streams if s.deadline < now]:
+                stream.close()
+            self.reload()
+            self._observer.gauge("hub_bank_busy", "Busy connections", self._pool.busy)
+            self._observer.gauge("hub_bank_idle", "Resting connections", self._pool.idle)
+
+    def reload(self) -> None:
+        """Use changed certificate, key and CA files from now on; keep the old ones if the new ones are no good."""
+        try:
+            stamp = self._files()
+            if isinstance(self._bearer, ApiKey):
+                self._bearer.refresh()
+            if stamp == self._stamp:
+                return
+            self._stamp = stamp
+            context = client_context(self._settings)
+            if isinstance(self._bearer, JwtAuth):
+                self._bearer.subject = subject_of(self._settings.certificate.read_bytes())
+        except (OSError, ValueError) as error:
+            self._observer.note("bank.credentials_not_reloaded", why=str(error))
+            return
+        self._context = context
+        self._pool.renew(context)
+        self._observer.note("bank.credentials_reloaded")
+
+    def _files(self) -> tuple[tuple[int, int], ...]:
+        paths: tuple[Path, ...] = (
+            self._settings.ca,
+            self._settings.certificate,
+            self._settings.key,
+        )
+        return tuple((s.st_mtime_ns, s.st_size) for s in (path.stat() for path in paths))
+
+    async def _poll_health(self) -> None:
+        while True:
+            for path in _HEALTH:
+                await self._ask_health(path)
+            await trio.sleep(self._limits.bank_health_s)
+
+    async def _ask_health(self, path: str) -> None:
+        answer = await self.exchange(
+            BankCall(
+                method="GET",
+                path=path,
+                family="echo",
+                headers=((b"o3-provider-id", self._tenant.provider_id.encode()),),
+                deadline_ms=int(self._limits.bank_connect_s * 1000),
+                repeatable=True,
+            )
+        )
+        healthy = isinstance(answer, BankAnswer) and answer.status == 200
+        if self._healthy.get(path) is not healthy:
+            self._healthy[path] = healthy
+            self._observer.note("bank.health", path=path, healthy=healthy)
+        name = path[1:].replace("-", "_")
+        self._observer.gauge(f"hub_bank_{name}", f"1 if the bank's {path} answers 200", healthy)
+
+
+class _Slot:
+    """Hold one slot of the pool; it is given back exactly once, by its exchange or by the stream that kept it."""
+
+    __slots__ = ("_pool",)
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool: Pool | None = pool
+
+    def keep(self) -> "_Slot":
+        """Return a slot that takes this one's place."""
+        pool, self._pool = self._pool, None
+        return _Slot(pool) if pool is not None else self
+
+    def give_back(self) -> None:
+        """Give it back, if that was not done."""
+        pool, self._pool = self._pool, None
+        if pool is not None:
+            pool.release()
+
+
+def _origin(url: str) -> tuple[str, int, bytes]:
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    return host, parts.port or 443, parts.netloc.encode("ascii")
+
+
+def _with_accept(headers: Headers) -> Headers:
+    if any(name == b"accept" for name, _ in headers):
+        return headers
+    return ((b"accept", b"application/json"), *headers)

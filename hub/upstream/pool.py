@@ -1,0 +1,138 @@
+"""Connections to one host: slots that bound how many are busy, and a stack of those that wait to be used again.
+
+Invariants: busy connections never exceed ``most``; as many as that again may queue up to ``waiting`` exchanges, the next
+is refused at once. An idle connection is lent only if it is young enough, was used recently enough, belongs to the
+present TLS context, and nothing came from it while it was idle. The most recently used one is lent first.
+"""
+
+import ssl
+
+import trio
+
+from hub.upstream.tls import TlsConnection, open_connection
+
+
+class Pool:
+    """Lend connections, one exchange at a time."""
+
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        context: ssl.SSLContext,
+        *,
+        most: int,
+        waiting: int,
+        age: float,
+        idle: float,
+        connect: float,
+    ) -> None:
+        """Start empty.
+
+        Args:
+            host: Server name.
+            port: TCP port.
+            context: For new connections.
+            most: Connections busy at once.
+            waiting: Exchanges that may queue.
+            age: Longest life of a connection, seconds.
+            idle: Longest rest, seconds.
+            connect: Longest wait for a new connection, seconds.
+        """
+        self.host = host
+        self.port = port
+        self._context = context
+        self._most = most
+        self._waiting = waiting
+        self._age = age
+        self._rest = idle
+        self._connect = connect
+        self._idle: list[TlsConnection] = []
+        self._born_before = 0.0
+        self._queue = trio.lowlevel.ParkingLot()
+        self.busy = 0
+
+    @property
+    def idle(self) -> int:
+        """Return how many connections wait to be used."""
+        return len(self._idle)
+
+    async def acquire(self) -> bool:
+        """Take a slot, waiting if need be; False if too many wait already. Each True is owed one ``release``.
+
+        Cancellation: no slot is taken.
+        """
+        if self.busy < self._most:
+            self.busy += 1
+            return True
+        if len(self._queue) >= self._waiting:
+            return False
+        await self._queue.park()
+        return True
+
+    def release(self) -> None:
+        """Give a slot back: to the longest waiting exchange, if there is one."""
+        if self._queue:
+            self._queue.unpark()
+        else:
+            self.busy -= 1
+
+    def reuse(self) -> TlsConnection | None:
+        """Return an idle connection that is still good, or None."""
+        now = trio.current_time()
+        while self._idle:
+            connection = self._idle.pop()
+            if self._good(connection, now) and connection.poll() is None:
+                return connection
+            connection.close()
+        return None
+
+    async def fresh(self) -> TlsConnection:
+        """Open a new connection.
+
+        Raises:
+            OSError: Not reachable.
+            ssl.SSLError: Not who it should be.
+            trio.TooSlowError: Not within ``connect`` seconds.
+
+        Cancellation: nothing stays open.
+        """
+        with trio.fail_after(self._connect):
+            return await open_connection(self.host, self.port, self._context)
+
+    def rest(self, connection: TlsConnection) -> None:
+        """Keep a connection for the next exchange, if it is worth it."""
+        connection.used = trio.current_time()
+        if self._good(connection, connection.used) and len(self._idle) < self._most:
+            self._idle.append(connection)
+        else:
+            connection.close()
+
+    def reap(self) -> None:
+        """Close what has rested too long, grown too old or was closed by its peer."""
+        now = trio.current_time()
+        kept = []
+        for connection in self._idle:
+            if self._good(connection, now) and connection.poll() is None:
+                kept.append(connection)
+            else:
+                connection.close()
+        self._idle = kept
+
+    def renew(self, context: ssl.SSLContext) -> None:
+        """Use another TLS context from now on; connections of the old one end with their present exchange."""
+        self._context = context
+        self._born_before = trio.current_time()
+        self.reap()
+
+    def close(self) -> None:
+        """Close all idle connections."""
+        while self._idle:
+            self._idle.pop().close()
+
+    def _good(self, connection: TlsConnection, now: float) -> bool:
+        return (
+            connection.opened >= self._born_before
+            and now - connection.opened < self._age
+            and now - connection.used < self._rest
+        )

@@ -1,0 +1,183 @@
+"""One TLS connection to the bank: a non-blocking socket, an SSLObject between two memory buffers, one task at a time.
+
+Theory. The task that wants an answer drives the connection itself: encrypt, send at once, wait until readable, receive,
+decrypt. No second task and no lock is needed because a connection is lent to one exchange at a time. ``poll`` looks,
+without waiting, whether anything came while nobody asked: a closed or chattering peer is never reused.
+
+Faults leave here as ``OSError`` and ``ssl.SSLError``; ``exchange`` makes them values.
+"""
+
+import socket
+import ssl
+from contextlib import suppress
+from typing import Final
+
+import trio
+
+from hub.config import BankSettings
+
+_CHUNK: Final = 65536
+_TLS12_CIPHERS: Final = (
+    "ECDHE-ECDSA-AES256-GCM-SHA384:ECDHE-ECDSA-AES128-GCM-SHA256:"
+    "ECDHE-RSA-AES256-GCM-SHA384:ECDHE-RSA-AES128-GCM-SHA256"
+)
+
+
+def client_context(settings: BankSettings) -> ssl.SSLContext:
+    """Make the context: the bank's CA only, our certificate, host names checked, TLS 1.2 (FAPI ciphers) or 1.3.
+
+    Raises:
+        OSError: A file cannot be read.
+        ssl.SSLError: A file is not what it should be.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_ciphers(_TLS12_CIPHERS)
+    context.set_alpn_protocols(["http/1.1"])
+    context.load_verify_locations(cafile=settings.ca)
+    context.load_cert_chain(settings.certificate, settings.key)
+    return context
+
+
+class TlsConnection:
+    """Carry octets to one peer that TLS has proved."""
+
+    __slots__ = ("_in", "_out", "_socket", "_tls", "clean_end", "opened", "used")
+
+    def __init__(self, raw: socket.socket, context: ssl.SSLContext, host: str) -> None:
+        """Wrap a connected non-blocking socket; ``open_connection`` does it."""
+        self._socket = raw
+        self._in = ssl.MemoryBIO()
+        self._out = ssl.MemoryBIO()
+        self._tls = context.wrap_bio(self._in, self._out, server_hostname=host)
+        self.clean_end = False
+        self.opened = self.used = trio.current_time()
+
+    async def handshake(self) -> None:
+        """Prove the peer and ourselves.
+
+        Raises:
+            OSError: The connection broke.
+            ssl.SSLError: The peer is not who it should be, or refused us.
+
+        Cancellation: the connection is of no more use.
+        """
+        while True:
+            try:
+                self._tls.do_handshake()
+            except ssl.SSLWantReadError:
+                await self._flush()
+                if not await self._fill():
+                    raise ConnectionResetError("closed during the handshake") from None
+            else:
+                await self._flush()
+                return
+
+    async def send(self, data: bytes) -> None:
+        """Send all of ``data``.
+
+        Cancellation: a part may have been sent; the connection is of no more use.
+        """
+        self._tls.write(data)
+        await self._flush()
+
+    async def receive(self) -> bytes:
+        """Return octets as they come; nothing at the end of the connection (``clean_end`` tells how it ended).
+
+        Cancellation: nothing is lost.
+        """
+        while True:
+            try:
+                data = self._tls.read(_CHUNK)
+            except ssl.SSLWantReadError:
+                if self._out.pending:
+                    await self._flush()
+                if not await self._fill():
+                    return b""
+            except (ssl.SSLZeroReturnError, ssl.SSLEOFError) as error:
+                self.clean_end = isinstance(error, ssl.SSLZeroReturnError)
+                return b""
+            else:
+                if not data:
+                    self.clean_end = True
+                return data
+
+    def poll(self) -> bytes | None:
+        """Return what already came without waiting: octets, nothing at the end, None if nothing came.
+
+        TLS's own messages (session tickets) count as nothing.
+        """
+        try:
+            data = self._socket.recv(_CHUNK)
+        except (BlockingIOError, InterruptedError):
+            return None
+        except OSError:
+            return b""
+        if not data:
+            return b""
+        self._in.write(data)
+        try:
+            return self._tls.read(_CHUNK)
+        except ssl.SSLWantReadError:
+            return None
+        except ssl.SSLError:
+            return b""
+
+    def close(self) -> None:
+        """End the connection at once; a farewell is sent if it goes without waiting."""
+        with suppress(OSError, ssl.SSLError, ValueError):
+            with suppress(ssl.SSLWantReadError):
+                self._tls.unwrap()
+            self._socket.send(self._out.read())
+        if self._socket.fileno() >= 0:
+            trio.lowlevel.notify_closing(self._socket)
+        self._socket.close()
+
+    async def _flush(self) -> None:
+        data = self._out.read()
+        while data:
+            try:
+                sent = self._socket.send(data)
+            except BlockingIOError:
+                await trio.lowlevel.wait_writable(self._socket)
+            else:
+                data = data[sent:]
+
+    async def _fill(self) -> bool:
+        await trio.lowlevel.wait_readable(self._socket)
+        try:
+            data = self._socket.recv(_CHUNK)
+        except BlockingIOError:
+            return True
+        if data:
+            self._in.write(data)
+        else:
+            self._in.write_eof()
+            self.clean_end = False
+        return bool(data)
+
+
+async def open_connection(host: str, port: int, context: ssl.SSLContext) -> TlsConnection:
+    """Connect and shake hands.
+
+    Args:
+        host: Name to resolve, to send as server name and to find in the certificate.
+        port: TCP port.
+        context: From ``client_context``.
+
+    Raises:
+        OSError: Not reachable, or broke.
+        ssl.SSLError: Not who it should be.
+
+    Cancellation: nothing stays open.
+    """
+    stream = await trio.open_tcp_stream(host, port)
+    raw = socket.socket(fileno=stream.socket.detach())
+    raw.settimeout(0)
+    connection = TlsConnection(raw, context, host)
+    try:
+        await connection.handshake()
+    except BaseException:
+        connection.close()
+        raise
+    return connection
