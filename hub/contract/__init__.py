@@ -1,1 +1,7 @@
-"""OpenAPI documents and route tables, compiled into plain functions."""
+"""The contract: OpenAPI facts and route tables, compiled to plain functions."""
+
+from hub.contract.contract import Contract, load_contract
+from hub.contract.mapper import Context, Mapper
+from hub.contract.validators import Violation
+
+__all__ = ["Context", "Contract", "Mapper", "Violation", "load_contract"]

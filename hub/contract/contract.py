@@ -1,0 +1,273 @@
+"""The contract, compiled: routes to match, validators to judge requests with, mappers for the bank's answers.
+
+Compiling writes Python source from the documents in ``config/contract`` (validators.py, mapping.py) and byte-compiles it.
+With a cache folder the result is kept under a key of everything it depends on: content of the folder, our generators,
+Python's version. A cache file that cannot be read is compiled anew; the folder must be the Hub's own (mode 0700), for
+what is in it is run.
+"""
+
+import hashlib
+import marshal
+import sys
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from types import CodeType
+from typing import Any, Final
+from urllib.parse import parse_qsl
+
+import fastjsonschema
+import msgspec
+import yaml
+
+from hub.contract import mapper as mapper_module
+from hub.contract import mapping, notation, validators
+from hub.contract.mapper import Mapper, Shape, Strip, plan
+from hub.contract.mapping import TOOLS, Pair, Writer
+from hub.contract.notation import Type
+from hub.contract.tables import Matcher, Row, read_rows
+from hub.contract.validators import Violation, generate, judge, load_checks
+from hub.model.fault import Fault, caller_fault
+from hub.model.route import Route
+
+_LOADER: Final = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_AUTHORIZATION: Final = "authorization_details "
+
+
+class SchemaFile(msgspec.Struct, frozen=True):
+    """Hold one file of ``config/contract/schemas``."""
+
+    version: str
+    base: str
+    types: dict[str, Type]
+    sites: dict[str, Type]
+
+
+def read_schemas(folder: Path) -> dict[str, SchemaFile]:
+    """Return all schema files of a contract folder by name."""
+    found = {}
+    for path in sorted((folder / "schemas").glob("*.yaml")):
+        raw = yaml.load(path.read_text(), Loader=_LOADER)  # noqa: S506 - a safe loader, in C where there is one
+        found[path.stem] = SchemaFile(raw["version"], raw["base"], raw["types"], raw["sites"])
+    return found
+
+
+class Compiled(msgspec.Struct, frozen=True):
+    """Hold what the cache keeps: byte code, and the functions' names."""
+
+    modules: dict[str, tuple[CodeType, dict[str, str]]]
+    mappers: CodeType
+    shapes: dict[str, Shape]
+
+
+class Contract:
+    """Hold one compiled contract; immutable, shared by all stages."""
+
+    def __init__(
+        self, rows: tuple[Row, ...], compiled: Compiled, strips: Mapping[str, tuple[Strip, ...]]
+    ) -> None:
+        """Bind generated functions to the rows that use them; ``load_contract`` is the way to make one."""
+        self.rows = rows
+        self.routes: tuple[Route, ...] = tuple(row.route for row in rows)
+        self._matcher = Matcher(self.routes)
+        self._rows = {row.route.id: row for row in rows}
+        self._checks = {
+            name: load_checks(code, names) for name, (code, names) in compiled.modules.items()
+        }
+        namespace: dict[str, Any] = dict(TOOLS)
+        exec(compiled.mappers, namespace)  # noqa: S102 - our own generated source
+        self._mappers = {
+            name: Mapper(shape, namespace.get(shape.function), strips.get(name, ()))
+            for name, shape in compiled.shapes.items()
+        }
+
+    def match(self, method: str, path: str) -> tuple[Route, dict[str, str]] | None:
+        """Return the route of a request and its path parameters (decoded), or None."""
+        return self._matcher.match(method, path)
+
+    def methods(self, path: str) -> tuple[str, ...]:
+        """Return the methods that a path knows; none for an unknown path."""
+        return self._matcher.methods(path)
+
+    def mapper(self, name: str) -> Mapper:
+        """Return the response mapper of that name (``Route.mapper``)."""
+        return self._mappers[name]
+
+    def check_body(self, route_id: str, value: Any) -> Fault | None:
+        """Judge a request's body (unwrapped, decoded).
+
+        Faults: 400 ``Body.InvalidFormat``, check ``request.body``, ``path`` naming the member.
+        """
+        row = self._rows[route_id]
+        check = self._checks[row.schemas].get(f"{row.site} request")
+        broken = judge(check, value) if check is not None else None
+        return None if broken is None else _fault(broken, "Body.InvalidFormat", "request.body")
+
+    def check_query(self, route: Route, query: str) -> Fault | None:
+        """Judge a request's query parameters; ``page`` and ``page-size`` are the gateway's business.
+
+        Faults: 400 ``Resource.InvalidFormat``, check ``request.query``.
+        """
+        row = self._rows[route.id]
+        check = self._checks[row.schemas].get(f"{row.site} query")
+        pairs = parse_qsl(query, keep_blank_values=True)
+        if len({name for name, _ in pairs}) != len(pairs):
+            text = "A query parameter occurs twice."
+            return caller_fault(400, "Resource.InvalidFormat", text, check="request.query")
+        known = {n: _query_value(v) for n, v in pairs if n not in {"page", "page-size"}}
+        if check is None:
+            return None
+        broken = judge(check, known)
+        return None if broken is None else _fault(broken, "Resource.InvalidFormat", "request.query")
+
+    def check_authorization_details(self, rar_type: str, element: dict[str, Any]) -> Fault | None:
+        """Judge one element of ``authorization_details`` (RFC 9396 section 2).
+
+        Args:
+            rar_type: Its ``type``; selects the schema.
+            element: The whole element.
+
+        Faults: 400 ``invalid_authorization_details``, ``path`` naming the member, never a value.
+        """
+        code = "invalid_authorization_details"
+        check = self._checks["authorization"].get(_AUTHORIZATION + rar_type)
+        if check is None:
+            text = "The type of the authorization detail is not supported."
+            return caller_fault(400, code, text, check="authorization_details.type", path="/type")
+        broken = judge(check, element)
+        return None if broken is None else _fault(broken, code, "authorization_details.schema")
+
+    @property
+    def authorization_types(self) -> tuple[str, ...]:
+        """Return the supported values of ``type``, for the metadata document."""
+        sites = self._checks["authorization"]
+        return tuple(s.removeprefix(_AUTHORIZATION) for s in sites if s.startswith(_AUTHORIZATION))
+
+    def check_bank_answer(self, route_id: str, value: Any) -> Violation | None:
+        """Judge a bank's answer against the bank's schema; the caller counts and reports by pointer."""
+        row = self._rows[route_id]
+        checks = self._checks.get(row.bank_schemas, {})
+        check = checks.get(f"{row.bank_site} 200") or checks.get(f"{row.bank_site} 201")
+        return judge(check, value) if check is not None else None
+
+    def check_answer(self, route_id: str, value: Any) -> Violation | None:
+        """Judge our own answer against the TPP's schema."""
+        row = self._rows[route_id]
+        check = self._checks[row.schemas].get(f"{row.site} {row.route.success}")
+        return judge(check, value) if check is not None else None
+
+
+def _query_value(text: str) -> Any:
+    return {"true": True, "false": False}.get(text, text)
+
+
+def _fault(broken: Violation, code: str, check: str) -> Fault:
+    where = broken.path or "the whole"
+    text = f"{where}: expected {broken.expected}"[:500]
+    return caller_fault(400, code, text, check=check, path=broken.path, private=broken.rule)
+
+
+def load_contract(folder: Path, cache: Path | None) -> Contract:
+    """Compile the contract of a folder, or take it from the cache.
+
+    Args:
+        folder: ``config/contract``.
+        cache: A folder of the Hub's own, or None for no cache.
+
+    Raises:
+        ValueError: The folder contradicts itself; the message says where.
+    """
+    rows = read_rows(folder / "routes")
+    key = _key(folder)
+    compiled = _cached(cache, key)
+    if compiled is None:
+        compiled = _compile(folder, rows)
+        _keep(cache, key, compiled)
+    exceptions = tomllib.loads((folder / "mappers.toml").read_text())
+    return Contract(rows, compiled, _strips(exceptions))
+
+
+def _strips(exceptions: dict[str, Any]) -> dict[str, tuple[Strip, ...]]:
+    found: dict[str, tuple[Strip, ...]] = {}
+    for raw in exceptions.get("strip", ()):
+        strip = Strip(frozenset(raw["unless"]), tuple(tuple(m.split(".")) for m in raw["members"]))
+        for name in raw["mapper"]:
+            found[name] = (*found.get(name, ()), strip)
+    return found
+
+
+def _compile(folder: Path, rows: tuple[Row, ...]) -> Compiled:
+    schemas = read_schemas(folder)
+    overrides = _query_overrides(rows, schemas)
+    modules = {}
+    for name, schema in schemas.items():
+        source, names = generate(schema.types, {**schema.sites, **overrides.get(name, {})})
+        modules[name] = (compile(source, f"contract/{name}", "exec"), names)
+    exceptions = tomllib.loads((folder / "mappers.toml").read_text())
+    writer = Writer(exceptions.get("alias", {}))
+    shapes = {}
+    for row in rows:
+        if row.route.mapper and row.route.mapper not in shapes:
+            shapes[row.route.mapper] = plan(row.route.mapper, _pair(row, schemas), writer)
+    unmatched = set(writer.unmatched) - set(exceptions.get("filled", ()))
+    if unmatched:
+        raise ValueError(
+            f"{folder}: required members that no bank member fills: {sorted(unmatched)}"
+        )
+    return Compiled(modules, compile(writer.source(), "contract/mappers", "exec"), shapes)
+
+
+def _query_overrides(
+    rows: tuple[Row, ...], schemas: dict[str, SchemaFile]
+) -> dict[str, dict[str, Type]]:
+    found: dict[str, dict[str, Type]] = {}
+    for row in rows:
+        site = f"{row.site} query"
+        kind = schemas[row.schemas].sites.get(site)
+        if row.query and isinstance(kind, dict):
+            changed = {n: row.query.get(n.removesuffix("!"), t) for n, t in kind.items()}
+            found.setdefault(row.schemas, {})[site] = changed
+    return found
+
+
+def _pair(row: Row, schemas: dict[str, SchemaFile]) -> Pair:
+    tpp, bank = schemas[row.schemas], schemas[row.bank_schemas]
+    given = bank.sites.get(f"{row.bank_site} 200") or bank.sites.get(f"{row.bank_site} 201")
+    wanted = tpp.sites.get(f"{row.site} {row.route.success}")
+    if given is None or wanted is None:
+        raise ValueError(
+            f"{row.route.id}: no schema for the answer of {row.site} or {row.bank_site}"
+        )
+    return Pair(wanted, given, tpp.types, bank.types)
+
+
+def _key(folder: Path) -> str:
+    digest = hashlib.sha256(f"{sys.version}|{fastjsonschema.VERSION}|1".encode())
+    ours = [Path(m.__file__ or "") for m in (notation, validators, mapping, mapper_module)]
+    for path in [*sorted(folder.rglob("*.yaml")), *sorted(folder.rglob("*.toml")), *ours]:
+        digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()
+
+
+def _cached(cache: Path | None, key: str) -> Compiled | None:
+    if cache is None:
+        return None
+    try:
+        modules, mappers, shapes = marshal.loads((cache / f"contract-{key}.bin").read_bytes())  # noqa: S302 - the Hub's own folder
+        known = {name: msgspec.convert(raw, Shape) for name, raw in shapes.items()}
+    except (OSError, ValueError, EOFError, TypeError):
+        return None
+    return Compiled(modules, mappers, known)
+
+
+def _keep(cache: Path | None, key: str, compiled: Compiled) -> None:
+    if cache is None:
+        return
+    shapes = {name: msgspec.to_builtins(shape) for name, shape in compiled.shapes.items()}
+    data = marshal.dumps((compiled.modules, compiled.mappers, shapes))
+    cache.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for old in cache.glob("contract-*.bin"):
+        old.unlink(missing_ok=True)
+    partial = cache / f"contract-{key}.partial"
+    partial.write_bytes(data)
+    partial.replace(cache / f"contract-{key}.bin")
