@@ -235,6 +235,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     request_object_s: int
     clock_ahead_s: int
     replay_entries: int
+    buckets: int
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

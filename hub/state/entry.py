@@ -10,7 +10,7 @@ from typing import Final, TypeVar, get_args
 
 import msgspec
 
-from hub.model.event import Event
+from hub.model.event import Event, leaf_bytes
 from hub.model.fault import Fault, Source
 from hub.model.records import Record
 from hub.state.keeper import Change, Conflict, Drop, Put, Query
@@ -19,6 +19,9 @@ R = TypeVar("R", bound=Record)
 
 IndexRow = tuple[str, str | int]
 """An index's name and one value in it."""
+
+LEAF_OCTETS: Final = 65_535
+"""The longest event: the log's tiles write its length in two octets."""
 
 MOST: Final = 1000
 """The most items that one question may ask for."""
@@ -82,6 +85,18 @@ def put_entry(change: Put) -> Entry:
         rows=rows,
         purge_at=record.purge_at(),
     )
+
+
+def leaf_of(event: Event) -> tuple[str, bytes]:
+    """Write an event down: its interaction id and its leaf.
+
+    Raises:
+        ValueError: It is too long for the log.
+    """
+    leaf = leaf_bytes(event)
+    if len(leaf) > LEAF_OCTETS:
+        raise ValueError(f"an event of {len(leaf)} octets is too long for the log")
+    return event.interaction_id, leaf
 
 
 def plan(entries: Sequence[Entry], version_of: Callable[[str, str], int]) -> list[int] | Conflict:

@@ -12,7 +12,7 @@ import msgspec
 import trio
 
 from hub.model.clock import Clock
-from hub.model.event import Event, leaf_bytes
+from hub.model.event import Event
 from hub.model.fault import Fault
 from hub.model.records import Record, Seen
 from hub.protocol.merkle import Frontier, leaf_hash
@@ -25,6 +25,7 @@ from hub.state.entry import (
     decode,
     entry_of,
     kind_of,
+    leaf_of,
     plan,
     put_entry,
     unavailable,
@@ -116,7 +117,7 @@ class MemoryKeeper:
         """Write all changes and events, or none; return the events' indices."""
         check_commit(changes, events)
         entries = [entry_of(change) for change in changes]
-        leaves = [(event.interaction_id, leaf_bytes(event)) for event in events]
+        leaves = [leaf_of(event) for event in events]
         await trio.lowlevel.checkpoint()
         if self.refusal is not None:
             return self.refusal

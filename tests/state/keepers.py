@@ -2,9 +2,11 @@
 
 from contextlib import asynccontextmanager
 
+from hub.config import Limits, default_limits
 from hub.model.consent import Consent, ConsentType, Status
 from hub.model.event import Event, Kind
 from hub.state.memory import MemoryKeeper
+from hub.state.open import open_keeper
 
 NOW = 1_800_000_000
 
@@ -45,4 +47,14 @@ async def open_memory(clock, _folder, **bounds):
     yield MemoryKeeper(clock=clock, **bounds)
 
 
-KEEPERS = {"memory": open_memory}
+def limits(**changed) -> Limits:
+    return Limits(**(default_limits() | changed))
+
+
+@asynccontextmanager
+async def open_sqlite(clock, folder, **changed):
+    async with open_keeper(folder / "state", clock=clock, limits=limits(**changed)) as keeper:
+        yield keeper
+
+
+KEEPERS = {"memory": open_memory, "sqlite": open_sqlite}

@@ -1,0 +1,392 @@
+"""The tenant's database: records, events and the tree's head in one SQLite file, written in groups.
+
+Theory. One connection writes, on one thread at a time; two others read, so that neither a lookup nor a search ever
+waits for a sync (WAL). ``write`` takes a group of works and runs them in order inside one transaction; each sees what
+those before it did, and a conflict of one leaves the others alone, because a work decides (``plan``) before it writes.
+The frontier of the tree is kept in memory, copied for the group, and put back if the group fails.
+
+Invariants. When ``write`` returns, everything it answered for is synced to the disk. When it raises ``FullError``, nothing
+of the group was written and the next call may succeed. Any other failure of the disk raises ``StoreFailedError``: after a
+failed fsync the kernel may have dropped what it could not write, so trying again could lie.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final, final
+
+import apsw
+import msgspec
+
+from hub.model.failpoint import Failpoint, Point, no_failpoint
+from hub.model.fault import Fault
+from hub.model.records import Seen
+from hub.protocol.merkle import Frontier, leaf_hash
+from hub.state.entry import MOST, Entry, IndexRow, decode, kind_of, plan, put_entry, unavailable
+from hub.state.keeper import Conflict, Granted, Once, Page, Put, Query, TreeHead, Versioned
+from hub.state.schema import StoreError, StoreFailedError, check_sqlite, migrate
+from hub.state.selection import Selection
+
+_SEEN: Final = kind_of(Seen)
+_ROWS: Final = msgspec.msgpack.Decoder(tuple[tuple[str, str | int], ...])
+_CHECKPOINT_PAGES: Final = 2000
+_FEW: Final = 1000
+_PURGE_MOST: Final = 1000
+
+_PASSING: Final = frozenset(
+    {
+        apsw.SQLITE_IOERR_WRITE,
+        apsw.SQLITE_IOERR_SHMMAP,
+        apsw.SQLITE_IOERR_SHMOPEN,
+        apsw.SQLITE_IOERR_SHMSIZE,
+        apsw.SQLITE_IOERR_TRUNCATE,
+    }
+)
+"""I/O errors of a disk or quota that is full: nothing was promised yet, and they pass."""
+
+
+class FullError(Exception):
+    """Say that the disk took nothing of the group just now."""
+
+
+class Commit(msgspec.Struct, frozen=True):
+    """Ask for all of these changes and events, or none."""
+
+    entries: Sequence[Entry]
+    leaves: Sequence[tuple[str, bytes]]
+
+
+class Claims(msgspec.Struct, frozen=True):
+    """Ask for single-use values at a moment in seconds."""
+
+    onces: Sequence[Once]
+    now: int
+
+
+class Purge(msgspec.Struct, frozen=True):
+    """Ask to forget up to 1000 records that may be forgotten at a moment in seconds."""
+
+    now: int
+
+
+Work = Commit | Claims | Purge
+Done = tuple[int, ...] | tuple[Granted, ...] | tuple[tuple[str, str], ...] | Conflict | Fault
+
+
+@final
+class Store:
+    """Hold the open database."""
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        replay_entries: int = 1_000_000,
+        failpoint: Failpoint = no_failpoint,
+        vfs: str | None = None,
+    ) -> None:
+        """Open or make the database, bring it to the newest schema, and check its tree's head.
+
+        Args:
+            path: The file; its folder exists.
+            replay_entries: The most single-use values remembered at once.
+            failpoint: For tests.
+            vfs: A VFS without shared memory, for tests: everything then uses one connection.
+
+        Raises:
+            StoreError: It cannot be used; one line says why.
+        """
+        check_sqlite(apsw.sqlite_lib_version())
+        self._failpoint = failpoint
+        self._replay_entries = replay_entries
+        self._pages = 0
+        try:
+            self._open(path, vfs)
+        except (apsw.CorruptError, apsw.NotADBError) as error:
+            raise StoreError(f"{path}: is damaged ({error}); restore a backup") from error
+        except apsw.Error as error:
+            raise StoreError(f"{path}: cannot be opened ({error})") from error
+        self._frontier = self._stored_frontier(path)
+        counted = self._writer.execute("SELECT count(*) FROM record WHERE kind = ?", (_SEEN,))
+        self._seen = int(counted.get)
+
+    def _open(self, path: Path, vfs: str | None) -> None:
+        self._writer = _connect(path, vfs)
+        if vfs is not None:
+            self._writer.pragma("locking_mode", "exclusive")
+        if self._writer.pragma("journal_mode", "wal") != "wal":
+            raise StoreError(f"{path}: this file system cannot hold a WAL database")
+        self._writer.pragma("synchronous", "full")
+        self._writer.pragma("cache_size", -65536)
+        migrate(self._writer, str(path))
+        self._writer.set_wal_hook(self._grown)
+        self._reader = self._writer if vfs else _connect(path, None)
+        self._searcher = self._writer if vfs else _connect(path, None)
+
+    def _stored_frontier(self, path: Path) -> Frontier:
+        size, packed, root = self._writer.execute("SELECT size, frontier, root FROM head").get
+        last = self._writer.execute("SELECT max(position) FROM event").get
+        try:
+            frontier = Frontier.unpack(size, packed)
+        except ValueError as error:
+            raise StoreError(f"{path}: the tree's head is damaged ({error})") from error
+        if frontier.root() != root or (last is not None and last != size - 1):
+            raise StoreError(f"{path}: events and the tree's head disagree; restore a backup")
+        return frontier
+
+    def close(self) -> None:
+        """Move the log into the database and close. A full disk is no obstacle: the log then stays."""
+        for connection in {self._reader, self._searcher} - {self._writer}:
+            connection.close()
+        try:
+            self._writer.close()
+        except apsw.Error as error:
+            raise StoreFailedError(f"the database could not be closed: {error}") from error
+
+    # Writing: on one thread at a time
+
+    def write(self, works: Sequence[Work]) -> list[Done]:
+        """Run a group of works in order, in one transaction, and sync it.
+
+        Raises:
+            FullError: Nothing was written; later it may be.
+            StoreFailedError: The process must end.
+        """
+        frontier, seen = self._frontier.copy(), self._seen
+        try:
+            done = self._transaction(works)
+        except apsw.Error as error:
+            self._frontier, self._seen = frontier, seen
+            self._roll_back()
+            raise _judged(error) from error
+        except BaseException:
+            self._frontier, self._seen = frontier, seen
+            self._roll_back()
+            raise
+        self._failpoint(Point.AFTER_COMMIT_BEFORE_ACK)
+        return done
+
+    def _transaction(self, works: Sequence[Work]) -> list[Done]:
+        self._writer.execute("BEGIN IMMEDIATE")
+        start = self._frontier.size
+        leaves: list[tuple[str, bytes]] = []
+        done = [self._run(work, leaves) for work in works]
+        if leaves:
+            self._write_events(start, leaves)
+        self._failpoint(Point.BEFORE_COMMIT)
+        self._writer.execute("COMMIT")
+        return done
+
+    def _run(self, work: Work, leaves: list[tuple[str, bytes]]) -> Done:
+        match work:
+            case Commit():
+                return self._commit(work, leaves)
+            case Claims():
+                return self._claim(work)
+            case Purge():
+                return self._purge(work.now)
+
+    def _commit(self, work: Commit, leaves: list[tuple[str, bytes]]) -> Done:
+        before = plan(work.entries, self._version_of)
+        if isinstance(before, Conflict):
+            return before
+        for entry, version in zip(work.entries, before, strict=True):
+            self._apply(entry, version)
+        first = self._frontier.size
+        for _, leaf in work.leaves:
+            self._frontier.append(leaf_hash(leaf))
+        leaves.extend(work.leaves)
+        return tuple(range(first, self._frontier.size))
+
+    def _version_of(self, kind: str, key: str) -> int:
+        row = self._writer.execute(
+            "SELECT version FROM record WHERE kind = ? AND key = ?", (kind, key)
+        ).get
+        return row or 0
+
+    def _apply(self, entry: Entry, before: int) -> None:
+        old = self._rows_of(entry.kind, entry.key) if before else set()
+        new = set(entry.rows)
+        self._writer.executemany(
+            "DELETE FROM lookup WHERE kind = ? AND name = ? AND value = ? AND key = ?",
+            [(entry.kind, name, value, entry.key) for name, value in old - new],
+        )
+        if entry.body is None:
+            self._delete(entry, before)
+            return
+        self._writer.execute(
+            "INSERT INTO record VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (kind, key) DO UPDATE SET "
+            "version = excluded.version, purge_at = excluded.purge_at, indexed = excluded.indexed, "
+            "body = excluded.body",
+            (
+                entry.kind,
+                entry.key,
+                before + 1,
+                entry.purge_at,
+                msgspec.msgpack.encode(entry.rows),
+                entry.body,
+            ),
+        )
+        self._seen += entry.kind == _SEEN and not before
+        self._writer.executemany(
+            "INSERT INTO lookup VALUES (?, ?, ?, ?)",
+            [(entry.kind, name, value, entry.key) for name, value in new - old],
+        )
+
+    def _delete(self, entry: Entry, before: int) -> None:
+        if before:
+            self._writer.execute(
+                "DELETE FROM record WHERE kind = ? AND key = ?", (entry.kind, entry.key)
+            )
+            self._seen -= entry.kind == _SEEN
+
+    def _rows_of(self, kind: str, key: str) -> set[IndexRow]:
+        packed = self._writer.execute(
+            "SELECT indexed FROM record WHERE kind = ? AND key = ?", (kind, key)
+        ).get
+        return set(_ROWS.decode(packed))
+
+    def _claim(self, work: Claims) -> Done:
+        if self._seen + len(work.onces) > self._replay_entries:
+            return unavailable("keeper.replay", "the replay memory is full")
+        return tuple(self._claim_one(once, work.now) for once in work.onces)
+
+    def _claim_one(self, once: Once, now: int) -> Granted:
+        entry = put_entry(Put(Seen(space=once.space, value=once.value, until=once.until)))
+        version = self._writer.execute(
+            "INSERT INTO record VALUES (?, ?, 1, ?, ?, ?) ON CONFLICT (kind, key) DO UPDATE SET "
+            "version = version + 1, purge_at = excluded.purge_at, body = excluded.body "
+            "WHERE purge_at <= ? RETURNING version",
+            (_SEEN, entry.key, entry.purge_at, b"\x90", entry.body, now),
+        ).get
+        self._seen += version == 1
+        return Granted(granted=version is not None)
+
+    def _purge(self, now: int) -> Done:
+        old = self._writer.execute(
+            "SELECT kind, key FROM record WHERE purge_at <= ? ORDER BY purge_at LIMIT ?",
+            (now, _PURGE_MOST),
+        ).fetchall()
+        for kind, key in old:
+            self._apply(Entry(kind, key, None), 1)
+        return tuple(old)
+
+    def _write_events(self, start: int, leaves: Sequence[tuple[str, bytes]]) -> None:
+        self._writer.executemany(
+            "INSERT INTO event VALUES (?, ?, ?)",
+            [(start + at, name, leaf) for at, (name, leaf) in enumerate(leaves)],
+        )
+        frontier = self._frontier
+        self._writer.execute(
+            "UPDATE head SET size = ?, frontier = ?, root = ?",
+            (frontier.size, frontier.pack(), frontier.root()),
+        )
+
+    def _roll_back(self) -> None:
+        if self._writer.in_transaction:
+            try:
+                self._writer.execute("ROLLBACK")
+            except apsw.Error as error:
+                raise StoreFailedError(
+                    f"a transaction could not be rolled back: {error}"
+                ) from error
+
+    def _grown(self, _connection: Any, _name: str, pages: int) -> int:
+        self._pages = pages
+        return apsw.SQLITE_OK
+
+    def checkpoint(self) -> None:
+        """Move the log into the database if it has grown; after ``write`` and on the same thread.
+
+        Raises:
+            StoreFailedError: The process must end. A full disk is no failure: the log grows until there is space.
+        """
+        if self._pages < _CHECKPOINT_PAGES:
+            return
+        self._pages = 0
+        try:
+            self._writer.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+        except apsw.Error as error:
+            judged = _judged(error)
+            if isinstance(judged, StoreFailedError):
+                raise judged from error
+
+    # Reading one thing: on the loop's thread
+
+    def lookup(self, kind: str, key: str) -> Versioned | None:
+        """Return a record with its version, or None; some microseconds."""
+        row = self._reader.execute(
+            "SELECT version, body FROM record WHERE kind = ? AND key = ?", (kind, key)
+        ).get
+        return None if row is None else Versioned(decode(kind, row[1]), row[0])
+
+    def head(self) -> TreeHead:
+        """Return the tree head as last committed."""
+        return TreeHead(*self._reader.execute("SELECT size, root FROM head").get)
+
+    # Reading many: on a thread of their own, one at a time
+
+    def search(self, query: Query) -> Page:
+        """Return the records that match."""
+        selection = Selection(query, self._is_rare)
+        rows = self._searcher.execute(*selection.page()).fetchall()
+        items = tuple(Versioned(decode(query.kind, body), version) for version, body in rows)
+        return Page(items, self._searcher.execute(*selection.total()).get if query.count else -1)
+
+    def _is_rare(self, kind: str, name: str, value: str | int) -> bool:
+        counted = self._searcher.execute(
+            "SELECT count(*) FROM (SELECT 1 FROM lookup WHERE kind = ? AND name = ? AND value = ? LIMIT ?)",
+            (kind, name, value, _FEW + 1),
+        )
+        return bool(counted.get <= _FEW)
+
+    def events(self, start: int, limit: int) -> tuple[bytes, ...]:
+        """Return the leaf bytes of up to ``limit`` events from index ``start`` on."""
+        rows = self._searcher.execute(
+            "SELECT leaf FROM event WHERE position >= ? ORDER BY position LIMIT ?",
+            (start, min(limit, MOST)),
+        )
+        return tuple(leaf for (leaf,) in rows)
+
+    def trace(self, interaction_id: str) -> tuple[tuple[int, bytes], ...]:
+        """Return index and leaf bytes of the events of one interaction, oldest first."""
+        if not interaction_id:
+            return ()
+        rows = self._searcher.execute(
+            "SELECT position, leaf FROM event WHERE interaction = ? AND interaction <> '' "
+            "ORDER BY position LIMIT ?",
+            (interaction_id, MOST),
+        )
+        return tuple(rows.fetchall())
+
+    def backup(self, target: Path) -> None:
+        """Copy the database as it is now into a new file, while others write.
+
+        Raises:
+            StoreError: The target exists, or cannot be written.
+        """
+        if target.exists():
+            raise StoreError(f"{target}: exists already; give the path of a new file")
+        try:
+            copy = apsw.Connection(str(target))
+            with copy.backup("main", self._searcher, "main") as backup:
+                backup.step(-1)
+            copy.close()
+        except apsw.Error as error:
+            raise StoreError(f"{target}: the backup failed ({error})") from error
+
+
+def _connect(path: Path, vfs: str | None) -> Any:
+    connection = apsw.Connection(str(path), vfs=vfs)
+    connection.set_busy_timeout(1000)
+    connection.pragma("cell_size_check", "on")
+    return connection
+
+
+def _judged(error: apsw.Error) -> FullError | StoreFailedError:
+    """Tell a disk that is full from one that is broken."""
+    extended = getattr(error, "extendedresult", None)
+    if isinstance(error, apsw.FullError | apsw.BusyError | apsw.ReadOnlyError):
+        return FullError(str(error))
+    if isinstance(error, apsw.IOError) and extended in _PASSING:
+        return FullError(str(error))
+    return StoreFailedError(f"{type(error).__name__} ({extended}): {error}")

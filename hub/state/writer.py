@@ -1,0 +1,187 @@
+"""Group commit: whoever waits while the disk syncs is written together in the next transaction.
+
+Theory. One task takes everything that waits, hands it to one thread, and wakes all of it when it is durable. While the
+thread is away, the next group gathers; so the slower the disk, the larger the groups, and durability costs latency but
+no throughput. Before a change is acknowledged, everybody who caches is told to forget it: watchers at once, an audience
+(the socket's workers) by awaiting them, which does not hold up the next group.
+
+Invariants. Acknowledgement comes after durability, and after forgetting. At most ``queue`` works are waiting, in
+writing or being told at any moment. After ``StoreFailedError`` nothing is acknowledged any more.
+"""
+
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from typing import Final, TypeVar, final
+
+import trio
+
+from hub.model.failpoint import Failpoint, Point, no_failpoint
+from hub.model.fault import Fault
+from hub.state.entry import unavailable
+from hub.state.keeper import Conflict, Invalidation
+from hub.state.schema import StoreFailedError
+from hub.state.sqlite import Commit, Done, FullError, Purge, Store, Work
+
+T = TypeVar("T")
+Forget = Callable[[Invalidation], None]
+Tell = Callable[[Sequence[Invalidation]], Awaitable[None]]
+
+_GROUP: Final = 1024
+
+
+@final
+class _Waiting:
+    """One work and whoever waits for it."""
+
+    __slots__ = ("done", "result", "work")
+
+    def __init__(self, work: Work) -> None:
+        self.work = work
+        self.done = trio.Event()
+        self.result: Done = ()
+
+    def finish(self, result: Done) -> None:
+        self.result = result
+        self.done.set()
+
+
+@final
+class Writer:
+    """Gather works, write them in groups, tell who must forget, wake who waits."""
+
+    def __init__(
+        self, store: Store, *, queue: int, patience_s: float, failpoint: Failpoint = no_failpoint
+    ) -> None:
+        """Prepare; ``run`` does the work.
+
+        Args:
+            store: Where to.
+            queue: The most works under way at once; beyond it they are refused.
+            patience_s: How long a work waits before it is answered with "unknown"; seconds.
+            failpoint: For tests.
+        """
+        self._store = store
+        self._queue = queue
+        self._patience_s = patience_s
+        self._failpoint = failpoint
+        self._waiting: list[_Waiting] = []
+        self._under_way = 0
+        self._wake = trio.Event()
+        self._thread = trio.CapacityLimiter(1)
+        self._watchers: list[Forget] = []
+        self._audience: list[Tell] = []
+        self._closed = ""
+
+    async def submit(self, work: Work) -> Done:
+        """Wait until a work is durable and told.
+
+        Faults: 503 ``keeper.queue`` (refused at once), ``keeper.disk`` (nothing was written), ``keeper.deadline``
+        (unknown: it may yet be written), ``keeper.stopping``.
+        Cancellation: the work may or may not be done.
+        """
+        if self._closed:
+            return unavailable("keeper.stopping", self._closed)
+        if self._under_way >= self._queue:
+            return unavailable("keeper.queue", f"{self._under_way} works are under way")
+        waiting = _Waiting(work)
+        self._under_way += 1
+        self._waiting.append(waiting)
+        self._wake.set()
+        with trio.move_on_after(self._patience_s):
+            await waiting.done.wait()
+            return waiting.result
+        return unavailable("keeper.deadline", f"not durable after {self._patience_s} seconds")
+
+    async def run(self) -> None:
+        """Write group after group until cancelled.
+
+        Raises:
+            StoreFailedError: The process must end.
+        """
+        try:
+            async with trio.open_nursery() as nursery:
+                while True:
+                    await self._wake.wait()
+                    self._wake = trio.Event()
+                    while self._waiting:
+                        await self._write_group(nursery)
+        finally:
+            self._closed = self._closed or "the keeper is stopping"
+
+    async def _write_group(self, nursery: trio.Nursery) -> None:
+        group, self._waiting = self._waiting[:_GROUP], self._waiting[_GROUP:]
+        try:
+            results = await trio.to_thread.run_sync(
+                self._write, [waiting.work for waiting in group], limiter=self._thread
+            )
+        except FullError as error:
+            refusal = unavailable("keeper.disk", str(error))
+            self._finish(group, [refusal] * len(group))
+            return
+        except BaseException as error:
+            self._closed = f"the store failed: {error}"
+            raise
+        self._failpoint(Point.BEFORE_INVALIDATION)
+        self._acknowledge(nursery, group, results)
+
+    def _write(self, works: Sequence[Work]) -> list[Done]:
+        results = self._store.write(works)
+        self._store.checkpoint()
+        return results
+
+    def _acknowledge(
+        self, nursery: trio.Nursery, group: list[_Waiting], results: list[Done]
+    ) -> None:
+        changed = [
+            one
+            for waiting, result in zip(group, results, strict=True)
+            for one in _changed(waiting.work, result)
+        ]
+        for forget in list(self._watchers) if changed else ():
+            for one in changed:
+                forget(one)
+        if changed and self._audience:
+            nursery.start_soon(self._tell, changed, group, results)
+        else:
+            self._finish(group, results)
+
+    async def _tell(
+        self, changed: list[Invalidation], group: list[_Waiting], results: list[Done]
+    ) -> None:
+        async with trio.open_nursery() as nursery:
+            for tell in list(self._audience):
+                nursery.start_soon(tell, changed)
+        self._finish(group, results)
+
+    def _finish(self, group: list[_Waiting], results: Sequence[Done]) -> None:
+        self._under_way -= len(group)
+        for waiting, result in zip(group, results, strict=True):
+            waiting.finish(result)
+
+    def watch(self, forget: Forget) -> Callable[[], None]:
+        """Call ``forget`` for each changed record before the change is acknowledged; return what ends it."""
+        self._watchers.append(forget)
+        return lambda: _leave(self._watchers, forget)
+
+    def attend(self, tell: Tell) -> Callable[[], None]:
+        """Await ``tell`` with what changed before a change is acknowledged; return what ends it."""
+        self._audience.append(tell)
+        return lambda: _leave(self._audience, tell)
+
+
+def _changed(work: Work, result: Done) -> list[Invalidation]:
+    if isinstance(result, Conflict | Fault):
+        return []
+    if isinstance(work, Commit):
+        return [Invalidation(entry.kind, entry.key) for entry in work.entries]
+    if isinstance(work, Purge):
+        return [Invalidation(str(kind), str(key)) for kind, key in result]  # type: ignore[misc]
+    return []
+
+
+def _leave(those: list[T], this: T) -> None:
+    with suppress(ValueError):
+        those.remove(this)
+
+
+__all__ = ["StoreFailedError", "Writer"]
