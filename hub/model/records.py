@@ -260,6 +260,92 @@ class Setting(msgspec.Struct, frozen=True, kw_only=True, tag="setting"):
         return None
 
 
+class ConsentChange(msgspec.Struct, frozen=True, kw_only=True, tag="consent_change"):
+    """Hold one line of a consent's history, as the Consent Manager shows it; key: its id.
+
+    ``operation`` is ``create`` or ``patch``. ``patch`` is the JSON text of what was changed, without secrets;
+    ``patch_filter`` that of the selector. Whoever changes a consent puts one of these into the same commit.
+    """
+
+    id: str
+    consent_id: str
+    operation: str
+    time_ms: int
+    interaction_id: str
+    organisation_id: str = ""
+    client_id: str = ""
+    software_statement_id: str = ""
+    patch: str = ""
+    patch_filter: str = ""
+
+    @property
+    def key(self) -> str:
+        """Return the key in the store."""
+        return self.id
+
+    def indexes(self) -> Indexes:
+        """Return what the store finds it by."""
+        return {"consent": (self.consent_id,), "time": (self.time_ms,)}
+
+    def purge_at(self) -> int | None:
+        """Return when the store may forget it: never by itself."""
+        return None
+
+
+class Payment(msgspec.Struct, frozen=True, kw_only=True, tag="payment"):
+    """Hold one payment as the payment log shows it (hub-apis 3.7); key: the payment id that the bank gave.
+
+    ``response`` is the bank's ``data`` in its own spelling. ``request_body`` is the TPP's message with the customer's
+    data still encrypted; ``request_headers`` are without credentials (retained.toml). ``date`` is
+    the day it counts for in the tenant's zone; ``amount`` is the decimal text.
+    """
+
+    id: str
+    consent_id: str
+    client_id: str
+    organisation_id: str
+    payment_type: str
+    idempotency_key: str
+    created_ms: int
+    updated_ms: int
+    amount: str = "0.00"
+    currency: str = "AED"
+    date: str = ""
+    response: dict[str, Any] = {}
+    request_body: dict[str, Any] = {}
+    signed_request: str = ""
+    signed_response: str = ""
+    request_headers: dict[str, str] = {}
+    tpp: dict[str, Any] = {}
+    account_id: str = ""
+    psu_identifiers: dict[str, Any] = {}
+    interaction_id: str = ""
+    client_interaction_id: str = ""
+    access_token_hash: str = ""
+
+    @property
+    def key(self) -> str:
+        """Return the key in the store."""
+        return self.id
+
+    @property
+    def status(self) -> str:
+        """Return the bank's word on it."""
+        return str(self.response.get("status", "Pending"))
+
+    def indexes(self) -> Indexes:
+        """Return what the store finds it by."""
+        return {
+            "consent": (self.consent_id,),
+            "client": (self.client_id,),
+            "created": (self.created_ms,),
+        }
+
+    def purge_at(self) -> int | None:
+        """Return when the store may forget it: never by itself."""
+        return None
+
+
 Record = (
     Consent
     | Pushed
@@ -271,4 +357,6 @@ Record = (
     | Registration
     | Seen
     | Setting
+    | ConsentChange
+    | Payment
 )
