@@ -123,7 +123,7 @@ class Granted(msgspec.Struct, frozen=True):
 
 
 class Invalidation(msgspec.Struct, frozen=True):
-    """Say that a record changed: forget what you cached of it."""
+    """Say that a record changed: forget what you cached of it. An empty key: of every record of that kind."""
 
     kind: str
     key: str
