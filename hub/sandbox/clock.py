@@ -13,7 +13,7 @@ from typing import Final, Self, final
 
 from typing_extensions import override
 
-from hub.model.clock import Clock, Dice, uuid4_from
+from hub.model.clock import Clock
 
 _OCTETS: Final = 8
 
@@ -78,16 +78,3 @@ class SharedClock(Clock):
         """Give the mapping back."""
         self._offset_ms.release()
         self._map.close()
-
-
-@final
-class SystemDice(Dice):
-    """Dice of the operating system's CSPRNG, for the sandbox's processes."""
-
-    @override
-    def token(self, octets: int) -> bytes:
-        return os.urandom(octets)
-
-    @override
-    def uuid(self) -> str:
-        return uuid4_from(os.urandom(16))

@@ -14,8 +14,10 @@ import msgspec
 import trio
 
 from hub.node.errors import StartError
+from hub.node.wall import SystemDice
 from hub.sandbox.browser import Browser, Page
-from hub.sandbox.clock import SharedClock, SystemDice
+from hub.sandbox.clock import SharedClock
+from hub.sandbox.control import CONTROL_PATH
 from hub.sandbox.manifest import CustomerSection, Manifest, TppSection, read_manifest
 from hub.sandbox.narration import Narrator, Tell
 from hub.sandbox.tls import client_context
@@ -121,7 +123,7 @@ def read_running(folder: Path) -> Manifest:
         raise StartError(f"{folder}: no sandbox there; start one with: hub sandbox") from None
     except (OSError, msgspec.MsgspecError) as error:
         raise StartError(f"{folder}: sandbox.json cannot be read: {error}") from None
-    if not (folder / CLOCK_PATH).exists():
+    if not (folder / CONTROL_PATH).exists():
         raise StartError(f"{folder}: the sandbox is not running; start it with: hub sandbox")
     return manifest
 

@@ -1,0 +1,122 @@
+"""The Hub's configuration in the sandbox: the same kind of file that ``hub serve`` reads, with sandbox switches."""
+
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from hub.sandbox.manifest import SandboxOptions
+from hub.sandbox.parties import BANK, OPERATOR, PROVIDER_ID, Keyring
+from hub.sandbox.pki import Issued
+from hub.sandbox.places import LOOPBACK, Places
+
+HEAD: Final = "# The Hub of this sandbox; written anew at each start of it. Never use it or its keys for anything else.\n"
+
+
+class BankAddress(msgspec.Struct, frozen=True, kw_only=True):
+    """Say which bank the Hub talks to: the model bank, or the one of the options."""
+
+    base_url: str
+    authorization_endpoint: str
+    ca: Path
+    audience: str
+
+
+def bank_address(options: SandboxOptions, places: Places, ca: Path) -> BankAddress:
+    """Return the bank of the options, else the model bank."""
+    if options.bank_url:
+        return BankAddress(
+            base_url=options.bank_url.rstrip("/"),
+            authorization_endpoint=options.bank_authorization_endpoint,
+            ca=(options.bank_ca or ca).absolute(),
+            audience=PROVIDER_ID,
+        )
+    return BankAddress(
+        base_url=places.https(20),
+        authorization_endpoint=f"{places.https(21)}/authorize",
+        ca=ca,
+        audience=PROVIDER_ID,
+    )
+
+
+def configuration(
+    options: SandboxOptions, places: Places, keys: Keyring, ca: Path, bank: BankAddress
+) -> dict[str, Any]:
+    """Return the Hub's settings by section; paths relative to the folder."""
+    hub = keys.hub
+    bundle = places.relative(ca)
+
+    def pair(issued: Issued) -> dict[str, str]:
+        return {
+            "certificate": places.relative(issued.cert_path),
+            "key": places.relative(issued.key_path),
+        }
+
+    tls = {"bind": LOOPBACK, "client_ca": bundle}
+    return {
+        "workers": options.workers,
+        "tenant": {
+            "provider_id": PROVIDER_ID,
+            "organisation_id": BANK.organisation_id,
+            "organisation_name": BANK.name,
+            "issuer": places.https(0),
+            "resource_base": places.https(0),
+            "environment": "sandbox",
+            "profile": "general" if options.profile == "general" else "uae",
+        },
+        "tpp": {**tls, **pair(hub.tpp_edge), "port": places.port(0)},
+        "lfi": {
+            **tls,
+            **pair(hub.lfi_edge),
+            "port": places.port(1),
+            "base": places.https(1),
+            "organisation_id": BANK.organisation_id,
+            "client_ids": [BANK.client_id],
+        },
+        "ops": {"bind": LOOPBACK, "port": places.port(2)},
+        "keys": {
+            "signing": [places.relative(hub.message_signing.key_path)],
+            "bearer": places.relative(hub.bearer_signing.key_path),
+        },
+        "bank": {
+            **pair(hub.upstream),
+            "base_url": bank.base_url,
+            "authorization_endpoint": bank.authorization_endpoint,
+            "ca": str(bank.ca) if options.bank_ca else bundle,
+            "auth": "jwt",
+            "audience": bank.audience,
+            "dedupes_by_key": not options.bank_url,
+        },
+        "trust": {
+            **pair(hub.upstream),
+            "participants": f"{places.https(10)}/participants",
+            "keystore": places.https(10),
+            "api": places.https(11),
+            "token_endpoint": f"{places.https(11)}/token",
+            "client_id": OPERATOR.client_id,
+            "ca": bundle,
+            "crl": f"{places.http(12)}/issuer.crl",
+            "ocsp": f"{places.http(12)}/ocsp",
+            "auto_activate": True,
+        },
+        "state": {"folder": "state"},
+    }
+
+
+def write_configuration(settings: dict[str, Any], path: Path) -> None:
+    """Write the settings as TOML, readable by the owner only."""
+    lines = [HEAD]
+    lines += [f"{name} = {_toml(v)}\n" for name, v in settings.items() if not isinstance(v, dict)]
+    for section, table in settings.items():
+        if isinstance(table, dict):
+            lines.append(f"\n[{section}]\n")
+            lines += [f"{name} = {_toml(value)}\n" for name, value in table.items()]
+    part = path.with_suffix(".part")
+    part.write_text("".join(lines))
+    part.chmod(0o600)
+    part.replace(path)
+
+
+def _toml(value: Any) -> str:
+    """Return a string, number, boolean or list of these in TOML, which for them is JSON."""
+    return msgspec.json.encode(value).decode()

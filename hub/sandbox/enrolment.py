@@ -1,0 +1,156 @@
+"""What the sandbox's Trust Framework is told at each start: organisations, applications, keys, the bank's server."""
+
+from typing import Any, Final
+
+import msgspec
+from cryptography import x509
+from cryptography.x509.oid import NameOID
+
+from hub.model.clock import SeededDice
+from hub.node.errors import StartError
+from hub.sandbox.directory import ApiResource, Directory
+from hub.sandbox.manifest import SandboxOptions
+from hub.sandbox.parties import BANK, BANK_CLIENT_NAME, OPERATOR, TPP_ROLES, Keyring, TppKeys
+from hub.sandbox.places import Places
+
+FAMILIES: Final = ("account-information", "payment")
+VERSION: Final = "2.1"
+PAYMENT_KINDS: Final = (
+    "SingleInstantPayment",
+    "FixedDefinedSchedule",
+    "VariableDefinedSchedule",
+    "FixedPeriodicSchedule",
+    "VariablePeriodicSchedule",
+    "FixedOnDemand",
+)
+
+
+def redirect_uris(options: SandboxOptions, places: Places, index: int) -> list[str]:
+    """Return the redirect URIs of the sandbox's TPP of that index, the options' last."""
+    return [f"{places.https(30 + index)}/callback", *options.tpp_redirect_uris]
+
+
+def enrol(directory: Directory, keys: Keyring, options: SandboxOptions, places: Places) -> None:
+    """Tell the directory of everybody; what it knows already is brought up to date.
+
+    Raises:
+        StartError: The TPP certificate or key set of the options cannot be used.
+    """
+    _enrol_bank(directory, keys, places)
+    directory.add_organisation(
+        organisation_id=OPERATOR.organisation_id, name=OPERATOR.name, size="TSP"
+    )
+    _application(directory, OPERATOR.organisation_id, OPERATOR.client_id, "API Hub", ())
+    for issued in (keys.hub.upstream, keys.hub.bearer_signing):
+        directory.add_key(OPERATOR.organisation_id, issued, client_id=OPERATOR.client_id)
+    for index, tpp in enumerate(keys.tpps):
+        _enrol_tpp(directory, tpp, redirect_uris(options, places, index))
+    if options.tpp_cert is not None:
+        _enrol_stranger(directory, options, places)
+
+
+def _enrol_bank(directory: Directory, keys: Keyring, places: Places) -> None:
+    organisation = BANK.organisation_id
+    directory.add_organisation(
+        organisation_id=organisation, name=BANK.name, size="LFI", roles=BANK.roles
+    )
+    _application(directory, organisation, BANK.client_id, BANK_CLIENT_NAME, BANK.roles)
+    for issued in (keys.bank.transport_client, keys.bank.signing):
+        directory.add_key(organisation, issued, client_id=BANK.client_id)
+    for issued in (
+        keys.bank.transport_server,
+        keys.bank.encryption,
+        keys.hub.tpp_edge,
+        keys.hub.lfi_edge,
+        keys.hub.message_signing,
+    ):
+        directory.add_key(organisation, issued)
+    issuer = places.https(0)
+    directory.add_server(
+        organisation,
+        server_id=SeededDice("api-hub sandbox authorisation server").uuid(),
+        name=BANK.name,
+        issuer=issuer,
+        discovery=f"{issuer}/.well-known/openid-configuration",
+        resources=[_resource(family, issuer) for family in FAMILIES],
+    )
+
+
+def _resource(family: str, base: str) -> ApiResource:
+    metadata: dict[str, Any] = {"AccountSubType": ["CurrentAccount", "Savings", "CreditCard"]}
+    if family == "payment":
+        metadata = {kind: {"Supported": True} for kind in PAYMENT_KINDS}
+    return ApiResource(
+        id=SeededDice(f"api-hub sandbox resource {family}").uuid(),
+        family=family,
+        version=VERSION,
+        endpoints=(f"{base}/open-finance/{family}/v{VERSION}",),
+        metadata=metadata,
+    )
+
+
+def _enrol_tpp(directory: Directory, tpp: TppKeys, uris: list[str]) -> None:
+    party = tpp.party
+    directory.add_organisation(
+        organisation_id=party.organisation_id, name=party.name, roles=party.roles
+    )
+    directory.add_application(
+        organisation_id=party.organisation_id,
+        client_id=party.client_id,
+        name=party.name,
+        roles=party.roles,
+        redirect_uris=uris,
+    )
+    for issued in (tpp.transport, tpp.signing, tpp.encryption):
+        directory.add_key(party.organisation_id, issued, client_id=party.client_id)
+
+
+def _application(
+    directory: Directory, organisation: str, client_id: str, name: str, roles: tuple[str, ...]
+) -> None:
+    directory.add_application(
+        organisation_id=organisation,
+        client_id=client_id,
+        name=name,
+        roles=roles,
+        redirect_uris=("https://localhost/unused",),
+    )
+
+
+def _enrol_stranger(directory: Directory, options: SandboxOptions, places: Places) -> None:
+    """Enrol a TPP whose certificate and key set were made elsewhere."""
+    names, jwks = _stranger(options)
+    organisation, client, title = names
+    directory.add_organisation(organisation_id=organisation, name=title, roles=TPP_ROLES)
+    directory.add_application(
+        organisation_id=organisation,
+        client_id=client,
+        name=title[:40],
+        roles=TPP_ROLES,
+        redirect_uris=options.tpp_redirect_uris or (f"{places.https(30)}/callback",),
+        jwks=jwks,
+    )
+
+
+def _stranger(options: SandboxOptions) -> tuple[tuple[str, str, str], dict[str, Any]]:
+    path = options.tpp_cert
+    if path is None or options.tpp_jwks is None:
+        raise StartError("--tpp-cert and --tpp-jwks belong together; give both")
+    try:
+        subject = x509.load_pem_x509_certificates(path.read_bytes())[0].subject
+        jwks = msgspec.json.decode(options.tpp_jwks.read_bytes(), type=dict[str, Any])
+    except (OSError, ValueError, msgspec.DecodeError) as error:
+        raise StartError(f"--tpp-cert, --tpp-jwks: cannot be read: {error}") from None
+    found = [
+        str(attributes[0].value) if (attributes := subject.get_attributes_for_oid(oid)) else ""
+        for oid in (
+            NameOID.ORGANIZATIONAL_UNIT_NAME,
+            NameOID.COMMON_NAME,
+            NameOID.ORGANIZATION_NAME,
+        )
+    ]
+    if not all(found):
+        raise StartError(
+            f"{path}: expected a subject with O, OU (organisation id) and CN (client id)"
+        )
+    return (found[0], found[1], found[2]), jwks

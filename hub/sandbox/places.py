@@ -1,0 +1,99 @@
+"""Where everything of one sandbox is: ports from a base, addresses, files below one folder."""
+
+import socket
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from hub.node.errors import StartError
+
+HOST: Final = "localhost"
+LOOPBACK: Final = "127.0.0.1"
+PORTS: Final = 50
+_OFFSETS: Final = {
+    "the Hub's TPP edge": 0,
+    "the Hub's LFI edge": 1,
+    "the Hub's ops listener": 2,
+    "the Hub's portal": 3,
+    "the directory": 10,
+    "the directory's API": 11,
+    "CRL and OCSP": 12,
+    "the bank's Ozone Connect": 20,
+    "the bank's pages": 21,
+    "the first TPP's redirect URI": 30,
+    "the second TPP's redirect URI": 31,
+}
+
+
+class Places(msgspec.Struct, frozen=True, kw_only=True):
+    """Say where things are.
+
+    Attributes:
+        folder: Absolute.
+        base: First port.
+    """
+
+    folder: Path
+    base: int
+
+    def port(self, offset: int) -> int:
+        """Return the port at an offset from the base, 0 to 49."""
+        return self.base + offset
+
+    def https(self, offset: int) -> str:
+        """Return the https origin at an offset."""
+        return f"https://{HOST}:{self.base + offset}"
+
+    def http(self, offset: int) -> str:
+        """Return the plain http origin at an offset."""
+        return f"http://{HOST}:{self.base + offset}"
+
+    @property
+    def run(self) -> Path:
+        """Return the folder of what lives only while the world does."""
+        return self.folder / "run"
+
+    @property
+    def keys(self) -> Path:
+        """Return the folder of keys and certificates."""
+        return self.folder / "keys"
+
+    @property
+    def hub_toml(self) -> Path:
+        """Return the Hub's configuration file."""
+        return self.folder / "hub.toml"
+
+    @property
+    def hub_log(self) -> Path:
+        """Return where the Hub's output goes."""
+        return self.folder / "hub.log"
+
+    @property
+    def clock(self) -> Path:
+        """Return the shared clock's file."""
+        return self.run / "clock"
+
+    def relative(self, path: Path) -> str:
+        """Return a path as ``sandbox.json`` writes it: relative to the folder."""
+        return str(path.relative_to(self.folder))
+
+
+def check_ports(places: Places) -> None:
+    """See that every port of the world is free.
+
+    Raises:
+        StartError: One is taken, or not one a program may use; the line names it and says what to do.
+    """
+    for name, offset in _OFFSETS.items():
+        port = places.port(offset)
+        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+            # As a server would: a port that lingers in TIME_WAIT is free.
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((LOOPBACK, port))
+            except OSError:
+                raise StartError(
+                    f"port {port} (for {name}) is in use; "
+                    f"stop what listens there, or choose other ports with --port-base"
+                ) from None

@@ -1,0 +1,266 @@
+"""The whole world of a sandbox: directory, bank and TPPs in this process, the Hub in its own.
+
+Theory. The world is a nursery: every counterparty's site is a task of it, the Hub's process is watched by one, and
+whatever fails takes everything down; nothing is left running and no lock is kept. Things start in the order they
+need each other (PKI and keys, directory, bank, Hub, registrations) and end all at once, the Hub first. What is made
+on the first run (keys, ids, ledger, the Hub's store, the clock's offset) is used again by later ones.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final, Literal, final
+
+import httpx
+import trio
+
+from hub.node.errors import StartError
+from hub.node.wall import SystemDice
+from hub.sandbox.clock import SharedClock
+from hub.sandbox.configuration import (
+    BankAddress,
+    bank_address,
+    configuration,
+    write_configuration,
+)
+from hub.sandbox.control import CONTROL_PATH, serve_control, world_actions
+from hub.sandbox.directory import Directory
+from hub.sandbox.enrolment import enrol, redirect_uris
+from hub.sandbox.folder import owned_folder
+from hub.sandbox.hub_child import HubChild, start_hub
+from hub.sandbox.manifest import (
+    MANIFEST_VERSION,
+    BankSection,
+    CustomerSection,
+    DirectorySection,
+    HubSection,
+    Manifest,
+    SandboxOptions,
+    TppSection,
+    write_manifest,
+)
+from hub.sandbox.parties import BANK, PROVIDER_ID, Keyring, TppKeys, issue_keys
+from hub.sandbox.pki import Pki
+from hub.sandbox.places import LOOPBACK, Places, check_ports
+from hub.sandbox.server import SiteHandler, serve_site
+from hub.sandbox.tls import server_context
+from hub.sandbox.tpp import Identity, Tpp, Wire
+
+Tell = Callable[[str], object]
+ClientCert = Literal["required", "optional", "none"]
+REGISTER_S: Final = 15.0
+
+
+@final
+class World:
+    """A world that is up: what the manifest says, and how to end it."""
+
+    def __init__(self, manifest: Manifest, places: Places, clock: SharedClock) -> None:
+        """Hold what others may want to know of it."""
+        self.manifest = manifest
+        self.places = places
+        self.clock = clock
+        self._over = trio.Event()
+
+    def stop(self) -> None:
+        """Ask the world to end."""
+        self._over.set()
+
+    async def over(self) -> None:
+        """Wait until somebody asked for the end."""
+        await self._over.wait()
+
+
+async def run_world(
+    options: SandboxOptions,
+    *,
+    tell: Tell,
+    task_status: trio.TaskStatus[World] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Start a world, serve it until it is asked to end, and leave nothing behind.
+
+    Args:
+        options: Of ``hub sandbox up``.
+        tell: Takes one line of text.
+        task_status: Told the World once everything answers and both TPPs are registered.
+
+    Raises:
+        StartError: It cannot start, or the Hub ended; one line (possibly in an exception group).
+
+    Cancellation: the Hub is stopped first (shielded, bounded), then everything else.
+    """
+    if bool(options.bank_url) != bool(options.bank_authorization_endpoint):
+        raise StartError("--bank and --bank-authorization-endpoint belong together; give both")
+    with owned_folder(options.folder) as folder:
+        places = Places(folder=folder, base=options.port_base)
+        check_ports(places)
+        clock = SharedClock.create(places.clock)
+        try:
+            await _Builder(options, places, clock, tell).run(task_status)
+        finally:
+            clock.close()
+
+
+@final
+class _Builder:
+    """Build one world, step by step."""
+
+    def __init__(
+        self, options: SandboxOptions, places: Places, clock: SharedClock, tell: Tell
+    ) -> None:
+        self._options = options
+        self._places = places
+        self._clock = clock
+        self._tell = tell
+        self._dice = SystemDice()
+
+    async def run(self, task_status: trio.TaskStatus[World]) -> None:
+        places = self._places
+        pki = await trio.to_thread.run_sync(
+            lambda: Pki.open(places.folder / "pki", self._clock, base=places.http(12))
+        )
+        keys = await trio.to_thread.run_sync(issue_keys, pki, places)
+        bank = bank_address(self._options, places, pki.ca_bundle)
+        async with trio.open_nursery() as nursery:
+            await self._start_directory(nursery, pki, keys)
+            await self._start_bank(nursery, pki, keys)
+            settings = configuration(self._options, places, keys, pki.ca_bundle, bank)
+            write_configuration(settings, places.hub_toml)
+            hub = await start_hub(places)
+            try:
+                await hub.ready()
+                self._tell(f"Hub: {places.https(0)} (TPPs), {places.https(1)} (the bank)")
+                manifest = self._manifest(pki, keys, bank, hub)
+                world = World(manifest, places, self._clock)
+                await self._register(manifest)
+                write_manifest(manifest, places.folder)
+                nursery.start_soon(_watch, hub, places)
+                await self._start_control(nursery, world)
+                task_status.started(world)
+                await world.over()
+            finally:
+                await hub.stop()
+            nursery.cancel_scope.cancel()
+
+    async def _start_directory(self, nursery: trio.Nursery, pki: Pki, keys: Keyring) -> None:
+        places = self._places
+        directory = Directory.open(
+            places.folder / "directory",
+            pki=pki,
+            clock=self._clock,
+            dice=self._dice,
+            public_base=places.https(10),
+            api_base=places.https(11),
+            pki_base=places.http(12),
+        )
+        enrol(directory, keys, self._options, places)
+        files = (keys.directory.cert_path, keys.directory.key_path, pki.ca_bundle)
+        await _serve(nursery, directory.public_handler, places.port(10), (*files, "none"))
+        await _serve(nursery, directory.api_handler, places.port(11), (*files, "required"))
+        await _serve(nursery, directory.pki_handler, places.port(12), None)
+        self._tell(f"Trust Framework: {places.https(10)}/participants")
+
+    async def _register(self, manifest: Manifest) -> None:
+        """Register both TPPs: each says who it is with its certificate alone."""
+        for section in manifest.tpps:
+            identity = Identity.read(
+                section, self._places.folder, manifest.ca_bundle, self._clock, self._dice
+            )
+            try:
+                async with Wire.of(identity) as wire:
+                    with trio.fail_after(REGISTER_S):
+                        refused = await Tpp(identity, wire).register(manifest.hub.registration)
+            except (httpx.HTTPError, trio.TooSlowError) as error:
+                raise StartError(f"the Hub did not answer a registration: {error!r}") from None
+            if refused is not None:
+                raise StartError(f"the Hub did not register {section.name}: {refused.line}")
+            self._tell(f"TPP: {section.name} is registered and active")
+
+    async def _start_control(self, nursery: trio.Nursery, world: World) -> None:
+        path = self._places.folder / CONTROL_PATH
+        await nursery.start(serve_control, path, world_actions(self._clock, world.stop))
+
+    async def _start_bank(self, nursery: trio.Nursery, pki: Pki, keys: Keyring) -> None:
+        del nursery, pki, keys
+
+    def _manifest(self, pki: Pki, keys: Keyring, bank: BankAddress, hub: HubChild) -> Manifest:
+        places, relative = self._places, self._places.relative
+        issuer = places.https(0)
+        return Manifest(
+            version=MANIFEST_VERSION,
+            ca_bundle=relative(pki.ca_bundle),
+            hub=HubSection(
+                issuer=issuer,
+                discovery=f"{issuer}/.well-known/openid-configuration",
+                jwks=f"{places.https(10)}/{BANK.organisation_id}/application.jwks",
+                registration=f"{issuer}/tpp-registration",
+                par=f"{issuer}/par",
+                token=f"{issuer}/token",
+                resource_base=issuer,
+                heimdall_base=places.https(1),
+                consent_manager_base=places.https(1),
+                ops_base=places.http(2),
+                pids=[hub.pid],
+            ),
+            directory=DirectorySection(
+                base=places.https(10),
+                participants=f"{places.https(10)}/participants",
+                keystore_base=places.https(10),
+                token_endpoint=f"{places.https(11)}/token",
+            ),
+            control=str(CONTROL_PATH),
+            bank=BankSection(
+                provider_id=PROVIDER_ID,
+                authorization_endpoint=bank.authorization_endpoint,
+                ozone_connect_base=bank.base_url,
+                transport_cert=relative(keys.bank.transport_client.cert_path),
+                transport_key=relative(keys.bank.transport_client.key_path),
+                signing_key=relative(keys.bank.signing.key_path),
+                signing_kid=keys.bank.signing.kid,
+            ),
+            tpps=[
+                self._tpp(tpp, redirect_uris(self._options, places, index))
+                for index, tpp in enumerate(keys.tpps)
+            ],
+            customers=self._customers(),
+        )
+
+    def _customers(self) -> list[CustomerSection]:
+        return []
+
+    def _tpp(self, tpp: TppKeys, uris: list[str]) -> TppSection:
+        relative = self._places.relative
+        return TppSection(
+            name=tpp.party.name,
+            client_id=tpp.party.client_id,
+            organisation_id=tpp.party.organisation_id,
+            roles=list(tpp.party.roles),
+            redirect_uris=uris,
+            transport_cert=relative(tpp.transport.cert_path),
+            transport_key=relative(tpp.transport.key_path),
+            signing_key=relative(tpp.signing.key_path),
+            signing_kid=tpp.signing.kid,
+            encryption_key=relative(tpp.encryption.key_path),
+            encryption_kid=tpp.encryption.kid,
+            server_cert=relative(tpp.page.cert_path),
+            server_key=relative(tpp.page.key_path),
+        )
+
+
+async def _watch(hub: HubChild, places: Places) -> None:
+    """End the world when the Hub ends by itself."""
+    status = await hub.ended()
+    raise StartError(f"the Hub ended by itself with status {status}; see {places.hub_log}")
+
+
+async def _serve(
+    nursery: trio.Nursery,
+    handler: SiteHandler,
+    port: int,
+    tls: tuple[Path, Path, Path, ClientCert] | None,
+) -> None:
+    context = None if tls is None else server_context(*tls)
+
+    async def site(*, task_status: trio.TaskStatus[int]) -> None:
+        await serve_site(handler, host=LOOPBACK, port=port, tls=context, task_status=task_status)
+
+    await nursery.start(site)
