@@ -1,0 +1,452 @@
+"""One connection: a reader, a writer, one task and one cancel scope per stream, all deadlines.
+
+Theory of operation. The reader gives octets to the engine and turns its events into exchanges; it never waits for
+the application, only (deliberately) for room: while the peer does not take our output, or a body it sent is not
+read. Each exchange is a task: it waits for its body, asks the application, gives the answer to the engine. The
+writer wakes once per tick, takes everything the engine has, and sends it with one call; so a small answer is one
+TLS record, and so are fifty.
+
+Invariants. Every wait has a deadline: reading has the scope of ``_read`` whose deadline follows what the peer owes
+(rest of a head, next request), a body has its rate, an answer ``request_s``, sending ``send_s``. An exception ends
+one exchange (500 or reset) or, outside of one, this connection; it is noted by type and goes no further: here and
+nowhere else in the Hub is ``Exception`` caught. When the caller has gone, its exchanges are cancelled unless their
+admission forbids it; the connection object lives until the last of them has ended.
+"""
+
+import math
+import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from email.utils import formatdate
+from typing import Final, final
+
+import trio
+
+from hub.config import Limits
+from hub.edge.exchange import BodyFault, Exchange, Scope
+from hub.edge.transport import Transport
+from hub.model.caller import Peer
+from hub.model.clock import Clock
+from hub.model.http import Admission, App, Headers, Request, Response
+from hub.model.terms import Face
+from hub.observe import Observer
+from hub.protocol.message import Body, Ended, Engine, EngineEvent, Gone, Head, Opened, Refused
+
+_OUR_FIELDS: Final = frozenset(
+    (
+        b"content-length",
+        b"date",
+        b"connection",
+        b"keep-alive",
+        b"transfer-encoding",
+        b"upgrade",
+        b"te",
+    )
+)
+_BODYLESS: Final = frozenset((204, 304))
+_LINGER_S: Final = 1.0
+_PIECE: Final = 65536
+
+
+@contextmanager
+def contained(observer: Observer, name: str) -> Iterator[None]:
+    """Keep an exception inside: note it by type and go on. Cancellation passes."""
+    try:
+        yield
+    except Exception as error:  # noqa: BLE001 - the firewall of the connection
+        observer.note(name, error=type(error).__name__)
+
+
+@final
+class Desk:
+    """Hold what all connections of a listener share."""
+
+    __slots__ = ("_clock", "_date", "_date_at", "app", "face", "hosts", "limits", "observer")
+
+    def __init__(
+        self,
+        *,
+        face: Face,
+        app: App,
+        limits: Limits,
+        observer: Observer,
+        clock: Clock | None,
+        hosts: tuple[str, ...],
+    ) -> None:
+        """Hold it; ``hosts`` are the authorities to answer to, with or without port (empty: any)."""
+        self.face = face
+        self.app = app
+        self.limits = limits
+        self.observer = observer
+        self.hosts = frozenset(hosts)
+        self._clock = clock
+        self._date: Headers = ()
+        self._date_at = -1
+
+    def date(self) -> Headers:
+        """Return the Date field, made once per second; none without a clock (RFC 9110 section 6.6.1)."""
+        if self._clock is not None and (now := self._clock.now()) != self._date_at:
+            self._date_at = now
+            self._date = ((b"date", formatdate(now, usegmt=True).encode()),)
+        return self._date
+
+    def serves(self, authority: str) -> bool:
+        """Tell whether a request for this authority came to the right place."""
+        hosts = self.hosts
+        return not hosts or authority in hosts or authority.rpartition(":")[0] in hosts
+
+    def admit(self, request: Request, head: Head) -> Admission | Response:
+        """Ask the application how to go on; what it raises is a 500."""
+        if not self.serves(head.authority):
+            return Response(status=421)
+        try:
+            verdict = self.app.admit(request)
+        except Exception as error:  # noqa: BLE001 - the firewall around the application
+            self.observer.note("admission_failed", error=type(error).__name__)
+            return Response(status=500)
+        if isinstance(verdict, Admission) and (head.content_length or 0) > verdict.limit:
+            return Response(status=413)
+        return verdict
+
+
+@final
+class Connection:
+    """Serve one connection from its first octet to its last."""
+
+    __slots__ = (
+        "_alarm", "_desk", "_engine", "_exchanges", "_lost", "_owed_since", "_peer", "_quiet", "_resume", "_scope",
+        "_stopping", "_transport",
+    )  # fmt: skip
+
+    def __init__(self, desk: Desk, transport: Transport, engine: Engine, peer: Peer) -> None:
+        """Take a transport after its handshake and an engine that has not received anything."""
+        self._desk = desk
+        self._transport = transport
+        self._engine = engine
+        self._peer = peer
+        self._exchanges: dict[int, Exchange] = {}
+        self._alarm = trio.Event()
+        self._resume: trio.Event | None = None
+        self._quiet: trio.Event | None = None
+        self._scope: Scope | None = None
+        self._owed_since = math.inf
+        self._lost = ""
+        self._stopping = False
+
+    async def run(self) -> None:
+        """Serve until the peer leaves, breaks the rules, idles too long, or the drain is over.
+
+        Whoever calls it does so inside ``contained``.
+
+        Cancellation: exchanges are cancelled; the caller closes the transport.
+        """
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._write)
+            await self._read(nursery)
+            await self._settle()
+        if self._engine.fault:
+            self._note("connection_refused", self._engine.fault)
+        if not self._lost:
+            with trio.move_on_after(_LINGER_S):
+                await self._transport.bye()
+
+    def drain(self) -> None:
+        """Begin the end: tell the peer, go on with what was started."""
+        self._engine.drain()
+        self._wake()
+
+    def drain_now(self) -> None:
+        """End as soon as nothing is open."""
+        self._engine.drain_now()
+        self._wake()
+
+    # Reading.
+
+    async def _read(self, nursery: trio.Nursery) -> None:
+        limits = self._desk.limits
+        with trio.move_on_after(limits.header_s) as scope:
+            self._scope = scope
+            while not (self._engine.closing or self._lost):
+                await self._room()
+                try:
+                    data = await self._transport.receive()
+                except (OSError, ssl.SSLError) as error:
+                    self._lose(type(error).__name__)
+                    return
+                if not data:
+                    self._lose("left")
+                    return
+                self._take(data, nursery)
+        if scope.cancelled_caught and not (self._engine.closing or self._lost):
+            self._too_late()
+
+    def _take(self, data: bytes, nursery: trio.Nursery) -> None:
+        now = trio.current_time()
+        self._dispatch(self._engine.receive(data, now), nursery)
+        for exchange in self._exchanges.values():
+            if exchange.changed is not None and not self._engine.backlog(exchange.stream):
+                exchange.notify()
+        self._schedule(now)
+        self._wake()
+
+    async def _room(self) -> None:
+        """Wait while the peer does not take our output, or its own body is not read here."""
+        while not self._engine.wants_data or self._transport.stuck:
+            self._resume = trio.Event()
+            await self._resume.wait()
+
+    def _schedule(self, now: float) -> None:
+        """Set until when the peer must have said something more."""
+        scope, limits = self._scope, self._desk.limits
+        if scope is None:
+            return
+        if self._engine.partial:
+            self._owed_since = min(self._owed_since, now)
+            scope.deadline = self._owed_since + limits.header_s
+            return
+        self._owed_since = math.inf
+        scope.deadline = math.inf if self._exchanges else now + limits.idle_s
+
+    def _too_late(self) -> None:
+        if self._engine.partial:
+            self._note("connection_refused", "header_s")
+        self._engine.drain_now()
+        self._wake()
+
+    # Events of the engine.
+
+    def _dispatch(self, events: list[EngineEvent], nursery: trio.Nursery) -> None:
+        fresh: list[Exchange] = []
+        for event in events:
+            match event:
+                case Opened():
+                    self._open(event, fresh, nursery)
+                case Body():
+                    self._body(event)
+                case Ended():
+                    if (exchange := self._exchanges.get(event.stream)) is not None:
+                        exchange.finish()
+                case Gone():
+                    if (exchange := self._exchanges.get(event.stream)) is not None:
+                        exchange.lose(event.reason)
+                case Refused():
+                    self._refuse(event)
+        for exchange in fresh:
+            if exchange.gone:
+                self._close(exchange, nursery)
+            else:
+                nursery.start_soon(self._serve, exchange, nursery)
+
+    def _open(self, event: Opened, fresh: list[Exchange], nursery: trio.Nursery) -> None:
+        head = event.head
+        request = Request(
+            face=self._desk.face,
+            method=head.method,
+            authority=head.authority,
+            path=head.path,
+            query=head.query,
+            headers=head.headers,
+            peer=self._peer,
+            received_ns=int(trio.current_time() * 1e9),
+        )
+        verdict = self._desk.admit(request, head)
+        admission = verdict if isinstance(verdict, Admission) else Admission(limit=0)
+        exchange = Exchange(
+            event.stream, request, admission, self._desk.limits, self._engine_consume
+        )
+        self._exchanges[event.stream] = exchange
+        exchange.ended = event.ended
+        if isinstance(verdict, Response):
+            nursery.start_soon(self._serve, exchange, nursery, verdict)
+            return
+        self._engine.go_on(event.stream)
+        fresh.append(exchange)
+
+    def _body(self, event: Body) -> None:
+        exchange = self._exchanges.get(event.stream)
+        if exchange is None:
+            self._engine_consume(event.stream, event.octets)
+        else:
+            exchange.add(event.data, event.octets)
+
+    def _refuse(self, event: Refused) -> None:
+        self._desk.observer.note("request_refused", reason=event.reason, address=self._peer.address)
+        response = Response(status=event.status)
+        self._engine.answer(event.stream, event.status, self._fields(response, 0), b"")
+
+    def _engine_consume(self, stream: int, octets: int) -> None:
+        self._engine.consume(stream, octets)
+        self._continue()
+        self._wake()
+
+    # One exchange.
+
+    async def _serve(
+        self, exchange: Exchange, nursery: trio.Nursery, given: Response | None = None
+    ) -> None:
+        try:
+            with trio.move_on_after(self._desk.limits.request_s) as scope:
+                exchange.scope = scope
+                response = given if given is not None else await self._respond(exchange)
+                await self._deliver(exchange, response, scope)
+            if scope.cancelled_caught and not exchange.gone:
+                self._desk.observer.note("request_late", face=self._desk.face)
+                self._give_up(exchange, 503)
+        except BodyFault as fault:
+            self._give_up(exchange, fault.status)
+        except Exception as error:  # noqa: BLE001 - the firewall of the stream
+            self._note("stream_failed", type(error).__name__)
+            self._give_up(exchange, 500)
+        finally:
+            self._close(exchange, nursery)
+
+    async def _respond(self, exchange: Exchange) -> Response:
+        request = exchange.request
+        if exchange.admission.stream:
+            fields = {name: getattr(request, name) for name in request.__struct_fields__}
+            fields["stream"] = exchange.pieces()
+            request = exchange.request = Request(**fields)
+        elif not exchange.ended or exchange.size:
+            body = await exchange.complete()
+            fields = {name: getattr(request, name) for name in request.__struct_fields__}
+            fields["body"] = body
+            request = exchange.request = Request(**fields)
+        exchange.dispatched = True
+        return await self._desk.app.respond(request)
+
+    async def _deliver(self, exchange: Exchange, response: Response, scope: Scope) -> None:
+        scope.deadline = math.inf  # from here on each send has its own
+        engine, stream = self._engine, exchange.stream
+        if response.stream is None:
+            exchange.started = True
+            body = b"" if exchange.request.method == "HEAD" else response.body
+            engine.answer(stream, response.status, self._fields(response, len(response.body)), body)
+            self._wake()
+            if engine.backlog(stream):
+                await self._drained(exchange)
+        else:
+            await self._deliver_stream(exchange, response, scope)
+        duration = int(trio.current_time() * 1e9) - exchange.request.received_ns
+        self._desk.observer.answered(exchange.request, response, duration)
+
+    async def _deliver_stream(self, exchange: Exchange, response: Response, scope: Scope) -> None:
+        assert response.stream is not None  # noqa: S101 - said by the caller
+        exchange.started = True
+        self._engine.start(exchange.stream, response.status, self._fields(response, None))
+        scope.deadline = trio.current_time() + self._desk.limits.request_s
+        async for piece in response.stream:
+            scope.deadline = math.inf
+            for at in range(0, len(piece), _PIECE):
+                self._engine.write(exchange.stream, piece[at : at + _PIECE])
+                self._wake()
+                await self._drained(exchange, through=True)
+            scope.deadline = trio.current_time() + self._desk.limits.request_s
+        self._engine.end(exchange.stream)
+        self._wake()
+
+    async def _drained(self, exchange: Exchange, *, through: bool = False) -> None:
+        """Wait until the peer's window (and with ``through`` its socket) took what was queued."""
+        with trio.move_on_after(self._desk.limits.send_s) as scope:
+            while not exchange.gone and (
+                self._engine.backlog(exchange.stream) or (through and self._transport.stuck)
+            ):
+                await exchange.change()
+        if scope.cancelled_caught:
+            self._note("slow_reader", "send_s")
+            self._engine.reset(exchange.stream)
+            exchange.gone = "send_s"
+
+    def _give_up(self, exchange: Exchange, status: int) -> None:
+        """Answer with a bare status if nothing was said yet, else abandon the stream."""
+        if exchange.started or not status:
+            self._engine.reset(exchange.stream)
+        else:
+            exchange.started = True
+            response = Response(status=status)
+            self._engine.answer(exchange.stream, status, self._fields(response, 0), b"")
+            duration = int(trio.current_time() * 1e9) - exchange.request.received_ns
+            self._desk.observer.answered(exchange.request, response, duration)
+
+    def _close(self, exchange: Exchange, nursery: trio.Nursery) -> None:
+        if not exchange.started:
+            self._engine.reset(exchange.stream)
+        self._exchanges.pop(exchange.stream, None)
+        self._dispatch(self._engine.release(exchange.stream), nursery)
+        if not self._exchanges:
+            self._schedule(trio.current_time())
+            if self._quiet is not None:
+                self._quiet.set()
+        self._continue()
+        self._wake()
+
+    def _fields(self, response: Response, length: int | None) -> Headers:
+        fields = tuple([field for field in response.headers if field[0] not in _OUR_FIELDS])
+        if length is not None and response.status not in _BODYLESS:
+            fields += ((b"content-length", b"%d" % length),)
+        return fields + self._desk.date()
+
+    # Writing and ending.
+
+    def _wake(self) -> None:
+        self._alarm.set()
+
+    def _continue(self) -> None:
+        if self._resume is not None:
+            self._resume.set()
+            self._resume = None
+
+    async def _write(self) -> None:
+        """Send what the engine has, once per wake-up, until told to stop."""
+        while True:
+            data = self._engine.take()
+            if data and not self._lost:
+                await self._send(data)
+            if self._engine.closing and self._scope is not None:
+                self._scope.cancel()
+            if self._stopping and not data:
+                return
+            if not data:
+                await self._alarm.wait()
+                self._alarm = trio.Event()
+
+    async def _send(self, data: bytes) -> None:
+        try:
+            if not self._transport.send_now(data):
+                with trio.move_on_after(self._desk.limits.send_s) as scope:
+                    await self._transport.flush()
+                if scope.cancelled_caught:
+                    self._note("slow_reader", "socket")
+                    self._lose("slow_reader")
+                    return
+                self._sent()
+        except (OSError, ssl.SSLError) as error:
+            self._lose(type(error).__name__)
+
+    def _sent(self) -> None:
+        """Wake those who waited for the socket."""
+        self._continue()
+        for exchange in self._exchanges.values():
+            exchange.notify()
+
+    def _lose(self, reason: str) -> None:
+        """Note that nothing can be sent any more, and that nobody waits for answers."""
+        self._lost = self._lost or reason
+        for exchange in self._exchanges.values():
+            exchange.lose(reason)
+        if self._scope is not None:
+            self._scope.cancel()
+        self._continue()
+        self._wake()
+
+    async def _settle(self) -> None:
+        """Wait until the last exchange has ended (each has its deadline), then let the writer finish."""
+        if self._exchanges:
+            self._quiet = trio.Event()
+            await self._quiet.wait()
+        self._stopping = True
+        self._wake()
+
+    def _note(self, name: str, reason: str) -> None:
+        self._desk.observer.note(
+            name, reason=reason, address=self._peer.address, face=self._desk.face
+        )

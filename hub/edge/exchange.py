@@ -1,0 +1,163 @@
+"""One request being answered: its body as it comes in, and how it can end early.
+
+A complete body is credited to the peer's windows as it is stored (its size is bounded by the admission); a streamed
+one only as its reader takes it, so that an upload nobody reads stops at its windows. Waiting for a body has a
+deadline that moves with what has come: so many octets, so many seconds more.
+"""
+
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from typing import Protocol, final
+
+import trio
+
+from hub.config import Limits
+from hub.model.http import Admission, Request
+
+
+class Scope(Protocol):
+    """Be cancelled, by somebody or at a deadline (what ``trio.move_on_after`` gives)."""
+
+    deadline: float
+
+    def cancel(self) -> None:
+        """Cancel what runs inside."""
+        ...
+
+
+class BodyFault(Exception):  # noqa: N818 - faults are what this project calls them
+    """End an exchange because of its body; ``status`` is the answer, 0 for none."""
+
+    status = 0
+
+
+@final
+class BodyTooLarge(BodyFault):
+    """The body exceeds what was admitted."""
+
+    status = 413
+
+
+@final
+class BodyTooSlow(BodyFault):
+    """The body came slower than ``body_rate_octets_s``."""
+
+    status = 408
+
+
+@final
+class CallerGone(BodyFault):
+    """The peer reset the stream or left before the body was complete."""
+
+
+@final
+class Exchange:
+    """Hold the state of one stream."""
+
+    __slots__ = (
+        "_consume", "_limits", "_pieces", "admission", "began", "changed", "dispatched", "ended", "gone", "request",
+        "scope", "size", "started", "stream",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        stream: int,
+        request: Request,
+        admission: Admission,
+        limits: Limits,
+        consume: Callable[[int, int], None],
+    ) -> None:
+        """Begin; ``consume(stream, octets)`` credits the peer's windows."""
+        self.stream = stream
+        self.request = request
+        self.admission = admission
+        self.ended = False
+        self.gone = ""
+        self.dispatched = False
+        self.started = False
+        self.size = 0
+        self.scope: Scope | None = None
+        self.changed: trio.Event | None = None
+        self.began = request.received_ns / 1e9
+        self._limits = limits
+        self._consume = consume
+        self._pieces: deque[tuple[bytes, int]] = deque()
+
+    def add(self, data: bytes, octets: int) -> None:
+        """Take a piece of the body; ``octets`` is what it weighs in the windows."""
+        self.size += len(data)
+        if self.size > self.admission.limit:
+            self._pieces.clear()
+            self._consume(self.stream, octets)
+        elif self.admission.stream:
+            self._pieces.append((data, octets))
+        else:
+            self._pieces.append((data, 0))
+            self._consume(self.stream, octets)
+        self.notify()
+
+    def finish(self) -> None:
+        """Note that the body is complete."""
+        self.ended = True
+        self.notify()
+
+    def lose(self, reason: str) -> None:
+        """Note that nobody waits for the answer; cancel unless the handler must finish."""
+        self.gone = self.gone or reason
+        if self.scope is not None and (self.admission.cancel_with_caller or not self.dispatched):
+            self.scope.cancel()
+        self.notify()
+
+    def notify(self) -> None:
+        """Wake whoever waits for a change of this exchange."""
+        if self.changed is not None:
+            self.changed.set()
+            self.changed = None
+
+    async def change(self) -> None:
+        """Wait for the next change. Cancellation: nothing is lost; give it a deadline."""
+        if self.changed is None:
+            self.changed = trio.Event()
+        await self.changed.wait()
+
+    async def complete(self) -> bytes:
+        """Wait for the whole body.
+
+        Raises:
+            BodyFault: too large, too slow, or the caller has gone.
+
+        Cancellation: what has come stays.
+        """
+        while not self.ended:
+            await self._more()
+        self._judge()
+        pieces = self._pieces
+        return pieces[0][0] if len(pieces) == 1 else b"".join([data for data, _ in pieces])
+
+    async def pieces(self) -> AsyncIterator[bytes]:
+        """Yield the body piece by piece, each credited to the peer as it is taken; raises as ``complete`` does."""
+        while True:
+            while self._pieces:
+                data, octets = self._pieces.popleft()
+                self._consume(self.stream, octets)
+                yield data
+            self._judge()
+            if self.ended:
+                return
+            await self._more()
+
+    def _judge(self) -> None:
+        if self.size > self.admission.limit:
+            raise BodyTooLarge
+        if self.gone:
+            raise CallerGone(self.gone)
+
+    async def _more(self) -> None:
+        """Wait for a change, no longer than a peer at the least allowed rate would need."""
+        self._judge()
+        limits = self._limits
+        deadline = self.began + limits.header_s + self.size / limits.body_rate_octets_s
+        with trio.move_on_at(deadline) as scope:
+            await self.change()
+        if scope.cancelled_caught:
+            raise BodyTooSlow

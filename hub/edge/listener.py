@@ -1,0 +1,303 @@
+"""A listener: accept within limits, shake hands, serve connections, drain.
+
+Admission limits stand before any work: connections in total and per address, handshakes at once. A refusal is noted
+with its reason; a flood of refusals becomes one line per reason and second, with a count. Draining: the socket closes
+first, every connection is told (GOAWAY for streams yet to come), a moment later the last stream is named, then the
+rest has ``drain_s`` to finish.
+"""
+
+import errno
+import socket
+import ssl
+from pathlib import Path
+from typing import Final, Protocol, final
+
+import trio
+
+from hub.config import Limits
+from hub.edge.connection import Connection, Desk, contained
+from hub.edge.tls import ServerTls, refusal_reason
+from hub.edge.transport import PlainTransport, TlsTransport, Transport
+from hub.model.caller import Peer
+from hub.model.clock import Clock
+from hub.model.fault import Fault
+from hub.model.http import App
+from hub.model.terms import Face
+from hub.observe import Observer
+from hub.protocol.h1 import H1Engine
+from hub.protocol.h2_package import H2PackageEngine
+from hub.protocol.message import Bounds, Engine
+from hub.protocol.peer import read_peer
+
+_BACKLOG: Final = 1024
+_ROUND_TRIP_S: Final = 0.5
+"""Between the two stages of a drain: more than a round trip within a country."""
+_BREATH_S: Final = 0.1
+_EXHAUSTED: Final = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
+_ENGINES: Final = {"package": H2PackageEngine}
+
+
+class Place(Protocol):
+    """Say where to listen (``config.Listen`` and ``config.Lfi`` are such)."""
+
+    @property
+    def bind(self) -> str:
+        """The address."""
+        ...
+
+    @property
+    def port(self) -> int:
+        """The port; 0 for any."""
+        ...
+
+    @property
+    def hosts(self) -> tuple[str, ...]:
+        """The authorities to answer to; empty for any."""
+        ...
+
+
+@final
+class Drain:
+    """Tell a listener to end; kept by whoever started it."""
+
+    __slots__ = ("_started",)
+
+    def __init__(self) -> None:
+        """Not yet."""
+        self._started = trio.Event()
+
+    def start(self) -> None:
+        """Begin draining; repeating it does nothing."""
+        self._started.set()
+
+    @property
+    def started(self) -> bool:
+        """Tell whether draining has begun (``/readyz`` says no from then on)."""
+        return self._started.is_set()
+
+    async def wait(self) -> None:
+        """Wait until draining begins. Cancellation: nothing happens."""
+        await self._started.wait()
+
+
+def bind(place: Place, *, reuse_port: bool = False) -> socket.socket:
+    """Return a listening, non-blocking socket.
+
+    Raises:
+        OSError: the address is in use or not ours.
+    """
+    family = socket.AF_INET6 if ":" in place.bind else socket.AF_INET
+    listening = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if reuse_port:
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        listening.bind((place.bind, place.port))
+        listening.listen(_BACKLOG)
+        listening.setblocking(False)  # noqa: FBT003
+    except OSError:
+        listening.close()
+        raise
+    return listening
+
+
+async def serve(
+    *,
+    listen: Place,
+    face: Face,
+    app: App,
+    limits: Limits,
+    observer: Observer,
+    tls: ServerTls | None,
+    engine: str = "package",
+    reuse_port: bool = False,
+    clock: Clock | None = None,
+    drain: Drain | None = None,
+    task_status: trio.TaskStatus[int] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Serve a face until its drain is over.
+
+    Args:
+        listen: Where; ``task_status.started`` gets the bound port.
+        face: Put into each Request.
+        app: Answers.
+        limits: All bounds.
+        observer: Told of each answer, and of each refusal.
+        tls: None: plain text, HTTP/1.1 only (loopback, ops).
+        engine: The HTTP/2 engine: ``lean`` or ``package``.
+        reuse_port: Several processes accept on one port.
+        clock: For the Date field; none is sent without.
+        drain: Starts the graceful end; without one the listener ends by cancellation.
+
+    Raises:
+        OSError: the port cannot be bound.
+        ValueError: no such engine.
+
+    Cancellation: connections are closed at once.
+    """
+    if engine not in _ENGINES:
+        raise ValueError(f"no such HTTP/2 engine: {engine}")
+    listening = bind(listen, reuse_port=reuse_port)
+    desk = Desk(
+        face=face, app=app, limits=limits, observer=observer, clock=clock, hosts=listen.hosts
+    )
+    listener = _Listener(desk, tls, engine)
+    try:
+        task_status.started(listening.getsockname()[1])
+        await listener.run(listening, drain or Drain())
+    finally:
+        listening.close()
+
+
+@final
+class _Listener:
+    __slots__ = ("_addresses", "_bounds", "_connections", "_desk", "_empty", "_engine", "_quiet", "_slots", "_tls", "_total")  # fmt: skip
+
+    def __init__(self, desk: Desk, tls: ServerTls | None, engine: str) -> None:
+        limits = desk.limits
+        self._desk = desk
+        self._tls = tls
+        self._engine = engine
+        self._total = 0
+        self._addresses: dict[str, int] = {}
+        self._connections: set[Connection] = set()
+        self._slots = trio.Semaphore(limits.handshakes)
+        self._empty = trio.Event()
+        self._quiet: dict[str, tuple[float, int]] = {}
+        self._bounds = Bounds(**{name: getattr(limits, name) for name in Bounds.__struct_fields__})
+
+    async def run(self, listening: socket.socket, drain: Drain) -> None:
+        async with trio.open_nursery() as nursery:
+            async with trio.open_nursery() as accepting:
+                accepting.start_soon(self._accept, listening, nursery)
+                await drain.wait()
+                accepting.cancel_scope.cancel()
+            listening.close()
+            with trio.move_on_after(self._desk.limits.drain_s) as grace:
+                await self._end()
+            if grace.cancelled_caught:
+                self._desk.observer.note("drain_cut", face=self._desk.face, open=self._total)
+            nursery.cancel_scope.cancel()
+
+    async def _end(self) -> None:
+        for connection in tuple(self._connections):
+            connection.drain()
+        with trio.move_on_after(_ROUND_TRIP_S):
+            await self._none_left()
+        for connection in tuple(self._connections):
+            connection.drain_now()
+        await self._none_left()
+
+    async def _none_left(self) -> None:
+        if self._total:
+            self._empty = trio.Event()
+            await self._empty.wait()
+
+    async def _accept(self, listening: socket.socket, nursery: trio.Nursery) -> None:
+        while True:
+            await trio.lowlevel.wait_readable(listening)
+            try:
+                for _ in range(64):
+                    connected, origin = listening.accept()
+                    self._admit(connected, str(origin[0]), nursery)
+            except BlockingIOError:
+                continue
+            except OSError as error:
+                if error.errno in _EXHAUSTED:
+                    self._refuse("accept_failed", errno.errorcode[error.errno], "")
+                    await trio.sleep(_BREATH_S)
+            await trio.lowlevel.checkpoint()
+
+    def _admit(self, connected: socket.socket, address: str, nursery: trio.Nursery) -> None:
+        limits, mine = self._desk.limits, self._addresses.get(address, 0)
+        reason = ""
+        if self._total >= limits.connections:
+            reason = "connections"
+        elif mine >= limits.connections_per_address:
+            reason = "connections_per_address"
+        if reason:
+            connected.close()
+            self._refuse("connection_refused", reason, address)
+            return
+        connected.setblocking(False)  # noqa: FBT003
+        connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._total += 1
+        self._addresses[address] = mine + 1
+        nursery.start_soon(self._connection, connected, address)
+
+    async def _connection(self, connected: socket.socket, address: str) -> None:
+        try:
+            with contained(self._desk.observer, "connection_failed"):
+                if self._tls is None:
+                    await self._serve(PlainTransport(connected), Peer(address=address), "http/1.1")
+                else:
+                    await self._serve_tls(TlsTransport(connected, self._tls.context), address)
+        finally:
+            trio.lowlevel.notify_closing(connected)
+            connected.close()
+            self._leave(address)
+
+    async def _serve_tls(self, transport: TlsTransport, address: str) -> None:
+        peer = await self._shake(transport, address)
+        if peer is not None:
+            await self._serve(transport, peer, transport.protocol)
+
+    def _leave(self, address: str) -> None:
+        self._total -= 1
+        left = self._addresses[address] - 1
+        if left:
+            self._addresses[address] = left
+        else:
+            del self._addresses[address]
+        if not self._total:
+            self._empty.set()
+
+    async def _shake(self, transport: TlsTransport, address: str) -> Peer | None:
+        """Do the handshake and read the peer; None (noted) when it is refused."""
+        try:
+            with trio.fail_after(self._desk.limits.handshake_s):
+                async with self._slots:
+                    await transport.handshake()
+        except (trio.TooSlowError, EOFError, OSError, ssl.SSLError) as error:
+            slow = isinstance(error, trio.TooSlowError)
+            reason = "handshake_s" if slow else refusal_reason(error)
+            self._refuse("handshake_refused", reason, address)
+            return None
+        certificate = transport.certificate
+        if not certificate:
+            return Peer(address=address, tls_version=transport.version)
+        peer = read_peer(certificate, address=address, tls_version=transport.version)
+        if isinstance(peer, Fault):
+            self._refuse("handshake_refused", peer.check, address)
+            return None
+        return peer
+
+    async def _serve(self, transport: Transport, peer: Peer, protocol: str) -> None:
+        scheme = b"http" if self._tls is None else b"https"
+        speaks = _ENGINES[self._engine] if protocol == "h2" else H1Engine
+        engine: Engine = speaks(self._bounds, scheme=scheme, now=trio.current_time())
+        connection = Connection(self._desk, transport, engine, peer)
+        self._connections.add(connection)
+        try:
+            await connection.run()
+        finally:
+            self._connections.discard(connection)
+
+    def _refuse(self, name: str, reason: str, address: str) -> None:
+        """Note a refusal; more than one per reason within a second are counted into the next line."""
+        now = trio.current_time()
+        last, count = self._quiet.get(reason, (-10.0, 0))
+        if now - last < 1.0:
+            self._quiet[reason] = (last, count + 1)
+            return
+        if len(self._quiet) > 256:
+            self._quiet.clear()
+        self._quiet[reason] = (now, 0)
+        self._desk.observer.note(
+            name, reason=reason, address=address, face=self._desk.face, count=count + 1
+        )
+
+
+def server_tls(certificate: Path, key: Path, client_ca: Path | None) -> ServerTls:
+    """Build a listener's TLS from its files; see ``ServerTls``."""
+    return ServerTls(certificate, key, client_ca)

@@ -1,0 +1,198 @@
+"""Octets to and from one peer: a non-blocking socket, with TLS by memory buffers or without.
+
+Invariants. One task receives, one sends; they may overlap. After the handshake the TLS object is read once before
+the first wait, since the peer's first request may have come in the same segment. What the socket does not take at
+once stays in ``_unsent``, so that memory is bounded by what the engine hands over. Deadlines are the callers'.
+"""
+
+import socket
+import ssl
+from contextlib import suppress
+from typing import Final, final
+
+import trio
+
+_CHUNK: Final = 65536
+
+
+@final
+class PlainTransport:
+    """Carry octets without TLS (loopback only: the ops face)."""
+
+    __slots__ = ("_socket", "_unsent")
+
+    def __init__(self, connected: socket.socket) -> None:
+        """Take a connected, non-blocking socket."""
+        self._socket = connected
+        self._unsent = b""
+
+    @property
+    def stuck(self) -> bool:
+        """Tell whether the peer has not taken everything yet."""
+        return bool(self._unsent)
+
+    async def receive(self) -> bytes:
+        """Return what has come, at least one octet, or nothing at the end.
+
+        Cancellation: nothing is lost. Raises OSError when the connection broke.
+        """
+        while True:
+            await trio.lowlevel.wait_readable(self._socket)
+            try:
+                return self._socket.recv(_CHUNK)
+            except (BlockingIOError, InterruptedError):
+                continue
+
+    def send_now(self, data: bytes) -> bool:
+        """Send what the socket takes at once; tell whether that was everything."""
+        self._unsent = self._unsent + data if self._unsent else data
+        if self._unsent:
+            try:
+                sent = self._socket.send(self._unsent)
+            except (BlockingIOError, InterruptedError):
+                return False
+            self._unsent = self._unsent[sent:]
+        return not self._unsent
+
+    async def flush(self) -> None:
+        """Wait until everything is sent. Cancellation: the rest stays queued."""
+        while self._unsent:
+            await trio.lowlevel.wait_writable(self._socket)
+            self.send_now(b"")
+
+    async def bye(self) -> None:
+        """Say that we send no more, and read away what still comes, so that our last octets arrive.
+
+        Cancellation: at once; give it a deadline. Closing with unread input would make the kernel reset the
+        connection and throw away what the peer has not read yet.
+        """
+        try:
+            await self.flush()
+            self._socket.shutdown(socket.SHUT_WR)
+            while True:
+                await trio.lowlevel.wait_readable(self._socket)
+                if not self._socket.recv(_CHUNK):
+                    return
+        except OSError:
+            return
+
+
+@final
+class TlsTransport:
+    """Carry octets over TLS; call ``handshake`` first."""
+
+    __slots__ = ("_fresh", "_incoming", "_outgoing", "_plain", "_socket", "_tls")
+
+    def __init__(self, connected: socket.socket, context: ssl.SSLContext) -> None:
+        """Take a connected, non-blocking socket and the server's context."""
+        self._socket = connected
+        self._plain = PlainTransport(connected)
+        self._incoming = ssl.MemoryBIO()
+        self._outgoing = ssl.MemoryBIO()
+        self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
+        self._fresh = True
+
+    @property
+    def stuck(self) -> bool:
+        """Tell whether the peer has not taken everything yet."""
+        return self._plain.stuck
+
+    @property
+    def certificate(self) -> bytes:
+        """Return the client's leaf certificate in DER, or nothing; it is there on resumed connections too."""
+        return self._tls.getpeercert(binary_form=True) or b""
+
+    @property
+    def version(self) -> str:
+        """Return ``TLSv1.3`` or ``TLSv1.2``."""
+        return self._tls.version() or ""
+
+    @property
+    def protocol(self) -> str:
+        """Return what ALPN chose, or nothing."""
+        return self._tls.selected_alpn_protocol() or ""
+
+    async def handshake(self) -> None:
+        """Do the handshake.
+
+        Raises:
+            ssl.SSLError: it was refused; the alert has been offered to the socket.
+            OSError: the connection broke.
+
+        Cancellation: leaves the connection useless; close it.
+        """
+        while True:
+            try:
+                self._tls.do_handshake()
+            except ssl.SSLWantReadError:
+                await self._send_pending()
+                data = await self._plain.receive()
+                if not data:
+                    raise EOFError("the peer left during the handshake") from None
+                self._incoming.write(data)
+            except ssl.SSLError:
+                self._plain.send_now(self._outgoing.read())
+                raise
+            else:
+                await self._send_pending()
+                return
+
+    async def _send_pending(self) -> None:
+        if self._outgoing.pending:
+            self._plain.send_now(self._outgoing.read())
+        await self._plain.flush()
+
+    async def receive(self) -> bytes:
+        """Return decrypted octets, at least one, or nothing at the end.
+
+        Cancellation: nothing is lost. Raises OSError (``ssl.SSLError`` is one) when the connection broke.
+        """
+        if self._fresh:
+            self._fresh = False
+            if (data := self._read_all()) is None or data:
+                return data or b""
+        while True:
+            received = await self._plain.receive()
+            if not received:
+                return b""
+            self._incoming.write(received)
+            data = self._read_all()
+            if data is None:
+                return b""
+            if data:
+                return data
+
+    def _read_all(self) -> bytes | None:
+        """Decrypt what is here: None at the peer's close_notify, nothing if a record is incomplete."""
+        parts: list[bytes] = []
+        try:
+            while piece := self._tls.read(_CHUNK):
+                parts.append(piece)
+        except ssl.SSLWantReadError:
+            return b"".join(parts)
+        except ssl.SSLZeroReturnError:
+            pass
+        return b"".join(parts) or None
+
+    def send_now(self, data: bytes) -> bool:
+        """Encrypt, and send what the socket takes at once; tell whether that was everything."""
+        if data:
+            self._tls.write(data)
+        return self._plain.send_now(self._outgoing.read())
+
+    async def flush(self) -> None:
+        """Wait until everything is sent. Cancellation: the rest stays queued."""
+        await self._plain.flush()
+
+    async def bye(self) -> None:
+        """Send close_notify and read away what still comes. Cancellation: at once; give it a deadline."""
+        with suppress(ssl.SSLError, OSError):
+            self._tls.unwrap()  # "want read" is the rule: close_notify is written, its answer not waited for
+        try:
+            self._plain.send_now(self._outgoing.read())
+        except OSError:
+            return
+        await self._plain.bye()
+
+
+Transport = PlainTransport | TlsTransport

@@ -1,0 +1,346 @@
+"""What every HTTP engine says and obeys: events, the engine's interface, the rules of a request's head.
+
+An engine is sans-IO. Bytes go in by ``receive`` and come out as events; answers go in by ``answer``, ``start``,
+``write`` and ``end`` and come out as bytes by ``take``. It knows no socket and no clock (``now`` is an argument).
+
+Invariants. A stream that was ``Opened`` counts against the concurrency limit until ``release`` is called for it,
+even when the peer has reset it: work that a peer started and abandoned is still work. Nothing after ``Gone`` or
+the end of a body is ever said about a stream. ``closing`` means: send what ``take`` gives, then close.
+Two kinds of refusal exist: what the RFCs call malformed (``Refusal.malformed``) is a protocol error of the stream;
+what is well-formed but ambiguous for anybody behind us is answered with 400 (path, authority, duplicate fields).
+"""
+
+import re
+from typing import Final, Protocol
+from urllib.parse import unquote_to_bytes
+
+import msgspec
+
+from hub.model.http import Headers
+
+
+class Head(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """Hold a request's head after every check of this module."""
+
+    method: str
+    authority: str
+    path: str
+    query: str
+    headers: Headers
+    content_length: int | None = None
+    expects_continue: bool = False
+
+
+class Refusal(msgspec.Struct, frozen=True, gc=False):
+    """Say why a head is refused: the status for it, a stable reason, and whether it is malformed by the RFCs."""
+
+    status: int
+    reason: str
+    malformed: bool = False
+
+
+class Opened(msgspec.Struct, frozen=True, gc=False):
+    """A request begins; ``ended`` if it has no body."""
+
+    stream: int
+    head: Head
+    ended: bool
+
+
+class Body(msgspec.Struct, frozen=True, gc=False):
+    """A piece of a body; ``octets`` is what ``consume`` must be told once the piece was read."""
+
+    stream: int
+    data: bytes
+    octets: int
+
+
+class Ended(msgspec.Struct, frozen=True, gc=False):
+    """A body is complete."""
+
+    stream: int
+
+
+class Gone(msgspec.Struct, frozen=True, gc=False):
+    """The stream was reset, by the peer or because of what the peer did."""
+
+    stream: int
+    reason: str
+
+
+class Refused(msgspec.Struct, frozen=True, gc=False):
+    """A request that must be answered with ``status`` and never reaches the application; needs no ``release``."""
+
+    stream: int
+    status: int
+    reason: str
+
+
+EngineEvent = Opened | Body | Ended | Gone | Refused
+
+
+class Bounds(msgspec.Struct, frozen=True, kw_only=True):
+    """Hold the limits of one connection's engine (``config/limits.toml`` says why each is what it is)."""
+
+    header_octets: int = 32768
+    streams: int = 100
+    stream_window: int = 65535
+    connection_window: int = 1048576
+    frame_octets: int = 16384
+    control_frames: int = 1000
+    control_frames_s: float = 10.0
+    resets: int = 1000
+    resets_per_s: float = 33.0
+    continuations: int = 32
+
+
+class Engine(Protocol):
+    """Speak one version of HTTP on one connection."""
+
+    fault: str
+    """Why the connection is closing by the peer's doing; empty otherwise."""
+
+    @property
+    def closing(self) -> bool:
+        """Tell whether the connection is to be closed once ``take`` has been sent."""
+        ...
+
+    @property
+    def partial(self) -> bool:
+        """Tell whether the peer owes the rest of a head (or of the connection's beginning)."""
+        ...
+
+    @property
+    def open_streams(self) -> int:
+        """Count the streams not yet released."""
+        ...
+
+    @property
+    def wants_data(self) -> bool:
+        """Tell whether ``receive`` may be called now; False asks for back-pressure."""
+        ...
+
+    def receive(self, data: bytes, now: float) -> list[EngineEvent]:
+        """Take octets from the peer; never raises on what a peer can send."""
+        ...
+
+    def take(self) -> bytes:
+        """Return and forget everything that is to be sent."""
+        ...
+
+    def answer(self, stream: int, status: int, headers: Headers, body: bytes) -> None:
+        """Send a complete answer; a no-op for a stream that is gone."""
+        ...
+
+    def start(self, stream: int, status: int, headers: Headers) -> None:
+        """Send the head of an answer whose body follows by ``write`` and ``end``."""
+        ...
+
+    def write(self, stream: int, data: bytes) -> None:
+        """Queue a piece of a body; look at ``backlog`` before the next."""
+        ...
+
+    def end(self, stream: int) -> None:
+        """End a body."""
+        ...
+
+    def go_on(self, stream: int) -> None:
+        """Send 100 (Continue) if the client waits for it."""
+        ...
+
+    def backlog(self, stream: int) -> int:
+        """Return how many octets of a stream's body wait for the peer's window."""
+        ...
+
+    def consume(self, stream: int, octets: int) -> None:
+        """Tell that so many octets of a body were read, so that the peer may send more."""
+        ...
+
+    def reset(self, stream: int) -> None:
+        """Abandon a stream (and with HTTP/1.1 the connection)."""
+        ...
+
+    def release(self, stream: int) -> list[EngineEvent]:
+        """Free a stream's place after its handler has ended; a waiting pipelined request may begin."""
+        ...
+
+    def drain(self) -> None:
+        """Begin the end: what was started is finished, nothing new is begun (first stage)."""
+        ...
+
+    def drain_now(self) -> None:
+        """Finish announcing the end (second stage); ``closing`` once no stream is left."""
+        ...
+
+
+_TOKEN: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9a-z]+")
+_METHOD: Final = re.compile(rb"[A-Z][A-Z\-]{0,19}")
+_AUTHORITY: Final = re.compile(
+    r"(?:\[[0-9a-f:.]{2,45}\]|[a-z0-9](?:[a-z0-9._\-]{0,251}[a-z0-9])?)(?::[0-9]{1,5})?"
+)
+_PATH: Final = re.compile(r"/|(?:/(?:[A-Za-z0-9\-._~!$&'()*+,=:@]|%[0-9A-Fa-f]{2})+)+/?")
+_QUERY: Final = re.compile(r"[!\"$-~]*")
+_FORBIDDEN_OCTET: Final = re.compile(
+    r"%(?:[01][0-9A-Fa-f]|7[Ff]|2[FfDdEe]|5[CcFf]|7[Ee]|3[0-9]|4[1-9A-Fa-f]|5[0-9Aa]|6[1-9A-Fa-f]|7[0-9Aa])"
+)
+"""Percent-encoded controls, ``/``, ``\\`` and unreserved characters: RFC 3986 section 6.2.2.2 would change them."""
+
+_VALUE_OCTETS: Final = bytes((9, *range(0x20, 0x7F), *range(0x80, 0x100)))
+_HOP_BY_HOP: Final = frozenset(
+    (b"connection", b"proxy-connection", b"keep-alive", b"transfer-encoding", b"upgrade")
+)
+_SINGLE: Final = frozenset((b"authorization", b"content-length", b"content-type", b"host"))
+_KNOWN_NAMES: Final = frozenset(
+    b"accept accept-encoding accept-language authorization cache-control content-length content-type cookie date "
+    b"dpop host origin pragma referer user-agent x-fapi-auth-date x-fapi-customer-ip-address x-fapi-interaction-id "
+    b"x-idempotency-key x-jws-signature priority if-none-match x-customer-user-agent".split()
+)
+
+
+def normal_path(path: str) -> bool:
+    """Tell whether a path is in the one form that every part of the Hub decides by.
+
+    No empty, ``.`` or ``..`` segment, no ``;``, no encoded slash, backslash, control or unreserved character, and
+    what is encoded is UTF-8; so there is exactly one way to write each path. Source: RFC 3986 sections 3.3, 6.2.2.
+    """
+    if _PATH.fullmatch(path) is None:
+        return False
+    if "/." in path and not {".", ".."}.isdisjoint(path.split("/")):
+        return False
+    return "%" not in path or _normal_escapes(path)
+
+
+def _normal_escapes(path: str) -> bool:
+    if _FORBIDDEN_OCTET.search(path) is not None:
+        return False
+    try:
+        unquote_to_bytes(path).decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def normal_authority(authority: bytes) -> str | None:
+    """Return ``host[:port]`` in lower case, or None: no userinfo, no empty host (RFC 9110 section 4.2.4)."""
+    text = authority.decode("latin-1").lower()
+    return text if _AUTHORITY.fullmatch(text) is not None else None
+
+
+def check_fields(fields: list[tuple[bytes, bytes]]) -> str:
+    """Return why regular fields are malformed, or an empty string. Names must be lower case.
+
+    Source: RFC 9110 section 5.1 and 5.5; RFC 9113 section 8.2.1 (the stricter holds for both versions).
+    """
+    for name, value in fields:
+        if name not in _KNOWN_NAMES and _TOKEN.fullmatch(name) is None:
+            return "field_name"
+        if value and (value[0] in b" \t" or value[-1] in b" \t"):
+            return "field_value"
+    # One pass of a C loop over all values; 5 us less per request than a check of each.
+    if b"".join([value for _, value in fields]).translate(None, _VALUE_OCTETS):
+        return "field_value"
+    return ""
+
+
+def read_head(
+    method: bytes,
+    target: bytes,
+    authority: bytes | None,
+    fields: list[tuple[bytes, bytes]],
+    *,
+    host_required: bool = True,
+) -> Head | Refusal:
+    """Judge a head whose fields passed ``check_fields`` and make it a ``Head``.
+
+    Args:
+        method: As received.
+        target: Origin form, with query.
+        authority: From ``:authority``; None with HTTP/1.1.
+        fields: Regular fields, names in lower case.
+        host_required: False for HTTP/1.0.
+
+    Returns:
+        The Head, or a Refusal: 400 (method, target, host, duplicate or contradicting fields), 417 (Expect).
+
+    Source: RFC 9110 sections 4.2.4, 7.2, 8.6, 10.1.1; RFC 9113 section 8.3.1.
+    """
+    length: int | None = None
+    host: bytes | None = None
+    expects = False
+    seen: set[bytes] = set()
+    for name, value in fields:
+        if name in _SINGLE:
+            if name in seen:
+                return Refusal(
+                    400, f"duplicate_{name.decode()}", name in {b"content-length", b"host"}
+                )
+            seen.add(name)
+            if name == b"content-length":
+                if not value.isdigit() or len(value) > 15:
+                    return Refusal(400, "content_length", malformed=True)
+                length = int(value)
+            elif name == b"host":
+                host = value
+        elif name == b"expect":
+            if value.lower() != b"100-continue":
+                return Refusal(417, "expect")
+            expects = True
+    place = _place(authority, host, required=host_required)
+    if isinstance(place, Refusal):
+        return place
+    return _located(method, target, place, tuple(fields), length, expects=expects)
+
+
+def _place(authority: bytes | None, host: bytes | None, *, required: bool) -> str | Refusal:
+    if authority is not None and host is not None and authority.lower() != host.lower():
+        return Refusal(400, "host_differs", malformed=True)
+    named = authority if authority is not None else host
+    if named is None:
+        return Refusal(400, "host_missing") if required else ""
+    place = normal_authority(named)
+    return Refusal(400, "authority") if place is None else place
+
+
+def _located(
+    method: bytes,
+    target: bytes,
+    authority: str,
+    fields: Headers,
+    length: int | None,
+    *,
+    expects: bool,
+) -> Head | Refusal:
+    if _METHOD.fullmatch(method) is None or method == b"CONNECT":
+        return Refusal(400, "method")
+    path, mark, query = target.decode("latin-1").partition("?")
+    if not normal_path(path):
+        return Refusal(400, "path")
+    if mark and _QUERY.fullmatch(query) is None:
+        return Refusal(400, "query")
+    return Head(
+        method=method.decode(),
+        authority=authority,
+        path=path,
+        query=query,
+        headers=fields,
+        content_length=length,
+        expects_continue=expects,
+    )
+
+
+def connection_field(name: bytes, value: bytes) -> bool:
+    """Tell whether a field may not occur in HTTP/2 at all (RFC 9113 section 8.2.2)."""
+    return name in _HOP_BY_HOP or (name == b"te" and value != b"trailers")
+
+
+def check_answer(headers: Headers) -> None:
+    """Raise on a field that would split or spoil an answer: such a field is a bug or an attack reflected.
+
+    Raises:
+        ValueError: a name is no lower-case token, or a value holds CR, LF or NUL.
+    """
+    for name, value in headers:
+        if name not in _KNOWN_NAMES and _TOKEN.fullmatch(name) is None:
+            raise ValueError("an answer's field name is not a lower-case token")
+        if b"\n" in value or b"\r" in value or b"\0" in value:
+            raise ValueError("an answer's field value holds a line end or NUL")
