@@ -1,0 +1,220 @@
+"""The parts of the world: folder, ports, parties, configuration, enrolment, the Hub's process."""
+
+import socket
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from hub.config import load
+from hub.model.clock import FixedClock, SeededDice
+from hub.node.errors import StartError
+from hub.sandbox.configuration import bank_address, configuration, write_configuration
+from hub.sandbox.directory import Directory
+from hub.sandbox.enrolment import enrol, redirect_uris
+from hub.sandbox.folder import LOCK_NAME, owned_folder
+from hub.sandbox.manifest import SandboxOptions
+from hub.sandbox.parties import BANK, OPERATOR, TPPS, Keyring, issue_keys, party
+from hub.sandbox.pki import Pki
+from hub.sandbox.places import Places, check_ports
+
+NOW = 1_790_000_000
+
+
+@pytest.fixture(scope="module")
+def clock():
+    return FixedClock(NOW)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory, clock) -> tuple[Places, Pki, Keyring]:
+    places = Places(folder=tmp_path_factory.mktemp("world"), base=27100)
+    pki = Pki.open(places.folder / "pki", clock, base=places.http(12))
+    return places, pki, issue_keys(pki, places)
+
+
+@pytest.fixture
+def directory(made, clock, tmp_path):
+    places, pki, _ = made
+    return Directory.open(
+        tmp_path,
+        pki=pki,
+        clock=clock,
+        dice=SeededDice(),
+        public_base=places.https(10),
+        api_base=places.https(11),
+        pki_base=places.http(12),
+    )
+
+
+def test_a_folder_belongs_to_one_sandbox_at_a_time(tmp_path):
+    with (
+        owned_folder(tmp_path / "s"),
+        pytest.raises(StartError, match="another sandbox runs on this folder"),
+        owned_folder(tmp_path / "s"),
+    ):
+        pytest.fail("owned twice")
+
+
+def test_an_owned_folder_is_private_and_leaves_no_lock(tmp_path):
+    with owned_folder(tmp_path / "s") as folder:
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+        assert (folder / LOCK_NAME).exists()
+    assert not (folder / LOCK_NAME).exists()
+    with owned_folder(tmp_path / "s"):
+        pass
+
+
+def test_a_folder_that_cannot_be_made_is_one_line_that_names_it(tmp_path):
+    (tmp_path / "file").write_text("")
+    with (
+        pytest.raises(StartError, match=r"file/s: cannot be written \(.*\); choose another folder"),
+        owned_folder(tmp_path / "file" / "s"),
+    ):
+        pytest.fail("owned")
+
+
+def test_a_port_in_use_is_named_with_what_it_is_for(tmp_path):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(StartError, match=rf"port {port} \(for the directory\) is in use"):
+            check_ports(Places(folder=tmp_path, base=port - 10))
+
+
+def test_ids_of_parties_are_the_same_on_every_machine_and_version_4():
+    again = party("tpp1", "Sample Budget FZ-LLC", ("BDSP", "BSIP"))
+    assert again == TPPS[0]
+    ids = {p.organisation_id for p in (BANK, OPERATOR, *TPPS)}
+    assert len(ids) == 4
+    assert all(i[14] == "4" and i[19] in "89ab" for i in ids)
+
+
+def test_keys_are_made_once_and_private(made):
+    places, pki, keys = made
+    assert issue_keys(pki, places) == keys
+    private = list(places.keys.rglob("*.key"))
+    assert len(private) >= 18
+    assert all(stat.S_IMODE(path.stat().st_mode) == 0o600 for path in private)
+
+
+def test_written_configuration_is_one_that_the_hub_loads(made, tmp_path):
+    places, pki, keys = made
+    options = SandboxOptions(folder=places.folder, port_base=places.base, workers=2)
+    bank = bank_address(options, places, pki.ca_bundle)
+    write_configuration(configuration(options, places, keys, pki.ca_bundle, bank), places.hub_toml)
+    settings = load(places.hub_toml, {}).settings
+    assert settings.tenant.environment == "sandbox"
+    assert settings.tenant.issuer == "https://localhost:27100"
+    assert settings.workers == 2
+    assert settings.trust.auto_activate
+    assert settings.lfi.client_ids == (BANK.client_id,)
+    assert settings.keys.signing[0] == keys.hub.message_signing.key_path
+    assert stat.S_IMODE(places.hub_toml.stat().st_mode) == 0o600
+
+
+def test_your_own_bank_takes_the_place_of_the_model_bank(made, tmp_path):
+    places, pki, keys = made
+    ca = tmp_path / "own.pem"
+    options = SandboxOptions(
+        bank_url="https://bank.example:9443",
+        bank_authorization_endpoint="https://app.bank.example/consent",
+        bank_ca=ca,
+    )
+    bank = bank_address(options, places, pki.ca_bundle)
+    path = tmp_path / "hub.toml"
+    write_configuration(configuration(options, places, keys, pki.ca_bundle, bank), path)
+    settings = load(path, {}).settings
+    assert settings.bank.base_url == "https://bank.example:9443"
+    assert settings.bank.authorization_endpoint == "https://app.bank.example/consent"
+    assert settings.bank.ca == ca
+    assert not settings.bank.dedupes_by_key
+
+
+def test_directory_knows_everybody_with_roles_and_keys(made, directory):
+    places, _, keys = made
+    options = SandboxOptions(tpp_redirect_uris=("https://tpp.example/cb",))
+    enrol(directory, keys, options, places)
+    for index, tpp in enumerate(keys.tpps):
+        application = directory.register.application(tpp.party.client_id)
+        assert application.roles == ("BDSP", "BSIP")
+        assert list(application.redirect_uris) == redirect_uris(options, places, index)
+        assert "https://tpp.example/cb" in application.redirect_uris
+        assert {k.kid for k in application.keys} == {
+            tpp.transport.kid,
+            tpp.signing.kid,
+            tpp.encryption.kid,
+        }
+    bank = directory.register.organisation(BANK.organisation_id)
+    assert keys.hub.message_signing.kid in {k.kid for k in bank.keys}
+    assert next(iter(bank.servers.values())).issuer == places.https(0)
+
+
+def test_enrolling_again_keeps_a_suspension(made, directory):
+    places, _, keys = made
+    enrol(directory, keys, SandboxOptions(), places)
+    directory.suspend(TPPS[0].client_id)
+    enrol(directory, keys, SandboxOptions(), places)
+    assert directory.register.application(TPPS[0].client_id).status == "Suspended"
+
+
+def test_your_own_tpp_is_enrolled_under_its_certificates_subject(made, directory, tmp_path):
+    places, pki, keys = made
+    issued = pki.issue(
+        "C1",
+        organisation_id=SeededDice("o").uuid(),
+        organisation_name="Elsewhere LLC",
+        client_id=SeededDice("c").uuid(),
+        folder=tmp_path,
+        name="own",
+    )
+    jwks = tmp_path / "own.jwks"
+    jwks.write_text('{"keys":[{"kty":"RSA","kid":"k1","use":"sig","n":"sXch","e":"AQAB"}]}')
+    enrol(directory, keys, SandboxOptions(tpp_cert=issued.cert_path, tpp_jwks=jwks), places)
+    application = directory.register.application(SeededDice("c").uuid())
+    assert application.organisation_id == SeededDice("o").uuid()
+    assert [k.kid for k in application.keys] == ["k1"]
+
+
+def test_your_own_tpp_needs_certificate_and_key_set_together(made, directory, tmp_path):
+    places, _, keys = made
+    options = SandboxOptions(tpp_cert=keys.tpps[0].transport.cert_path)
+    with pytest.raises(StartError, match="belong together"):
+        enrol(directory, keys, options, places)
+
+
+def test_your_own_tpps_certificate_must_name_organisation_and_client(made, directory, tmp_path):
+    places, _, keys = made
+    jwks = tmp_path / "own.jwks"
+    jwks.write_text('{"keys":[]}')
+    options = SandboxOptions(tpp_cert=keys.directory.cert_path, tpp_jwks=jwks)
+    with pytest.raises(StartError, match=r"expected a subject with O, OU"):
+        enrol(directory, keys, options, places)
+
+
+def test_the_hubs_process_refuses_a_configuration_that_is_not_a_sandboxs(made, tmp_path):
+    places, pki, keys = made
+    options = SandboxOptions(folder=places.folder, port_base=places.base)
+    bank = bank_address(options, places, pki.ca_bundle)
+    settings = configuration(options, places, keys, pki.ca_bundle, bank)
+    settings["tenant"]["environment"] = "production"
+    settings["trust"]["auto_activate"] = False
+    path = tmp_path / "hub.toml"
+    write_configuration(settings, path)
+    status, told = _hub_process(path, tmp_path / "clock")
+    assert status == 1
+    assert "this process runs sandboxes only" in told
+
+
+def _hub_process(path: Path, clock: Path) -> tuple[int, str]:
+    """Run the process with its standard input held open, as the world does."""
+    command = [sys.executable, "-m", "hub.sandbox.hub_process", str(path), str(clock)]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        status = process.wait(timeout=20)
+        assert process.stderr is not None
+        return status, process.stderr.read()
