@@ -132,6 +132,8 @@ class TrustSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         key: Its private key.
         crl: URL of the certificate revocation list; empty for none.
         ocsp: URL of the OCSP responder; empty for none.
+        statement_keys: URL of the key set that software statement assertions are signed with; empty: the key
+            store's ``/directory.jwks``.
         refresh: Seconds between refreshes of the mirror.
         keys_refresh: Seconds between refreshes of key sets.
         outage_read: Seconds that reads go on with the last good snapshot.
@@ -149,6 +151,7 @@ class TrustSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     key: Path
     crl: str = ""
     ocsp: str = ""
+    statement_keys: str = ""
     refresh: int = 300
     keys_refresh: int = 300
     outage_read: int = 14_400
@@ -223,6 +226,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     bearer_s: int
     trust_document_octets: int
     trust_fetch_s: float
+    trust_clients: int
     request_object_octets: int
     assertion_octets: int
     token_cache: int
