@@ -10,6 +10,7 @@ from hub.sandbox.parties import BANK, OPERATOR, PROVIDER_ID, Keyring
 from hub.sandbox.pki import Issued
 from hub.sandbox.places import LOOPBACK, Places
 
+AUTHORIZATION_PATH: Final = "/open-finance"
 HEAD: Final = "# The Hub of this sandbox; written anew at each start of it. Never use it or its keys for anything else.\n"
 
 
@@ -33,7 +34,7 @@ def bank_address(options: SandboxOptions, places: Places, ca: Path) -> BankAddre
         )
     return BankAddress(
         base_url=places.https(20),
-        authorization_endpoint=f"{places.https(21)}/authorize",
+        authorization_endpoint=places.https(21) + AUTHORIZATION_PATH,
         ca=ca,
         audience=PROVIDER_ID,
     )

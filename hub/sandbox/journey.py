@@ -239,7 +239,7 @@ class Journey:
         page = await browser.submit(
             form, {"username": person.username, "password": person.password}
         )
-        if page.form_with("decision") is None:
+        if page.form_with("account", "decision") is None:
             raise Stopped(f"the bank does not let {person.username} in ({page.status})")
         self._narrator.step(
             f"{person.name} logs in as {person.username}",
@@ -248,7 +248,7 @@ class Journey:
         return page
 
     async def _decide(self, browser: Browser, page: Page, *, decline: bool) -> None:
-        form = page.form_with("decision")
+        form = page.form_with("account", "decision")
         if form is None:
             raise Stopped("the bank shows no decision form")
         offered = list(form.offers.get("account", ()))

@@ -6,17 +6,19 @@ need each other (PKI and keys, directory, bank, Hub, registrations) and end all 
 on the first run (keys, ids, ledger, the Hub's store, the clock's offset) is used again by later ones.
 """
 
+import ssl
 from collections.abc import Callable
-from pathlib import Path
-from typing import Final, Literal, final
+from typing import Final, final
 
 import httpx
 import trio
 
 from hub.node.errors import StartError
 from hub.node.wall import SystemDice
+from hub.sandbox.bank.bank import Bank
 from hub.sandbox.clock import SharedClock
 from hub.sandbox.configuration import (
+    AUTHORIZATION_PATH,
     BankAddress,
     bank_address,
     configuration,
@@ -38,15 +40,14 @@ from hub.sandbox.manifest import (
     TppSection,
     write_manifest,
 )
-from hub.sandbox.parties import BANK, PROVIDER_ID, Keyring, TppKeys, issue_keys
+from hub.sandbox.parties import BANK, OPERATOR, PROVIDER_ID, Keyring, TppKeys, issue_keys
 from hub.sandbox.pki import Pki
 from hub.sandbox.places import LOOPBACK, Places, check_ports
-from hub.sandbox.server import SiteHandler, serve_site
+from hub.sandbox.server import Faults, SiteHandler, serve_site
 from hub.sandbox.tls import server_context
 from hub.sandbox.tpp import Identity, Tpp, Wire
 
 Tell = Callable[[str], object]
-ClientCert = Literal["required", "optional", "none"]
 REGISTER_S: Final = 15.0
 
 
@@ -112,6 +113,7 @@ class _Builder:
         self._clock = clock
         self._tell = tell
         self._dice = SystemDice()
+        self._bank: Bank | None = None
 
     async def run(self, task_status: trio.TaskStatus[World]) -> None:
         places = self._places
@@ -139,7 +141,13 @@ class _Builder:
                 await world.over()
             finally:
                 await hub.stop()
+                await self._close_bank()
             nursery.cancel_scope.cancel()
+
+    async def _close_bank(self) -> None:
+        if self._bank is not None:
+            with trio.move_on_after(1, shield=True):
+                await self._bank.aclose()
 
     async def _start_directory(self, nursery: trio.Nursery, pki: Pki, keys: Keyring) -> None:
         places = self._places
@@ -154,8 +162,10 @@ class _Builder:
         )
         enrol(directory, keys, self._options, places)
         files = (keys.directory.cert_path, keys.directory.key_path, pki.ca_bundle)
-        await _serve(nursery, directory.public_handler, places.port(10), (*files, "none"))
-        await _serve(nursery, directory.api_handler, places.port(11), (*files, "required"))
+        tls = server_context(*files, "none")
+        await _serve(nursery, directory.public_handler, places.port(10), tls)
+        tls = server_context(*files, "required")
+        await _serve(nursery, directory.api_handler, places.port(11), tls)
         await _serve(nursery, directory.pki_handler, places.port(12), None)
         self._tell(f"Trust Framework: {places.https(10)}/participants")
 
@@ -180,7 +190,33 @@ class _Builder:
         await nursery.start(serve_control, path, world_actions(self._clock, world.stop))
 
     async def _start_bank(self, nursery: trio.Nursery, pki: Pki, keys: Keyring) -> None:
-        del nursery, pki, keys
+        places = self._places
+        client = keys.bank.transport_client
+        self._bank = await trio.to_thread.run_sync(
+            lambda: Bank.open(
+                places.folder / "bank",
+                provider_id=PROVIDER_ID,
+                hub_heimdall_base=places.https(1),
+                hub_consent_manager_base=places.https(1),
+                ca_bundle=pki.ca_bundle,
+                transport_cert=client.cert_path,
+                transport_key=client.key_path,
+                hub_client_subject=OPERATOR.organisation_id,
+                hub_keys_url=f"{places.https(10)}/{OPERATOR.organisation_id}/"
+                f"{OPERATOR.client_id}/application.jwks",
+                clock=self._clock,
+                dice=self._dice,
+                authorization_path=AUTHORIZATION_PATH,
+            )
+        )
+        files = (keys.bank.transport_server.cert_path, keys.bank.transport_server.key_path)
+        connect, pages = self._bank.ozone_connect_handler, self._bank.pages_handler
+        tls = server_context(*files, pki.ca_bundle, "optional")
+        faults = self._bank.faults
+        await _serve(nursery, connect, places.port(20), tls, faults)
+        tls = server_context(*files, pki.ca_bundle, "none")
+        await _serve(nursery, pages, places.port(21), tls)
+        self._tell(f"Bank: {places.https(20)} (Ozone Connect), {places.https(21)} (its pages)")
 
     def _manifest(self, pki: Pki, keys: Keyring, bank: BankAddress, hub: HubChild) -> Manifest:
         places, relative = self._places, self._places.relative
@@ -225,7 +261,7 @@ class _Builder:
         )
 
     def _customers(self) -> list[CustomerSection]:
-        return []
+        return [] if self._bank is None else self._bank.customers
 
     def _tpp(self, tpp: TppKeys, uris: list[str]) -> TppSection:
         relative = self._places.relative
@@ -256,11 +292,12 @@ async def _serve(
     nursery: trio.Nursery,
     handler: SiteHandler,
     port: int,
-    tls: tuple[Path, Path, Path, ClientCert] | None,
+    tls: ssl.SSLContext | None,
+    faults: Faults | None = None,
 ) -> None:
-    context = None if tls is None else server_context(*tls)
-
     async def site(*, task_status: trio.TaskStatus[int]) -> None:
-        await serve_site(handler, host=LOOPBACK, port=port, tls=context, task_status=task_status)
+        await serve_site(
+            handler, host=LOOPBACK, port=port, tls=tls, faults=faults, task_status=task_status
+        )
 
     await nursery.start(site)

@@ -75,7 +75,7 @@ def refused(answer: Answer) -> Refused:
         )
     errors = body.get("Errors")
     first = errors[0] if isinstance(errors, list) and errors and isinstance(errors[0], dict) else {}
-    code = first.get("ErrorCode") or first.get("Code") or body.get("errorCode") or ""
+    code = first.get("Code") or body.get("errorCode") or ""
     text = first.get("Message") or body.get("errorMessage") or body.get("Message") or ""
     return Refused(status=answer.status, code=str(code), text=str(text))
 
