@@ -1,1 +1,1 @@
-"""The Consent Manager: what the bank reads and patches."""
+"""The Consent Manager: what the bank reads and changes of consents and payments."""

@@ -1,0 +1,238 @@
+"""The Consent Manager's operations on consents: read, list, patch, revoke, history.
+
+Theory. A list is exact to the second because what ran out is written before it is searched (``settle_due``), and each
+record is rendered as of now. A change is one commit: the consent at the version it was read, a line of its history, the
+death of its tokens where it was revoked, and the events.
+
+Source: hub-apis 3.1 to 3.6; decisions.md section 2.
+"""
+
+from typing import Any, Final
+
+from hub.lfi.paging import Wanted, meta_of, query_of, read_wanted
+from hub.lfi.shell import Call, Done, Shell
+from hub.lfi.sweep import settle_due
+from hub.model.consent import TERMINAL, Consent, Party, Status
+from hub.model.consent_history import audit_entry, creation_line, history_line
+from hub.model.consent_patch import REVOKED_BY, apply_patch, read_patch, revoke
+from hub.model.consent_record import consent_record
+from hub.model.event import Event, Kind
+from hub.model.fault import Fault, caller_fault
+from hub.model.records import ConsentChange
+from hub.model.shape import members, text
+from hub.model.terms import Face
+from hub.state.keeper import Change, Put, Query
+from hub.state.revocation import revocation_of
+
+_REVOCATION: Final = members(
+    {"revokedBy": REVOKED_BY}, {"revokedByPsu": members({}, {"userId": text(0, 256)})}
+)
+_HISTORY_MOST: Final = 1000
+_GROUP_MOST: Final = 1000
+
+
+class Consents:
+    """Decide the operations; the shell commits them."""
+
+    def __init__(self, shell: Shell, provider_id: str) -> None:
+        """Take the shell (for its keeper) and the bank's code, which the history names."""
+        self._keeper = shell.keeper
+        self._shell = shell
+        self._provider_id = provider_id
+
+    async def list_all(self, call: Call) -> Done | Fault:
+        """List consents, changed after a moment."""
+        return await self._list(call, stream=True)
+
+    async def list_group(self, call: Call) -> Done | Fault:
+        """List the consents of a group."""
+        return await self._list(call, ("group", call.parameters["consentGroupId"]))
+
+    async def list_psu(self, call: Call) -> Done | Fault:
+        """List the consents of a customer."""
+        return await self._list(call, ("psu", call.parameters["userId"]))
+
+    async def list_account(self, call: Call) -> Done | Fault:
+        """List the consents of an account or policy."""
+        return await self._list(call, ("account", call.parameters["accountId"]))
+
+    async def _list(
+        self, call: Call, *where: tuple[str, str | int], stream: bool = False
+    ) -> Done | Fault:
+        wanted = read_wanted(call.query, stream=stream)
+        if isinstance(wanted, Fault):
+            return wanted
+        unsettled = await settle_due(self._keeper, self._shell.clock, self._shell.dice)
+        if unsettled is not None:
+            return unsettled
+        return await self._page(call, wanted, *where)
+
+    async def _page(self, call: Call, wanted: Wanted, *where: tuple[str, str | int]) -> Done:
+        page = await self._keeper.search(query_of(wanted, *where))
+        consents = [item.record for item in page.items if isinstance(item.record, Consent)]
+        records = [consent_record(consent, call.now) for consent in consents]
+        body = {"data": records, "meta": meta_of(wanted, page.total)}
+        return Done(status=200, body=body)
+
+    async def read(self, call: Call) -> Done | Fault:
+        """Return one consent."""
+        found = await self._keeper.lookup(Consent, call.parameters["consentId"])
+        if found is None:
+            return unknown("consentId")
+        record = consent_record(found[0], call.now)
+        return Done(status=200, body={"data": record, "meta": {}}, consent_id=found[0].id)
+
+    async def history(self, call: Call) -> Done | Fault:
+        """Return a consent's history, oldest line first."""
+        found = await self._keeper.lookup(Consent, call.parameters["consentId"])
+        if found is None:
+            return unknown("consentId")
+        page = await self._keeper.search(
+            Query(
+                kind="consent_change",
+                where=(("consent", found[0].id),),
+                order="time",
+                limit=_HISTORY_MOST,
+            )
+        )
+        lines = [creation_line(found[0])]
+        lines += [item.record for item in page.items if isinstance(item.record, ConsentChange)]
+        entries = [audit_entry(line, self._provider_id) for line in lines]
+        return Done(status=200, body={"data": entries, "meta": {}}, consent_id=found[0].id)
+
+    async def patch(self, call: Call) -> Done | Fault:
+        """Change a consent as the bank asks."""
+        found = await self._keeper.lookup(Consent, call.parameters["consentId"])
+        if found is None:
+            return unknown("consentId")
+        consent, version = found
+        body = call.json()
+        if isinstance(body, Fault):
+            return body
+        patch = read_patch(consent.consent_type, body)
+        if isinstance(patch, Fault):
+            return patch
+        changed = apply_patch(consent, patch, call.now_ms)
+        if isinstance(changed, Fault):
+            return changed
+        if changed is consent:
+            return Done(consent_id=consent.id)
+        changes = await self._changes(call, consent, version, changed, patch.fields)
+        return Done(
+            changes=changes,
+            kind=Kind.CONSENT,
+            consent_id=consent.id,
+            change=change_of(consent, changed),
+        )
+
+    async def revoke(self, call: Call) -> Done | Fault:
+        """Revoke one consent and kill its tokens."""
+        found = await self._keeper.lookup(Consent, call.parameters["consentId"])
+        if found is None:
+            return unknown("consentId")
+        revoked_by = _revoked_by(call)
+        if isinstance(revoked_by, Fault):
+            return revoked_by
+        consent, version = found
+        changed = revoke(consent, revoked_by, call.now_ms, Party.BANK)
+        if isinstance(changed, Fault):
+            return changed
+        if changed is consent:
+            return Done(consent_id=consent.id)
+        patch = _revocation_patch(revoked_by)
+        return Done(
+            changes=await self._changes(call, consent, version, changed, patch),
+            kind=Kind.CONSENT,
+            consent_id=consent.id,
+            change=change_of(consent, changed),
+        )
+
+    async def revoke_group(self, call: Call) -> Done | Fault:
+        """Revoke every consent of a group that is not in a final state yet."""
+        revoked_by = _revoked_by(call)
+        if isinstance(revoked_by, Fault):
+            return revoked_by
+        group_id = call.parameters["consentGroupId"]
+        page = await self._keeper.search(
+            Query(kind="consent", where=(("group", group_id),), limit=_GROUP_MOST)
+        )
+        if not page.items:
+            return unknown("consentGroupId")
+        changes: list[Change] = []
+        events: list[Event] = []
+        for item in page.items:
+            if not isinstance(consent := item.record, Consent) or consent.status in TERMINAL:
+                continue
+            changed = revoke(consent, revoked_by, call.now_ms, Party.BANK)
+            if isinstance(changed, Fault):
+                continue  # ran out this second
+            patch = _revocation_patch(revoked_by)
+            changes += await self._changes(call, consent, item.version, changed, patch)
+            events.append(_consent_event(call, consent, changed))
+        return Done(changes=tuple(changes), events=tuple(events), subject=group_id, change="revoke")
+
+    async def _changes(
+        self, call: Call, consent: Consent, version: int, changed: Consent, patch: dict[str, Any]
+    ) -> tuple[Change, ...]:
+        peer = call.request.peer
+        line = history_line(
+            consent,
+            line_id=call.dice.uuid(),
+            time_ms=call.now_ms,
+            interaction_id=call.interaction_id,
+            patch=patch,
+            organisation_id=peer.organisation_id,
+            client_id=peer.client_id,
+        )
+        changes: tuple[Change, ...] = (Put(changed, version), Put(line, 0))
+        if changed.status is Status.REVOKED:
+            changes += await revocation_of(self._keeper, consent.id, call.now)
+        return changes
+
+
+def _revoked_by(call: Call) -> str | Fault:
+    body = call.json()
+    if isinstance(body, Fault):
+        return body
+    wrong = _REVOCATION(body)
+    if wrong is not None:
+        where = wrong.path.removeprefix(".") or "body"
+        return caller_fault(
+            400, "Body.InvalidFormat", f"{where}: {wrong.expected}", check="lfi.body", path=where
+        )
+    return str(body["revokedBy"])
+
+
+def _revocation_patch(revoked_by: str) -> dict[str, Any]:
+    return {
+        "consentBody.Data.Status": str(Status.REVOKED),
+        "consentBody.Data.RevokedBy": revoked_by,
+    }
+
+
+def _consent_event(call: Call, consent: Consent, changed: Consent) -> Event:
+    peer = call.request.peer
+    return Event(
+        kind=Kind.CONSENT,
+        time_ms=call.now_ms,
+        interaction_id=call.interaction_id,
+        face=Face.LFI,
+        client_id=peer.client_id,
+        organisation_id=peer.organisation_id,
+        x5t_s256=peer.x5t_s256,
+        consent_id=consent.id,
+        route="consents.revoke-group",
+        change=change_of(consent, changed),
+    )
+
+
+def change_of(old: Consent, new: Consent) -> str:
+    """Return the change as events tell it: both states, or ``patch`` where the state stayed."""
+    return "patch" if old.status is new.status else f"{old.status}>{new.status}"
+
+
+def unknown(name: str) -> Fault:
+    """Return the Fault for an id that is not here."""
+    return caller_fault(
+        404, "Resource.InvalidFormat", f"{name}: is not known here", check="lfi.unknown", path=name
+    )

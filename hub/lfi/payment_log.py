@@ -1,0 +1,99 @@
+"""The payment log: what the bank reads of payments made under a consent, and the status it pushes.
+
+Source: hub-apis 3.7; decisions.md section 3 (payment log).
+"""
+
+from typing import Any, Final
+
+from hub.lfi.consents import unknown
+from hub.lfi.shell import Call, Done, Shell
+from hub.model.consent_change import date_time_of
+from hub.model.event import Kind
+from hub.model.fault import Fault, caller_fault
+from hub.model.payment_patch import apply_payment_patch, read_payment_patch
+from hub.model.records import Payment
+from hub.state.keeper import Put, Query
+
+_MOST: Final = 1000
+
+
+class PaymentLog:
+    """Decide the operations on payments; the shell commits them."""
+
+    def __init__(self, shell: Shell) -> None:
+        """Take the shell, for its keeper."""
+        self._keeper = shell.keeper
+
+    async def list(self, call: Call) -> Done | Fault:
+        """List the payments of a consent, oldest first."""
+        consent_id = call.query.get("consentId", "")
+        if not consent_id:
+            return caller_fault(
+                400,
+                "Resource.InvalidFormat",
+                "consentId: is required",
+                check="lfi.query",
+                path="consentId",
+            )
+        page = await self._keeper.search(
+            Query(kind="payment", where=(("consent", consent_id),), order="created", limit=_MOST)
+        )
+        payments = [item.record for item in page.items if isinstance(item.record, Payment)]
+        body = {"data": [payment_entry(payment) for payment in payments], "meta": {}}
+        return Done(status=200, body=body, consent_id=consent_id)
+
+    async def patch(self, call: Call) -> Done | Fault:
+        """Take the bank's word on a payment."""
+        found = await self._keeper.lookup(Payment, call.parameters["id"])
+        if found is None:
+            return unknown("id")
+        payment, version = found
+        body = call.json()
+        if isinstance(body, Fault):
+            return body
+        fields = read_payment_patch(body)
+        if isinstance(fields, Fault):
+            return fields
+        changed = apply_payment_patch(payment, fields, call.now_ms)
+        if isinstance(changed, Fault):
+            return changed
+        if changed is payment:
+            return Done(consent_id=payment.consent_id, subject=payment.id)
+        return Done(
+            changes=(Put(changed, version),),
+            kind=Kind.OUTCOME,
+            consent_id=payment.consent_id,
+            subject=payment.id,
+            change=f"{payment.status}>{changed.status}",
+        )
+
+
+def payment_entry(payment: Payment) -> dict[str, Any]:
+    """Return a payment as the log shows it."""
+    interaction = {
+        "ozoneInteractionId": payment.interaction_id,
+        "clientInteractionId": payment.client_interaction_id,
+    }
+    entry: dict[str, Any] = {
+        "consentId": payment.consent_id,
+        "paymentType": payment.payment_type,
+        "paymentId": payment.id,
+        "idempotencyKey": payment.idempotency_key,
+        "paymentResponse": {"id": payment.id, "status": payment.status, **payment.response},
+        "tpp": payment.tpp,
+        "accountId": payment.account_id,
+        "psuIdentifiers": payment.psu_identifiers,
+        "interactionId": {name: value for name, value in interaction.items() if value},
+        "authorizationCode": {
+            "paymentId": payment.id,
+            "accessTokenHash": payment.access_token_hash,
+            "currentDateTime": date_time_of(payment.created_ms // 1000),
+        },
+        "requestBody": payment.request_body,
+        "requestHeaders": payment.request_headers,
+    }
+    signed = {
+        "signedRequestBody": payment.signed_request,
+        "signedResponse": payment.signed_response,
+    }
+    return entry | {name: value for name, value in signed.items() if value}
