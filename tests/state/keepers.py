@@ -2,11 +2,15 @@
 
 from contextlib import asynccontextmanager
 
+import trio
+
 from hub.config import Limits, default_limits
 from hub.model.consent import Consent, ConsentType, Status
 from hub.model.event import Event, Kind
 from hub.state.memory import MemoryKeeper
 from hub.state.open import open_keeper
+from hub.state.remote import connect_keeper
+from hub.state.socket import serve_keeper
 
 NOW = 1_800_000_000
 
@@ -57,4 +61,14 @@ async def open_sqlite(clock, folder, **changed):
         yield keeper
 
 
-KEEPERS = {"memory": open_memory, "sqlite": open_sqlite}
+@asynccontextmanager
+async def open_socket(clock, folder, **changed):
+    path = folder / "socket"
+    async with open_sqlite(clock, folder, **changed) as keeper, trio.open_nursery() as nursery:
+        await nursery.start(serve_keeper, keeper, path)
+        async with connect_keeper(path) as remote:
+            yield remote
+        nursery.cancel_scope.cancel()
+
+
+KEEPERS = {"memory": open_memory, "sqlite": open_sqlite, "socket": open_socket}

@@ -1,0 +1,284 @@
+"""The keeper's socket: leases, invalidations before acknowledgements, and what happens when an end goes away."""
+
+import stat
+from contextlib import asynccontextmanager
+
+import pytest
+import trio
+
+import hub.state.socket
+from hub.model.fault import Fault
+from hub.model.records import Setting
+from hub.state.cache import Cache
+from hub.state.frames import (
+    PROTOCOL,
+    Ask,
+    AskHead,
+    Changed,
+    FrameError,
+    Frames,
+    Heard,
+    Hello,
+    Lease,
+    Renew,
+    frame_of,
+    from_keeper,
+)
+from hub.state.keeper import Invalidation, Put
+from hub.state.memory import MemoryKeeper
+from hub.state.remote import KeeperGoneError, connect_keeper
+from hub.state.schema import StoreError
+from hub.state.socket import LEASE_S, RENEW_S, serve_keeper
+from tests.state.keepers import event
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "socket"
+
+
+@asynccontextmanager
+async def served(keeper, path):
+    async with trio.open_nursery() as nursery:
+        await nursery.start(serve_keeper, keeper, path)
+        yield
+        nursery.cancel_scope.cancel()
+
+
+class Raw:
+    """A worker that does only what it is told to."""
+
+    def __init__(self, stream):
+        self.stream = stream
+        self._frames = Frames()
+
+    async def say(self, *messages):
+        await self.stream.send_all(frame_of(messages))
+
+    async def hear(self):
+        while True:
+            data = await self.stream.receive_some(65536)
+            if not data:
+                return ()
+            for body in self._frames.receive(data):
+                return from_keeper.decode(body)
+
+
+@asynccontextmanager
+async def raw(path):
+    async with await trio.open_unix_socket(str(path)) as stream:
+        yield Raw(stream)
+
+
+async def put(keeper, name="a", value=b"v"):
+    return await keeper.commit([Put(Setting(name=name, value=value))], [event()])
+
+
+async def test_the_socket_is_for_its_owner_only_and_goes_with_the_keeper(clock, path):
+    async with served(MemoryKeeper(clock=clock), path):
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert not path.exists()
+
+
+async def test_a_socket_left_behind_is_replaced(clock, path):
+    keeper = MemoryKeeper(clock=clock)
+    left = trio.socket.socket(trio.socket.AF_UNIX)
+    await left.bind(str(path))
+    left.close()
+    async with served(keeper, path), connect_keeper(path) as remote:
+        assert (await remote.head()).size == 0
+
+
+async def test_a_file_in_the_way_is_not_removed(clock, path):
+    path.write_text("precious")
+    with pytest.raises(ExceptionGroup) as caught:
+        async with served(MemoryKeeper(clock=clock), path):
+            pass
+    assert caught.group_contains(StoreError, match="cannot be made")
+    assert path.read_text() == "precious"
+
+
+async def test_without_a_keeper_a_worker_says_so(path, autojump_clock):
+    with pytest.raises(ExceptionGroup) as caught:
+        async with connect_keeper(path):
+            pass
+    assert caught.group_contains(StoreError, match="no keeper answers")
+
+
+async def test_another_users_process_is_not_served(clock, path, monkeypatch, autojump_clock):
+    monkeypatch.setattr(hub.state.socket, "peer_uid", lambda _socket: 12345)
+    async with served(MemoryKeeper(clock=clock), path), raw(path) as worker:
+        assert await worker.hear() == ()
+
+
+async def test_what_one_worker_changes_every_worker_has_forgotten_before_the_answer(clock, path):
+    keeper = MemoryKeeper(clock=clock)
+    async with (
+        served(keeper, path),
+        connect_keeper(path) as first,
+        connect_keeper(path) as second,
+    ):
+        cache = Cache(second, {Setting: 10})
+        for number in range(100):
+            value = str(number).encode()
+            await put(first, value=value)
+            assert cache.peek(Setting, "a") is None
+            assert (await cache.get(Setting, "a"))[0].value == value
+            assert cache.peek(Setting, "a") is not None
+
+
+async def test_a_silent_worker_delays_a_change_until_its_lease_is_over(clock, path, autojump_clock):
+    keeper = MemoryKeeper(clock=clock)
+    async with served(keeper, path), raw(path) as worker:
+        start = trio.current_time()
+        await worker.say(Hello(PROTOCOL), Renew(7))
+        assert await worker.hear() == (Lease(7),)
+        await put(keeper)
+        assert trio.current_time() - start == pytest.approx(LEASE_S, abs=0.1)
+        assert await worker.hear() == (Changed(1, (Invalidation("setting", "a"),)),)
+        before = trio.current_time()
+        await put(keeper)
+        assert trio.current_time() - before < 0.1, "without a lease nobody is waited for"
+
+
+async def test_renewing_without_hearing_does_not_hold_a_change_up_for_longer(
+    clock, path, autojump_clock
+):
+    keeper = MemoryKeeper(clock=clock)
+    async with served(keeper, path), raw(path) as worker, trio.open_nursery() as nursery:
+        await worker.say(Hello(PROTOCOL), Renew(1))
+        assert await worker.hear() == (Lease(1),)
+        start = trio.current_time()
+
+        async def renew() -> None:
+            for number in range(2, 20):
+                await trio.sleep(RENEW_S)
+                await worker.say(Renew(number))
+
+        nursery.start_soon(renew)
+        await put(keeper)
+        assert trio.current_time() - start == pytest.approx(LEASE_S, abs=0.1)
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_change_is_acknowledged_as_soon_as_all_have_heard(clock, path, autojump_clock):
+    keeper = MemoryKeeper(clock=clock)
+    async with served(keeper, path), raw(path) as worker, trio.open_nursery() as nursery:
+        await worker.say(Hello(PROTOCOL), Renew(1))
+        await worker.hear()
+        start = trio.current_time()
+        nursery.start_soon(put, keeper)
+        assert isinstance((await worker.hear())[0], Changed)
+        await worker.say(Heard(1))
+        await trio.testing.wait_all_tasks_blocked(0.001)
+        assert (await keeper.head()).size == 1
+        assert trio.current_time() - start < LEASE_S / 2
+
+
+async def test_a_worker_that_vanishes_is_waited_for_until_its_lease_is_over(
+    clock, path, autojump_clock
+):
+    keeper = MemoryKeeper(clock=clock)
+    async with served(keeper, path):
+        start = trio.current_time()
+        async with raw(path) as worker:
+            await worker.say(Hello(PROTOCOL), Renew(1))
+            await worker.hear()
+        await trio.testing.wait_all_tasks_blocked()
+        await put(keeper)
+        assert trio.current_time() - start == pytest.approx(LEASE_S, abs=0.1)
+
+
+async def test_a_worker_that_says_goodbye_is_not_waited_for(clock, path, autojump_clock):
+    keeper = MemoryKeeper(clock=clock)
+    async with served(keeper, path):
+        async with connect_keeper(path):
+            pass
+        start = trio.current_time()
+        await put(keeper)
+        assert trio.current_time() - start < 0.3
+
+
+async def test_a_lease_is_renewed_while_both_ends_live(clock, path, autojump_clock):
+    async with served(MemoryKeeper(clock=clock), path), connect_keeper(path) as remote:
+        for _ in range(30):
+            await trio.sleep(LEASE_S / 3)
+            assert remote.fresh()
+
+
+async def test_when_the_keeper_goes_everything_is_forgotten_and_writes_are_refused(
+    clock, path, autojump_clock
+):
+    keeper = MemoryKeeper(clock=clock)
+    forgotten = []
+    async with trio.open_nursery() as nursery:
+        stop = trio.Event()
+
+        async def keep(task_status=trio.TASK_STATUS_IGNORED) -> None:
+            async with served(keeper, path):
+                task_status.started()
+                await stop.wait()
+
+        await nursery.start(keep)
+        async with connect_keeper(path) as remote:
+            cache = Cache(remote, {Setting: 10})
+            remote.watch(forgotten.append)
+            await put(remote)
+            await cache.get(Setting, "a")
+            stop.set()
+            await trio.sleep(0.05)
+            assert not remote.fresh()
+            assert cache.peek(Setting, "a") is None
+            assert Invalidation("setting", "") in forgotten
+            refused = await put(remote)
+            assert isinstance(refused, Fault)
+            assert refused.status == 503
+            with pytest.raises(KeeperGoneError):
+                await remote.lookup(Setting, "a")
+            stop = trio.Event()
+            await nursery.start(keep)
+            await trio.sleep(0.5)
+            assert remote.fresh()
+            assert (await cache.get(Setting, "a"))[1] == 1
+            stop.set()
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"\x00\x00\x00\x01\xc1",
+        b"\xff\xff\xff\xff",
+        frame_of([Ask(1, AskHead())]),
+        frame_of([Hello(PROTOCOL + 1)]),
+    ],
+)
+async def test_a_worker_that_breaks_the_protocol_loses_its_connection_only(clock, path, sent):
+    async with served(MemoryKeeper(clock=clock), path), connect_keeper(path) as other:
+        async with raw(path) as worker:
+            await worker.stream.send_all(sent)
+            assert await worker.hear() == ()
+        assert (await other.head()).size == 0
+
+
+async def test_a_bug_in_the_keeper_is_raised_by_the_worker_that_asked(clock, path, monkeypatch):
+    keeper = MemoryKeeper(clock=clock)
+
+    async def broken():
+        raise KeyError("oops")
+
+    monkeypatch.setattr(keeper, "head", broken)
+    async with served(keeper, path), connect_keeper(path) as remote:
+        with pytest.raises(RuntimeError, match="oops"):
+            await remote.head()
+        assert await put(remote) == (0,)
+
+
+def test_frames_survive_any_cutting():
+    frames, sent = Frames(), frame_of([Renew(1)]) + frame_of([Hello(1), Renew(2)])
+    bodies = [body for octet in sent for body in frames.receive(bytes([octet]))]
+    assert len(bodies) == 2
+
+
+def test_a_frame_that_would_be_too_long_is_not_made():
+    with pytest.raises(FrameError):
+        frame_of([Ask(1, b"x" * (65 * 1024 * 1024))])
