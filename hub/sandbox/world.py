@@ -29,6 +29,7 @@ from hub.sandbox.directory import Directory
 from hub.sandbox.enrolment import enrol, redirect_uris
 from hub.sandbox.folder import owned_folder
 from hub.sandbox.hub_child import HubChild, start_hub
+from hub.sandbox.knobs import knob_actions
 from hub.sandbox.manifest import (
     MANIFEST_VERSION,
     BankSection,
@@ -114,6 +115,7 @@ class _Builder:
         self._tell = tell
         self._dice = SystemDice()
         self._bank: Bank | None = None
+        self._directory: Directory | None = None
 
     async def run(self, task_status: trio.TaskStatus[World]) -> None:
         places = self._places
@@ -151,7 +153,7 @@ class _Builder:
 
     async def _start_directory(self, nursery: trio.Nursery, pki: Pki, keys: Keyring) -> None:
         places = self._places
-        directory = Directory.open(
+        self._directory = directory = Directory.open(
             places.folder / "directory",
             pki=pki,
             clock=self._clock,
@@ -187,7 +189,10 @@ class _Builder:
 
     async def _start_control(self, nursery: trio.Nursery, world: World) -> None:
         path = self._places.folder / CONTROL_PATH
-        await nursery.start(serve_control, path, world_actions(self._clock, world.stop))
+        actions = world_actions(self._clock, world.stop)
+        if self._directory is not None and self._bank is not None:
+            actions |= knob_actions(self._directory, self._bank.faults)
+        await nursery.start(serve_control, path, actions)
 
     async def _start_bank(self, nursery: trio.Nursery, pki: Pki, keys: Keyring) -> None:
         places = self._places

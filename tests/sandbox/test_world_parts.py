@@ -12,13 +12,16 @@ from hub.config import load
 from hub.model.clock import FixedClock, SeededDice
 from hub.node.errors import StartError
 from hub.sandbox.configuration import bank_address, configuration, write_configuration
+from hub.sandbox.control import ControlError
 from hub.sandbox.directory import Directory
 from hub.sandbox.enrolment import enrol, redirect_uris
 from hub.sandbox.folder import LOCK_NAME, owned_folder
+from hub.sandbox.knobs import knob_actions
 from hub.sandbox.manifest import SandboxOptions
 from hub.sandbox.parties import BANK, OPERATOR, TPPS, Keyring, issue_keys, party
 from hub.sandbox.pki import Pki
 from hub.sandbox.places import Places, check_ports
+from hub.sandbox.server import NO_FAULT, Faults
 
 NOW = 1_790_000_000
 
@@ -218,3 +221,39 @@ def _hub_process(path: Path, clock: Path) -> tuple[int, str]:
         status = process.wait(timeout=20)
         assert process.stderr is not None
         return status, process.stderr.read()
+
+
+def test_knobs_change_directory_and_bank(made, directory):
+    places, _, keys = made
+    enrol(directory, keys, SandboxOptions(), places)
+    faults = Faults()
+    actions = knob_actions(directory, faults)
+    client = TPPS[0].client_id
+    actions["directory"]({"act": "suspend", "client_id": client})
+    assert directory.register.application(client).status == "Suspended"
+    actions["directory"]({"act": "resume", "client_id": client})
+    assert directory.register.application(client).status == "Active"
+    actions["directory"](
+        {"act": "drop_role", "organisation_id": TPPS[0].organisation_id, "role": "BSIP"}
+    )
+    assert directory.register.organisation(TPPS[0].organisation_id).roles == ("BDSP",)
+    actions["bank"]({"fault": {"status": 500, "times": 2}})
+    assert faults.plan.status == 500
+    actions["bank"]({"fault": None})
+    assert faults.plan is NO_FAULT
+
+
+@pytest.mark.parametrize(
+    ("name", "request_"),
+    [
+        ("directory", {"act": "delete"}),
+        ("directory", {"act": "suspend"}),
+        ("directory", {"act": "suspend", "client_id": "nobody"}),
+        ("directory", {"act": "_keep"}),
+        ("bank", {}),
+        ("bank", {"fault": {"status": "soon"}}),
+    ],
+)
+def test_knobs_refuse_what_they_do_not_know(made, directory, name, request_):
+    with pytest.raises(ControlError):
+        knob_actions(directory, Faults())[name](request_)
