@@ -1,0 +1,277 @@
+"""Fetch documents of the Trust Framework: configured hosts only, bounded in time and size, no redirects.
+
+Theory. One ``Fetcher`` lives for one round of refreshing, so that rotated certificates and CA bundles are picked up by
+the next. What outlives it is ``Memory``: the last document of each address with its validator, so that an unchanged one
+costs a 304, and the token of the directory. Only addresses below the configured bases are ever asked, whatever a
+document says (no SSRF through a ``jwks_uri``); redirects are errors; content coding is switched off, so that the bound
+on size is a bound on memory.
+"""
+
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Final, final
+
+import httpx
+import msgspec
+import orjson
+import trio
+
+from hub.config import Limits, TrustSettings
+from hub.model.clock import Clock
+from hub.trust.mirror import DocumentFault
+
+KEY_SET_OCTETS: Final = 262_144
+"""Largest key set, statement or OCSP answer."""
+_HEADERS: Final = {"accept-encoding": "identity", "user-agent": "api-hub"}
+_PARALLEL: Final = 8
+
+
+class Unreachable(msgspec.Struct, frozen=True):
+    """Say that a document could not be had: no connection, no answer in time, too large, or an unexpected status."""
+
+    url: str
+    why: str
+
+
+class Absent(msgspec.Struct, frozen=True):
+    """Say that the framework answered that there is no such document (404 or 410)."""
+
+    url: str
+
+
+class Document(msgspec.Struct, frozen=True):
+    """Hold a fetched document; ``changed`` is False when it is the one that was known."""
+
+    body: bytes
+    changed: bool = True
+
+
+Fetched = Document | Absent | Unreachable
+
+
+@final
+class Memory:
+    """Remember validators, documents and the token between rounds."""
+
+    __slots__ = ("known", "token", "token_until")
+
+    def __init__(self) -> None:
+        """Begin knowing nothing."""
+        self.known: dict[str, tuple[str, bytes]] = {}
+        self.token = ""
+        self.token_until = 0
+
+    def keep(self, url: str, etag: str, body: bytes, most: int) -> None:
+        """Remember a document, the oldest forgotten beyond ``most``."""
+        self.known.pop(url, None)
+        if etag:
+            self.known[url] = (etag, body)
+        while len(self.known) > most:
+            self.known.pop(next(iter(self.known)))
+
+
+@final
+class Fetcher:
+    """Fetch for one round. Made by ``fetching``."""
+
+    def __init__(
+        self,
+        settings: TrustSettings,
+        limits: Limits,
+        clock: Clock,
+        memory: Memory,
+        plain: httpx.AsyncClient,
+        mutual: httpx.AsyncClient,
+    ) -> None:
+        """Use ``fetching``."""
+        self._settings = settings
+        self._limits = limits
+        self._clock = clock
+        self._memory = memory
+        self._plain = plain
+        self._mutual = mutual
+        self._room = trio.CapacityLimiter(_PARALLEL)
+        self._token_lock = trio.Lock()
+
+    async def participants(self) -> Fetched:
+        """Fetch the public list of participants."""
+        return await self._get(
+            self._plain, self._settings.participants, self._limits.trust_document_octets
+        )
+
+    async def organisations(self) -> Fetched:
+        """Fetch the list of all organisations from the directory's API."""
+        return await self._from_api("/organisations", self._limits.trust_document_octets)
+
+    async def statement(self, organisation_id: str, statement_id: str) -> Fetched:
+        """Fetch one software statement."""
+        return await self._from_api(_statement_path(organisation_id, statement_id), KEY_SET_OCTETS)
+
+    async def assertion(self, organisation_id: str, statement_id: str) -> Fetched:
+        """Fetch the signed assertion of a software statement."""
+        path = _statement_path(organisation_id, statement_id) + "/assertion"
+        return await self._from_api(path, KEY_SET_OCTETS)
+
+    async def key_store(self, path: str) -> Fetched:
+        """Fetch from the key store; ``path`` begins with ``/``."""
+        return await self._get(self._plain, self._settings.keystore + path, KEY_SET_OCTETS)
+
+    async def statement_keys(self) -> Fetched:
+        """Fetch the keys that software statement assertions are signed with."""
+        url = self._settings.statement_keys or self._settings.keystore + "/directory.jwks"
+        return await self._get(self._plain, url, KEY_SET_OCTETS)
+
+    async def revocation_list(self) -> Fetched:
+        """Fetch the certificate revocation list."""
+        return await self._get(self._plain, self._settings.crl, self._limits.trust_document_octets)
+
+    async def ask_ocsp(self, request: bytes) -> Fetched:
+        """Ask the OCSP responder."""
+        headers = {"content-type": "application/ocsp-request"}
+        return await self._exchange(
+            self._plain, "POST", self._settings.ocsp, KEY_SET_OCTETS, headers, request
+        )
+
+    async def _from_api(self, path: str, most: int) -> Fetched:
+        token = await self._token()
+        if isinstance(token, Unreachable):
+            return token
+        headers = {"authorization": f"Bearer {token}"}
+        answer = await self._get(self._mutual, self._settings.api + path, most, headers)
+        if isinstance(answer, Unreachable) and answer.why == "status 401":
+            self._memory.token_until = 0
+        return answer
+
+    async def _token(self) -> str | Unreachable:
+        """Return a token of the directory, a new one shortly before the old one ends."""
+        async with self._token_lock:
+            if self._clock.now() < self._memory.token_until:
+                return self._memory.token
+            url = self._settings.token_endpoint
+            form = (
+                "grant_type=client_credentials&scope=directory%3Asoftware"
+                f"&client_id={self._settings.client_id}"
+            )
+            headers = {"content-type": "application/x-www-form-urlencoded"}
+            answer = await self._exchange(
+                self._mutual, "POST", url, KEY_SET_OCTETS, headers, form.encode()
+            )
+            return self._learnt(url, answer)
+
+    def _learnt(self, url: str, answer: Fetched) -> str | Unreachable:
+        if not isinstance(answer, Document):
+            return Unreachable(url, "no token" if isinstance(answer, Absent) else answer.why)
+        try:
+            granted = orjson.loads(answer.body)
+            token, lifetime = granted["access_token"], int(granted.get("expires_in", 60))
+        except (orjson.JSONDecodeError, KeyError, TypeError, ValueError, AttributeError):
+            return Unreachable(url, "the token response is not one")
+        if not isinstance(token, str) or not token.isascii() or not token.isprintable():
+            return Unreachable(url, "the token response is not one")
+        self._memory.token = token
+        self._memory.token_until = self._clock.now() + max(0, lifetime - 30)
+        return token
+
+    async def _get(
+        self, client: httpx.AsyncClient, url: str, most: int, headers: dict[str, str] | None = None
+    ) -> Fetched:
+        return await self._exchange(client, "GET", url, most, headers or {}, None)
+
+    async def _exchange(
+        self,
+        client: httpx.AsyncClient,
+        method: str,
+        url: str,
+        most: int,
+        headers: dict[str, str],
+        body: bytes | None,
+    ) -> Fetched:
+        """Send one request under the deadline of one document; every failure is a value."""
+        known = self._memory.known.get(url) if method == "GET" else None
+        if known is not None:
+            headers = headers | {"if-none-match": known[0]}
+        try:
+            async with self._room:
+                with trio.fail_after(self._limits.trust_fetch_s):
+                    async with client.stream(method, url, headers=headers, content=body) as answer:
+                        return await self._received(url, answer, known, most)
+        except (
+            httpx.HTTPError,
+            httpx.InvalidURL,
+            trio.TooSlowError,
+            ssl.SSLError,
+            OSError,
+        ) as error:
+            return Unreachable(url, type(error).__name__)
+
+    async def _received(
+        self, url: str, answer: httpx.Response, known: tuple[str, bytes] | None, most: int
+    ) -> Fetched:
+        if answer.status_code == 304 and known is not None:
+            return Document(known[1], changed=False)
+        if answer.status_code in {404, 410}:
+            return Absent(url)
+        if answer.status_code != 200:
+            return Unreachable(url, f"status {answer.status_code}")
+        body = bytearray()
+        async for piece in answer.aiter_raw():
+            body += piece
+            if len(body) > most:
+                return Unreachable(url, f"larger than {most} octets")
+        if answer.request.method == "GET":
+            etag = answer.headers.get("etag", "")
+            self._memory.keep(url, etag, bytes(body), 4 * self._limits.trust_clients)
+        return Document(bytes(body))
+
+
+def _statement_path(organisation_id: str, statement_id: str) -> str:
+    return f"/organisations/{organisation_id}/softwarestatements/{statement_id}"
+
+
+@asynccontextmanager
+async def fetching(
+    settings: TrustSettings, limits: Limits, clock: Clock, memory: Memory
+) -> AsyncIterator[Fetcher]:
+    """Open the connections of one round, with the certificates as they are on disk now.
+
+    Raises:
+        OSError, ssl.SSLError: A certificate, key or CA file cannot be read or used.
+    """
+    plain, mutual = _context(settings, mutual=False), _context(settings, mutual=True)
+    timeout = httpx.Timeout(limits.trust_fetch_s)
+    async with (
+        httpx.AsyncClient(
+            verify=plain, timeout=timeout, headers=_HEADERS, follow_redirects=False, trust_env=False
+        ) as public,
+        httpx.AsyncClient(
+            verify=mutual,
+            timeout=timeout,
+            headers=_HEADERS,
+            follow_redirects=False,
+            trust_env=False,
+        ) as private,
+    ):
+        yield Fetcher(settings, limits, clock, memory, public, private)
+
+
+def _context(settings: TrustSettings, *, mutual: bool) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.load_verify_locations(settings.ca)
+    if mutual:
+        context.load_cert_chain(settings.certificate, settings.key)
+    return context
+
+
+__all__ = [
+    "KEY_SET_OCTETS",
+    "Absent",
+    "Document",
+    "DocumentFault",
+    "Fetched",
+    "Fetcher",
+    "Memory",
+    "Unreachable",
+    "fetching",
+]

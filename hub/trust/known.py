@@ -1,0 +1,197 @@
+"""All that is known of the framework and of this tenant's registrations, in memory, and the judgement made from it.
+
+Theory. Parts are installed whole; each installation throws away what was derived from the old ones (standings, parsed
+keys, warm callers), so that derived values can never outlive their sources. A warm caller is one dictionary look-up and
+two comparisons: the certificate's thumbprint stands for all that was checked of it.
+
+A client that is registered here but of which the framework has not told us yet (or again) is ``loading``: refused with
+``trust.stale`` and a short ``Retry-After``, never with a verdict on a fact that we do not have.
+"""
+
+from typing import Final, final
+
+import msgspec
+
+from hub.model.caller import Caller, Peer
+from hub.model.fault import Fault
+from hub.model.records import Registration
+from hub.protocol.jose import PublicKey
+from hub.trust.decide import Bounds, Standing, caller_of, decide, decide_standing, refuse
+from hub.trust.mirror import Client, Index, Revoked
+from hub.trust.refresh import usable_keys
+from hub.trust.revocation import OcspAnswer
+from hub.trust.view import Risk
+
+_WARM: Final = 50_000
+_SEEN: Final = 10_000
+
+
+class _Warm(msgspec.Struct, frozen=True):
+    caller: Caller
+    not_after: int
+    age: int
+
+
+@final
+class Known:
+    """Hold the parts, and judge."""
+
+    def __init__(self, bounds: Bounds, *, crl: bool, failed_at: int) -> None:
+        """Begin knowing nothing.
+
+        Args:
+            bounds: The outage policy.
+            crl: Whether a revocation list is part of what must be fresh.
+            failed_at: Seconds; the moment of the start, so that nothing known counts as stale.
+        """
+        self._bounds = bounds
+        self._crl = crl
+        self.index = Index()
+        self.clients: dict[str, Client | None] = {}
+        """None: the framework said that it does not know it."""
+        self.registrations: dict[str, Registration] = {}
+        self.loading: dict[str, int] = {}
+        """How often a registration changed since it was read; a reading that was overtaken is not installed."""
+        self.revoked = Revoked()
+        self.ocsp: dict[str, OcspAnswer] = {}
+        self.seen: dict[str, bytes] = {}
+        """Certificates in use by serial number, for the background's OCSP questions."""
+        self.failed_at = failed_at
+        self._standings: dict[str, Standing | None] = {}
+        self._keys: dict[str, dict[tuple[str, str], PublicKey]] = {}
+        self._warm: dict[str, _Warm] = {}
+
+    def changed(self) -> None:
+        """Throw away what was derived; call it after each installation."""
+        self._standings.clear()
+        self._keys.clear()
+        self._warm.clear()
+
+    def install_client(self, client_id: str, client: Client | None) -> None:
+        """Put the framework's word on one client in the place of its former one."""
+        self.clients[client_id] = client
+        self._standings.pop(client_id, None)
+        self._keys.pop(client_id, None)
+        self._warm.clear()
+
+    def install_registration(self, client_id: str, registration: Registration | None) -> None:
+        """Put this tenant's registration of one client in the place of its former one."""
+        self.loading.pop(client_id, None)
+        if registration is None:
+            self.registrations.pop(client_id, None)
+        else:
+            self.registrations[client_id] = registration
+        self._standings.pop(client_id, None)
+        self._warm.clear()
+
+    def distrust_registration(self, client_id: str) -> None:
+        """Refuse a client until its changed registration is read again."""
+        self.loading[client_id] = self.loading.get(client_id, 0) + 1
+        self._standings.pop(client_id, None)
+        self._warm.clear()
+
+    def judge(self, peer: Peer, now: int, risk: Risk) -> Caller | Fault:
+        """Return the caller behind a peer, or the first check that failed."""
+        bound = self._bounds.of(risk)
+        warm = self._warm.get(peer.x5t_s256)
+        if warm is not None and now < warm.not_after and warm.age <= bound:
+            return warm.caller
+        if peer.present and self._is_revoked(peer, now):
+            return refuse("trust.certificate_revoked", f"serial {peer.serial}")
+        standing = self.standing(peer.client_id)
+        if standing is None and peer.present and not self._lists(peer.organisation_id):
+            return self._unknown(bound)
+        fault = decide(peer, standing, now, bound)
+        if fault is not None or standing is None:
+            return fault or refuse("trust.not_registered")
+        return self._remember(peer, standing)
+
+    def _unknown(self, bound: int) -> Fault:
+        """Refuse an organisation that is not listed, or say that we cannot know."""
+        age = self.failed_at - self.index.fetched
+        if age > bound:
+            return refuse("trust.stale", f"index {age} s old")
+        return refuse("trust.certificate_unknown_organisation", "organisation is not listed")
+
+    def _lists(self, organisation_id: str) -> bool:
+        return organisation_id.lower() in self.index.organisations
+
+    def _remember(self, peer: Peer, standing: Standing) -> Caller | Fault:
+        caller = caller_of(standing)
+        if caller is None:
+            return refuse("trust.software_statement_inactive")
+        caller = msgspec.structs.replace(caller, x5t_s256=peer.x5t_s256)
+        if len(self._warm) >= _WARM:
+            self._warm.clear()
+        self._warm[peer.x5t_s256] = _Warm(caller, peer.not_after, standing.age_at_failure)
+        if peer.serial not in self.seen:
+            while len(self.seen) >= _SEEN:
+                self.seen.pop(next(iter(self.seen)))
+            self.seen[peer.serial] = peer.certificate
+        return caller
+
+    def _is_revoked(self, peer: Peer, now: int) -> bool:
+        if peer.serial in self.revoked.serials:
+            return True
+        answer = self.ocsp.get(peer.serial)
+        if answer is not None and answer.revoked and now < answer.until:
+            return True
+        client = self.clients.get(peer.client_id)
+        return client is not None and peer.x5t_s256 in client.revoked
+
+    def caller(self, client_id: str) -> Caller | None:
+        """Return a client that would pass every check that needs no certificate, or None."""
+        standing = self.standing(client_id)
+        if standing is None or standing.loading:
+            return None
+        if decide_standing(standing, self._bounds.read) is not None:
+            return None
+        return caller_of(standing)
+
+    def explain(self, client_id: str) -> Fault | None:
+        """Return the first check that a client fails whatever certificate it presents, or None."""
+        standing = self.standing(client_id)
+        if standing is None:
+            return refuse("trust.not_registered")
+        return decide_standing(standing, self._bounds.read)
+
+    def standing(self, client_id: str) -> Standing | None:
+        """Return all that is known of a client, or None where nothing is."""
+        if client_id not in self._standings:
+            if client_id not in self.registrations and client_id not in self.loading:
+                return None
+            self._standings[client_id] = self._stand(client_id)
+        return self._standings[client_id]
+
+    def _stand(self, client_id: str) -> Standing:
+        registration = self.registrations.get(client_id)
+        if client_id in self.loading or registration is None or client_id not in self.clients:
+            return Standing(registration=registration, loading=True)
+        client = self.clients[client_id]
+        return Standing(
+            organisation=self.index.organisations.get(registration.organisation_id.lower()),
+            client=client,
+            registration=registration,
+            age_at_failure=self.failed_at - self._oldest(client),
+        )
+
+    def _oldest(self, client: Client | None) -> int:
+        ages = [self.index.fetched]
+        if client is not None:
+            ages.append(client.fetched)
+        if self._crl:
+            ages.append(self.revoked.fetched)
+        return min(ages)
+
+    def age_at_failure(self) -> int:
+        """Return the age of the oldest shared part at the last failed refresh; 0 or less for fresh."""
+        return self.failed_at - self._oldest(None)
+
+    def keys(self, client_id: str) -> dict[tuple[str, str], PublicKey]:
+        """Return a client's keys by ``kid`` and ``use``, parsed once."""
+        if client_id not in self._keys:
+            client = self.clients.get(client_id)
+            if client is None:
+                return {}
+            self._keys[client_id] = usable_keys(client)
+        return self._keys[client_id]

@@ -1,0 +1,212 @@
+"""What the Hub knows of the Trust Framework: frozen values, read liberally from its documents.
+
+Theory. The mirror has parts of different age: the index of organisations, one entry per client that matters to this
+tenant, and the revocation list. Each part is dated by the moment of its last successful fetch, and replaced whole.
+Readers of documents take what they need and survive what they do not know: a missing, misspelt or ill-typed member
+makes the entry weaker (no role, not active), never the reader fail.
+
+Sources: trust-framework.md sections 3 and 5; hub-apis.md 2.3 (``decodedSsa``).
+"""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import msgspec
+import orjson
+
+ACTIVE: Final = "Active"
+TPP_ROLES: Final = frozenset({"BDSP", "BSIP", "ISP", "IDSP"})
+_ALIASES: Final = {"IDSP": "ISP"}
+"""The roles page and the dump name the same role differently; the dump's name is ours."""
+
+
+class Organisation(msgspec.Struct, frozen=True, kw_only=True):
+    """Hold one organisation of the index."""
+
+    id: str
+    name: str
+    status: str
+    size: str = ""
+    roles: tuple[str, ...] = ()
+
+
+class Index(msgspec.Struct, frozen=True, kw_only=True):
+    """Hold all organisations by id, with the moment (seconds) they were fetched; 0 for never."""
+
+    organisations: dict[str, Organisation] = {}
+    fetched: int = 0
+
+
+class Client(msgspec.Struct, frozen=True, kw_only=True):
+    """Hold one application as the framework tells of it.
+
+    Attributes:
+        client_id: Its UUID.
+        software_statement_id: Mostly the same.
+        organisation_id: Whose it is.
+        name: Its name.
+        status: ``Active`` or not.
+        roles: In force at organisation and application.
+        redirect_uris: Registered.
+        webhook_uris: Registered.
+        dpop_bound: Registered for DPoP-bound tokens.
+        decoded_ssa: What the bank sees.
+        key_set: Its key set, as fetched.
+        revoked: Key ids that the framework revoked.
+        certificates: Ends of validity of its published certificates by key id, for the radar.
+        fetched: Seconds.
+    """
+
+    client_id: str
+    software_statement_id: str
+    organisation_id: str
+    name: str = ""
+    status: str = ""
+    roles: tuple[str, ...] = ()
+    redirect_uris: tuple[str, ...] = ()
+    webhook_uris: tuple[str, ...] = ()
+    dpop_bound: bool = False
+    decoded_ssa: dict[str, Any] = {}
+    key_set: bytes = b'{"keys":[]}'
+    revoked: tuple[str, ...] = ()
+    certificates: dict[str, int] = {}
+    fetched: int = 0
+
+
+class Revoked(msgspec.Struct, frozen=True, kw_only=True):
+    """Hold the serial numbers (hex) of the revocation list, with its dates in seconds."""
+
+    serials: frozenset[str] = frozenset()
+    fetched: int = 0
+    next_update: int = 0
+
+
+class DocumentFault(msgspec.Struct, frozen=True):
+    """Say why a document of the framework cannot be used."""
+
+    why: str
+
+
+def read_organisations(document: bytes, fetched: int) -> Index | DocumentFault:
+    """Read the list of organisations: an array, or an object with the array as ``content``."""
+    rows = _rows(document)
+    if rows is None:
+        return DocumentFault("expected a JSON array of organisations")
+    read = (_organisation(row) for row in rows)
+    return Index(organisations={o.id: o for o in read if o is not None}, fetched=fetched)
+
+
+def _rows(document: bytes) -> list[Any] | None:
+    try:
+        decoded = orjson.loads(document)
+    except orjson.JSONDecodeError:
+        return None
+    if isinstance(decoded, dict):
+        decoded = decoded.get("content")
+    return decoded if isinstance(decoded, list) else None
+
+
+def _organisation(row: object) -> Organisation | None:
+    if not isinstance(row, dict) or not text(row, "OrganisationId"):
+        return None
+    return Organisation(
+        id=text(row, "OrganisationId").lower(),
+        name=text(row, "OrganisationName") or text(row, "LegalEntityName"),
+        status=text(row, "Status"),
+        size=text(row, "Size"),
+        roles=_roles(row.get("OrgDomainRoleClaims")),
+    )
+
+
+def _roles(claims: object) -> tuple[str, ...]:
+    """Return the roles of a list of claims that are active."""
+    if not isinstance(claims, list):
+        return ()
+    names = [
+        _ALIASES.get(text(claim, "Role"), text(claim, "Role"))
+        for claim in claims
+        if isinstance(claim, dict) and claim.get("Status", ACTIVE) == ACTIVE
+    ]
+    return tuple(dict.fromkeys(name for name in names if name))
+
+
+def read_client(
+    statement: bytes, claims: Mapping[str, Any], organisation_id: str
+) -> Client | DocumentFault:
+    """Read an application from its software statement and the verified claims of its assertion.
+
+    What both tell must agree (ids), the assertion wins (roles, redirect URIs), and the statement adds what no
+    assertion carries (status, webhook URIs).
+    """
+    try:
+        row = orjson.loads(statement)
+    except orjson.JSONDecodeError:
+        return DocumentFault("the software statement is not JSON")
+    if not isinstance(row, dict):
+        return DocumentFault("the software statement is not an object")
+    client_id = text(row, "ClientId")
+    ids = {client_id, text(claims, "SoftwareClientId")}
+    if len(ids) != 1 or not client_id:
+        return DocumentFault("statement and assertion name different clients")
+    if text(claims, "OrgId") != organisation_id:
+        return DocumentFault("the assertion is of another organisation")
+    return Client(
+        client_id=client_id,
+        software_statement_id=text(row, "SoftwareStatementId") or client_id,
+        organisation_id=organisation_id,
+        name=text(claims, "SoftwareClientName"),
+        status=text(row, "Status"),
+        roles=_assertion_roles(claims),
+        redirect_uris=_texts(claims, "SoftwareRedirectUris"),
+        webhook_uris=_texts(row, "ApiWebhookUri"),
+        dpop_bound=row.get("DpopBoundAccessTokens") is True,
+        decoded_ssa=decoded_ssa(claims),
+    )
+
+
+def _assertion_roles(claims: Mapping[str, Any]) -> tuple[str, ...]:
+    authority = claims.get("SoftwareAuthorityClaims")
+    domains = authority.get("AuthorisationDomains") if isinstance(authority, dict) else None
+    found: list[str] = []
+    for domain in domains if isinstance(domains, list) else ():
+        if isinstance(domain, dict):
+            found += _roles(domain.get("Roles"))
+    return tuple(dict.fromkeys(found))
+
+
+def decoded_ssa(claims: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a software statement assertion's claims under the names that the bank knows (hub-apis 2.3)."""
+    document: dict[str, Any] = {
+        "client_id": text(claims, "SoftwareClientId"),
+        "client_name": text(claims, "SoftwareClientName"),
+        "client_uri": text(claims, "SoftwareClientUri"),
+        "logo_uri": text(claims, "SoftwareLogoUri"),
+        "jwks_uri": text(claims, "SoftwareJwksUri"),
+        "redirect_uris": list(_texts(claims, "SoftwareRedirectUris")),
+        "roles": list(_assertion_roles(claims)),
+        "application_type": "web",
+        "organisation_id": text(claims, "OrgId"),
+    }
+    return {name: value for name, value in document.items() if value not in ("", [])}
+
+
+def read_revoked_kids(document: bytes) -> tuple[str, ...] | DocumentFault:
+    """Return the key ids of a revoked key set."""
+    try:
+        decoded = orjson.loads(document)
+        return tuple(str(key["kid"]) for key in decoded["keys"])
+    except (orjson.JSONDecodeError, KeyError, TypeError):
+        return DocumentFault("the revoked key set is not a JWK set")
+
+
+def text(row: Mapping[str, Any], name: str) -> str:
+    """Return a member that is a string; empty for anything else."""
+    value = row.get(name)
+    return value if isinstance(value, str) else ""
+
+
+def _texts(row: Mapping[str, Any], name: str) -> tuple[str, ...]:
+    value = row.get(name)
+    if not isinstance(value, list):
+        return ()
+    return tuple(item for item in value if isinstance(item, str))
