@@ -25,6 +25,7 @@ from hub.model.http import App
 from hub.model.terms import Face
 from hub.observe import Observer
 from hub.protocol.h1 import H1Engine
+from hub.protocol.h2 import H2Engine
 from hub.protocol.h2_package import H2PackageEngine
 from hub.protocol.message import Bounds, Engine
 from hub.protocol.peer import read_peer
@@ -34,7 +35,10 @@ _ROUND_TRIP_S: Final = 0.5
 """Between the two stages of a drain: more than a round trip within a country."""
 _BREATH_S: Final = 0.1
 _EXHAUSTED: Final = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
-_ENGINES: Final = {"package": H2PackageEngine}
+_ENGINES: Final[dict[str, type[H2Engine] | type[H2PackageEngine]]] = {
+    "lean": H2Engine,
+    "package": H2PackageEngine,
+}
 
 
 class Place(Protocol):
@@ -109,7 +113,7 @@ async def serve(
     limits: Limits,
     observer: Observer,
     tls: ServerTls | None,
-    engine: str = "package",
+    engine: str = "lean",
     reuse_port: bool = False,
     clock: Clock | None = None,
     drain: Drain | None = None,
@@ -274,8 +278,12 @@ class _Listener:
 
     async def _serve(self, transport: Transport, peer: Peer, protocol: str) -> None:
         scheme = b"http" if self._tls is None else b"https"
-        speaks = _ENGINES[self._engine] if protocol == "h2" else H1Engine
-        engine: Engine = speaks(self._bounds, scheme=scheme, now=trio.current_time())
+        now = trio.current_time()
+        engine: Engine
+        if protocol == "h2":
+            engine = _ENGINES[self._engine](self._bounds, scheme=scheme, now=now)
+        else:
+            engine = H1Engine(self._bounds, scheme=scheme, now=now)
         connection = Connection(self._desk, transport, engine, peer)
         self._connections.add(connection)
         try:

@@ -117,8 +117,11 @@ class H2PackageEngine:
             self._head(stream, status, headers, ends=True)
             return
         self.start(stream, status, headers)
-        self.write(stream, body)
-        self.end(stream)
+        record = self._known(stream)
+        if record is not None:
+            record.pending += body
+            record.wants_end = True
+            self._pump(stream, record)
 
     def start(self, stream: int, status: int, headers: Headers) -> None:
         """Send the head of an answer."""
@@ -378,33 +381,4 @@ def _judge(event: RequestReceived, scheme: bytes) -> message.Head | Refusal:
             pseudo[bytes(name)] = bytes(value)
         else:
             fields.append((bytes(name), bytes(value)))
-    return judge(pseudo, fields, scheme, ended=event.stream_ended is not None)
-
-
-def judge(
-    pseudo: dict[bytes, bytes], fields: list[tuple[bytes, bytes]], scheme: bytes, *, ended: bool
-) -> message.Head | Refusal:
-    """Make a Head of an HTTP/2 header list whose order was checked, or say why not.
-
-    Source: RFC 9113 sections 8.1.1, 8.2, 8.3.1.
-    """
-    if not pseudo.keys() >= {b":method", b":path", b":scheme"} or len(pseudo) > 3 + (
-        b":authority" in pseudo
-    ):
-        return Refusal(400, "pseudo_fields", malformed=True)
-    fault = message.check_fields(fields)
-    if fault:
-        return Refusal(400, fault, malformed=True)
-    for name, value in fields:
-        if message.connection_field(name, value):
-            return Refusal(400, "connection_field", malformed=True)
-    if pseudo[b":scheme"] != scheme:
-        return Refusal(400, "scheme")
-    if not pseudo[b":path"]:
-        return Refusal(400, "path", malformed=True)
-    head = message.read_head(
-        pseudo[b":method"], pseudo[b":path"], pseudo.get(b":authority"), fields
-    )
-    if isinstance(head, message.Head) and ended and head.content_length:
-        return Refusal(400, "content_length", malformed=True)
-    return head
+    return message.read_fields(pseudo, fields, scheme, ended=event.stream_ended is not None)

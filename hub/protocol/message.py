@@ -333,6 +333,33 @@ def connection_field(name: bytes, value: bytes) -> bool:
     return name in _HOP_BY_HOP or (name == b"te" and value != b"trailers")
 
 
+def read_fields(
+    pseudo: dict[bytes, bytes], fields: list[tuple[bytes, bytes]], scheme: bytes, *, ended: bool
+) -> Head | Refusal:
+    """Make a Head of an HTTP/2 header list whose order was checked, or say why not.
+
+    Source: RFC 9113 sections 8.1.1, 8.2, 8.3.1.
+    """
+    if not pseudo.keys() >= {b":method", b":path", b":scheme"} or len(pseudo) > 3 + (
+        b":authority" in pseudo
+    ):
+        return Refusal(400, "pseudo_fields", malformed=True)
+    fault = check_fields(fields)
+    if fault:
+        return Refusal(400, fault, malformed=True)
+    for name, value in fields:
+        if connection_field(name, value):
+            return Refusal(400, "connection_field", malformed=True)
+    if pseudo[b":scheme"] != scheme:
+        return Refusal(400, "scheme")
+    if not pseudo[b":path"]:
+        return Refusal(400, "path", malformed=True)
+    head = read_head(pseudo[b":method"], pseudo[b":path"], pseudo.get(b":authority"), fields)
+    if isinstance(head, Head) and ended and head.content_length:
+        return Refusal(400, "content_length", malformed=True)
+    return head
+
+
 def check_answer(headers: Headers) -> None:
     """Raise on a field that would split or spoil an answer: such a field is a bug or an attack reflected.
 

@@ -160,6 +160,35 @@ async def http1(port: int, octets: bytes) -> bytes:
         return await read_all(stream)
 
 
+class Frames:
+    """Read raw HTTP/2 frames."""
+
+    def __init__(self, stream: trio.abc.ReceiveStream) -> None:
+        self.stream = stream
+        self.buffer = b""
+
+    async def next(self) -> bytes:
+        """Return the next frame; empty at the end."""
+        while len(self.buffer) < 9 or len(self.buffer) < 9 + int.from_bytes(self.buffer[:3]):
+            try:
+                data = await self.stream.receive_some(65536)
+            except trio.BrokenResourceError:
+                return b""
+            if not data:
+                return b""
+            self.buffer += data
+        end = 9 + int.from_bytes(self.buffer[:3])
+        frame, self.buffer = self.buffer[:end], self.buffer[end:]
+        return frame
+
+    async def until(self, *kinds: int) -> bytes:
+        """Return the next frame of one of these kinds; empty at the end."""
+        with trio.fail_after(10):
+            while (frame := await self.next()) and frame[3] not in kinds:
+                pass
+        return frame
+
+
 class H2Client:
     """A client on the h2 package that can also send raw frames."""
 

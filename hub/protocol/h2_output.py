@@ -1,0 +1,167 @@
+"""HTTP/2, the sending half of the lean engine: frames, the peer's windows, whose turn it is.
+
+A complete answer that fits both windows is written as one piece (HEADERS and DATA, one concatenation). What does not
+fit waits in its stream; streams that wait take turns, one frame each. Source: RFC 9113 sections 4, 5.2, 6.9.
+"""
+
+from collections import deque
+from typing import Final, final
+
+from hub.protocol import guard
+from hub.protocol.guard import Budgets, Violation
+
+MOST: Final = 2**31 - 1
+END_STREAM: Final = 0x01
+END_HEADERS: Final = 0x04
+
+
+def frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
+    """Return one frame (RFC 9113 section 4.1)."""
+    return b"%b%c%c%b%b" % (len(payload).to_bytes(3), kind, flags, stream.to_bytes(4), payload)
+
+
+@final
+class Stream:
+    """Hold one stream: what the peer still sends, and what we still owe."""
+
+    __slots__ = (
+        "credit", "ended", "finished", "left", "number", "pending", "receive_window", "refused", "send_window",
+        "started", "wants_end",
+    )  # fmt: skip
+
+    def __init__(self, number: int, send_window: int, receive_window: int) -> None:
+        """Open it with both windows full."""
+        self.number = number
+        self.send_window = send_window
+        self.receive_window = receive_window
+        self.credit = 0
+        self.left: int | None = None
+        self.ended = False
+        self.started = False
+        self.finished = False
+        self.refused = False
+        self.wants_end = False
+        self.pending = b""
+
+
+@final
+class Output:
+    """Hold what is to be sent, and the windows it must fit."""
+
+    __slots__ = ("_blocked", "_budgets", "initial", "most_frame", "parts", "window")
+
+    def __init__(self, budgets: Budgets) -> None:
+        """Start with the protocol's default windows."""
+        self.parts: list[bytes] = []
+        self.window = 65535
+        self.initial = 65535
+        self.most_frame = 16384
+        self._blocked: deque[Stream] = deque()
+        self._budgets = budgets
+
+    def take(self) -> bytes:
+        """Return and forget all."""
+        parts = self.parts
+        if not parts:
+            return b""
+        self.parts = []
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def frame(self, kind: int, flags: int, stream: int, payload: bytes) -> None:
+        """Queue a frame."""
+        self.parts.append(frame(kind, flags, stream, payload))
+
+    def complete(self, record: Stream, block: bytes, body: bytes) -> bool:
+        """Queue a whole answer; tell whether its last frame is queued."""
+        size = len(body)
+        if (
+            size <= self.window
+            and size <= record.send_window
+            and size <= self.most_frame
+            and len(block) <= self.most_frame
+        ):
+            self.window -= size
+            record.send_window -= size
+            self._budgets.sent_data()
+            number = record.number.to_bytes(4)
+            self.parts.append(
+                b"%b\x01\x04%b%b%b\x00\x01%b%b"
+                % (len(block).to_bytes(3), number, block, size.to_bytes(3), number, body)
+            )
+            return True
+        self.head(record, block, ends=False)
+        record.pending, record.wants_end = body, True
+        return self.push(record)
+
+    def head(self, record: Stream, block: bytes, *, ends: bool) -> None:
+        """Queue a header block, in CONTINUATION frames if the peer's frame size demands it."""
+        flags, most = (END_STREAM if ends else 0), self.most_frame
+        if len(block) <= most:
+            self.frame(guard.HEADERS, flags | END_HEADERS, record.number, block)
+            return
+        self.frame(guard.HEADERS, flags, record.number, block[:most])
+        for at in range(most, len(block), most):
+            last = END_HEADERS if at + most >= len(block) else 0
+            self.frame(guard.CONTINUATION, last, record.number, block[at : at + most])
+
+    def push(self, record: Stream) -> bool:
+        """Queue what the windows allow of a stream's body; tell whether its last frame is queued."""
+        while record.pending:
+            if not self._piece(record):
+                if record not in self._blocked:
+                    self._blocked.append(record)
+                return False
+        return self._ended(record)
+
+    def unblock(self) -> list[Stream]:
+        """Let waiting streams go on, one frame each in turn; return those whose last frame is queued."""
+        finished: list[Stream] = []
+        waiting, self._blocked = self._blocked, deque()
+        while waiting:
+            record = waiting.popleft()
+            if record.finished:
+                continue
+            if record.pending and not self._piece(record):
+                self._blocked.append(record)
+            elif record.pending:
+                waiting.append(record)
+            elif self._ended(record):
+                finished.append(record)
+        return finished
+
+    def _piece(self, record: Stream) -> bool:
+        room = min(self.window, record.send_window, self.most_frame)
+        if room <= 0:
+            return False
+        pending = record.pending
+        piece, record.pending = pending[:room], pending[room:]
+        size = len(piece)
+        self.window -= size
+        record.send_window -= size
+        self._budgets.sent_data()
+        last = record.wants_end and not record.pending
+        self.frame(guard.DATA, END_STREAM if last else 0, record.number, piece)
+        record.started = True
+        if last:
+            record.wants_end = False
+            record.finished = True
+        return True
+
+    def _ended(self, record: Stream) -> bool:
+        if record.wants_end and not record.finished:
+            record.wants_end = False
+            record.finished = True
+            self.frame(guard.DATA, END_STREAM, record.number, b"")
+        return record.finished
+
+    def widen(self, step: int) -> None:
+        """Open the connection's window.
+
+        Raises:
+            Violation: by nothing, or beyond 2^31-1 (RFC 9113 section 6.9.1).
+        """
+        if not step:
+            raise Violation(guard.PROTOCOL_ERROR, "window_update")
+        self.window += step
+        if self.window > MOST:
+            raise Violation(guard.FLOW_CONTROL_ERROR, "window_update")
