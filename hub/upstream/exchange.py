@@ -6,7 +6,7 @@ its connection and gives it back, or closes it, exactly once.
 """
 
 import ssl
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from typing import Self, final
 
 import trio
@@ -66,8 +66,17 @@ class Upload:
         if self.stream is None:
             return await self._send_complete(connection, head)
         await connection.send(head)
+        try:
+            return await self._send_pieces(connection, self.stream)
+        finally:
+            if isinstance(self.stream, AsyncGenerator):
+                await self.stream.aclose()
+
+    async def _send_pieces(
+        self, connection: TlsConnection, stream: AsyncIterator[bytes]
+    ) -> bytes | None:
         sent = 0
-        async for piece in self.stream:
+        async for piece in stream:
             if not piece:
                 continue
             sent += len(piece)

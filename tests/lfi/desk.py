@@ -16,7 +16,7 @@ from hub.config import (
     default_limits,
 )
 from hub.edge.router import Router
-from hub.lfi import operations
+from hub.lfi.app import Lfi as ConsentManager
 from hub.lfi.guard import BankGuard
 from hub.lfi.prefix import WithoutVersion
 from hub.model.caller import NOBODY, Peer
@@ -153,7 +153,7 @@ class Desk:
         parts = {"settings": self.settings, "keeper": self.keeper, "clock": self.clock}
         parts |= {"dice": self.dice, "observer": observer}
         guard = BankGuard(**parts, trust=trust, answers=answers)
-        routes = operations.Lfi(**parts).lfi_routes()
+        routes = ConsentManager(**parts).lfi_routes()
         self.app = WithoutVersion(
             Router({key: guard.bank_only(handler) for key, handler in routes.items()})
         )

@@ -312,8 +312,17 @@ async def test_more_calls_than_connections_wait_and_too_many_are_refused(tmp_pat
 
 
 async def test_a_cancelled_exchange_closes_its_connection_and_frees_its_slot(tmp_path):
-    async with bank(nothing, tmp_path) as (_, hub):
-        with trio.move_on_after(0.1) as scope:
-            await hub.exchange(get())
-        assert scope.cancelled_caught
+    asked = trio.Event()
+
+    async def script(line):
+        await line.request()
+        asked.set()
+        await trio.sleep_forever()
+
+    async with bank(script, tmp_path) as (_, hub):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(hub.exchange, get())
+            await asked.wait()
+            assert hub.busy == 1
+            nursery.cancel_scope.cancel()
         assert (hub.busy, hub.idle) == (0, 0)
