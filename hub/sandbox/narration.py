@@ -25,7 +25,7 @@ SECRET: Final = frozenset(
         "password",
         "cookie",
         "set-cookie",
-        "form_token",
+        "csrf",
     }
 )
 SHOWN_HEADERS: Final = (
@@ -42,7 +42,7 @@ _BOLD, _DIM, _GREEN, _RED, _END = "\x1b[1m", "\x1b[2m", "\x1b[32m", "\x1b[31m", 
 
 def shortened(name: str, value: str) -> str:
     """Return a value fit for the screen: the first 12 characters of a secret, and how long it is."""
-    if name.lower() not in SECRET or len(value) <= 4:
+    if name.lower() not in SECRET:
         return value
     return f"{value[: min(12, len(value) // 3)]}… ({len(value)} characters)"
 
