@@ -16,7 +16,7 @@ from hub.config import (
     default_limits,
 )
 from hub.edge.router import Router
-from hub.lfi.app import Lfi as ConsentManager
+from hub.lfi.operations import Lfi as ConsentManager
 from hub.lfi.guard import BankGuard
 from hub.lfi.prefix import WithoutVersion
 from hub.model.caller import NOBODY, Peer
