@@ -40,6 +40,18 @@ def bank_address(options: SandboxOptions, places: Places, ca: Path) -> BankAddre
     )
 
 
+def client_bundle(options: SandboxOptions, places: Places, ca: Path) -> Path:
+    """Return who may vouch for TPPs: the sandbox's CA, and whoever vouches for the TPP of the options.
+
+    The options' file is taken as it is: a self-signed certificate, or a chain up to its root.
+    """
+    if options.tpp_cert is None:
+        return ca
+    path = places.keys / "tpp-ca.pem"
+    path.write_bytes(ca.read_bytes() + options.tpp_cert.read_bytes())
+    return path
+
+
 def configuration(
     options: SandboxOptions, places: Places, keys: Keyring, ca: Path, bank: BankAddress
 ) -> dict[str, Any]:
@@ -54,6 +66,7 @@ def configuration(
         }
 
     tls = {"bind": LOOPBACK, "client_ca": bundle}
+    tpp_ca = places.relative(client_bundle(options, places, ca))
     return {
         "workers": options.workers,
         "tenant": {
@@ -65,7 +78,7 @@ def configuration(
             "environment": "sandbox",
             "profile": "general" if options.profile == "general" else "uae",
         },
-        "tpp": {**tls, **pair(hub.tpp_edge), "port": places.port(0)},
+        "tpp": {**tls, **pair(hub.tpp_edge), "port": places.port(0), "client_ca": tpp_ca},
         "lfi": {
             **tls,
             **pair(hub.lfi_edge),

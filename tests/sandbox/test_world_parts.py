@@ -257,3 +257,16 @@ def test_knobs_change_directory_and_bank(made, directory):
 def test_knobs_refuse_what_they_do_not_know(made, directory, name, request_):
     with pytest.raises(ControlError):
         knob_actions(directory, Faults())[name](request_)
+
+
+def test_only_the_tpp_edge_trusts_your_own_tpps_certificate(made, tmp_path):
+    places, pki, keys = made
+    own = tmp_path / "own.pem"
+    own.write_text("-----BEGIN CERTIFICATE-----\nown\n-----END CERTIFICATE-----\n")
+    options = SandboxOptions(folder=places.folder, port_base=places.base, tpp_cert=own)
+    bank = bank_address(options, places, pki.ca_bundle)
+    settings = configuration(options, places, keys, pki.ca_bundle, bank)
+    trusted = (places.folder / settings["tpp"]["client_ca"]).read_text()
+    assert own.read_text() in trusted
+    assert pki.ca_bundle.read_text() in trusted
+    assert settings["lfi"]["client_ca"] == settings["trust"]["ca"] == "pki/ca.pem"
