@@ -84,6 +84,13 @@ class Cache:
             shelf.keep(key, found)
         return found
 
+    async def lookup(self, kind: type[R], key: str) -> tuple[R, int] | None:
+        """Return what ``get`` returns: the cache takes the keeper's place for readers.
+
+        Cancellation: nothing is remembered.
+        """
+        return await self.get(kind, key)
+
     async def get(self, kind: type[R], key: str) -> tuple[R, int] | None:
         """Return a record with its version, from memory or from the keeper, or None.
 

@@ -1,0 +1,182 @@
+"""Build the parts of one gateway process out of its settings; nothing here waits or serves."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+
+from hub.authz.app import Authz
+from hub.config import Settings, config_folder
+from hub.contract import Contract, load_contract
+from hub.gateway.pipeline import Gateway
+from hub.lfi.guard import BankGuard
+from hub.lfi.operations import Lfi
+from hub.model.clock import Clock, Dice
+from hub.model.consent import Consent
+from hub.model.http import App
+from hub.model.records import AccessToken, Grant
+from hub.model.terms import Face
+from hub.node.errors import StartError
+from hub.node.faces import lfi_app, tpp_app
+from hub.node.keys import load_signing_key
+from hub.observe import Observer
+from hub.protocol.jose import PrivateKey
+from hub.state.cache import Cache
+from hub.state.keeper import Keeper
+from hub.trust.trust import Trust
+from hub.upstream.connections import BankConnections
+
+
+class Parts(msgspec.Struct, frozen=True, kw_only=True):
+    """Hold what a gateway process is made of.
+
+    ``bank`` and ``trust`` have a ``run`` of their own; ``apps`` are what the faces serve; ``cache`` must be closed.
+    """
+
+    apps: Mapping[Face, App]
+    bank: BankConnections
+    trust: Trust
+    cache: Cache
+
+
+class Given(msgspec.Struct, frozen=True, kw_only=True):
+    """Hold what every part is given by the composition root."""
+
+    settings: Settings
+    keeper: Keeper
+    clock: Clock
+    dice: Dice
+    observer: Observer
+
+
+def signing_keys(settings: Settings) -> tuple[PrivateKey, ...]:
+    """Read Sig2, newest first.
+
+    Raises:
+        StartError: A file is not what it should be.
+    """
+    return tuple(load_signing_key(path) for path in settings.keys.signing)
+
+
+def contract_of(settings: Settings) -> Contract:
+    """Load the compiled contract, cached in the tenant's folder.
+
+    Raises:
+        StartError: The contract contradicts itself.
+    """
+    folder: Path = settings.state.folder / "contract"
+    try:
+        return load_contract(config_folder() / "contract", folder)
+    except (OSError, ValueError) as error:
+        raise StartError(f"the contract cannot be loaded: {error}") from None
+
+
+def build(given: Given) -> Parts:
+    """Build everything a gateway process serves.
+
+    Raises:
+        StartError: A key, certificate or the contract cannot be used; one line says which.
+    """
+    settings = given.settings
+    keys = signing_keys(settings)
+    contract = contract_of(settings)
+    trust = trust_of(given)
+    bank = bank_of(given)
+    limits = settings.limits
+    cache = Cache(
+        given.keeper,
+        {
+            AccessToken: limits.token_cache,
+            Grant: limits.token_cache,
+            Consent: limits.consent_cache,
+        },
+    )
+    authz = Authz(
+        settings=settings,
+        keeper=given.keeper,
+        trust=trust,
+        signing_keys=keys,
+        details_check=contract.check_authorization_details,
+        clock=given.clock,
+        dice=given.dice,
+        observer=given.observer,
+    )
+    gateway = Gateway(
+        settings=settings,
+        keeper=given.keeper,
+        cache=cache,
+        trust=trust,
+        bank=bank,
+        contract=contract,
+        signing_keys=keys,
+        clock=given.clock,
+        dice=given.dice,
+        observer=given.observer,
+    )
+    lfi = Lfi(
+        settings=settings,
+        keeper=given.keeper,
+        clock=given.clock,
+        dice=given.dice,
+        observer=given.observer,
+    )
+    guard = BankGuard(
+        settings=settings,
+        keeper=given.keeper,
+        clock=given.clock,
+        dice=given.dice,
+        observer=given.observer,
+        trust=trust,
+    )
+    return Parts(
+        apps={
+            Face.TPP: tpp_app([authz.tpp_routes(), trust.tpp_routes()], gateway),
+            Face.LFI: lfi_app([authz.lfi_routes(), lfi.lfi_routes()], guard),
+        },
+        bank=bank,
+        trust=trust,
+        cache=cache,
+    )
+
+
+def trust_of(given: Given) -> Trust:
+    """Make the mirror of the Trust Framework.
+
+    Raises:
+        StartError: Its certificate, key or CA bundle cannot be read.
+    """
+    settings = given.settings
+    try:
+        return Trust(
+            settings=settings.trust,
+            tenant=settings.tenant,
+            keeper=given.keeper,
+            clock=given.clock,
+            dice=given.dice,
+            observer=given.observer,
+            limits=settings.limits,
+            also=[(settings.lfi.organisation_id, client) for client in settings.lfi.client_ids],
+        )
+    except OSError as error:
+        raise StartError(f"[trust] {settings.trust.certificate}: {error}") from None
+
+
+def bank_of(given: Given) -> BankConnections:
+    """Make the connections to the bank.
+
+    Raises:
+        StartError: A certificate or key cannot be read.
+    """
+    settings = given.settings
+    try:
+        return BankConnections(
+            settings=settings.bank,
+            tenant=settings.tenant,
+            limits=settings.limits,
+            bearer_key=load_signing_key(settings.keys.bearer),
+            clock=given.clock,
+            dice=given.dice,
+            observer=given.observer,
+        )
+    except OSError as error:
+        raise StartError(f"[bank] {settings.bank.certificate}: {error}") from None
