@@ -1,0 +1,99 @@
+"""The id_token, and the pairwise subject in it.
+
+``sub`` is a keyed digest of the bank's user id and the client's organisation: two TPPs cannot compare notes, nobody can
+guess it from a user id, and it stays the same over every consent of the customer with one TPP.
+
+Source: OpenID Connect Core 2, 3.1.3.6 and 8.1; FAPI 2.0 Message Signing 5.6.
+"""
+
+import hashlib
+import hmac
+from typing import Any, Final
+
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
+
+from hub.authz.facts import Facts
+from hub.authz.shell import Shell
+from hub.model.consent import Consent
+from hub.model.event import Event, Kind
+from hub.model.records import Code, Setting
+from hub.protocol.jose import PrivateKey, b64url, sign
+from hub.protocol.oauth import half_hash
+from hub.state.keeper import Put
+
+_SALT: Final = "authz.subject_salt"
+_RESERVED: Final = frozenset(
+    {
+        "iss",
+        "sub",
+        "aud",
+        "exp",
+        "iat",
+        "nbf",
+        "jti",
+        "nonce",
+        "auth_time",
+        "acr",
+        "amr",
+        "azp",
+        "cnf",
+    }
+    | {"at_hash", "c_hash", "s_hash"}
+)
+_CONTROL: Final = "heimdall."
+
+
+def alg_of(key: PrivateKey) -> str:
+    """Return the algorithm that a key of ours signs with."""
+    if isinstance(key.key, RSAPrivateKey):
+        return "PS256"
+    return "ES256" if isinstance(key.key, EllipticCurvePrivateKey) else "EdDSA"
+
+
+def claims_of(form: dict[str, str]) -> dict[str, str]:
+    """Return what a bank's ``doConfirm`` adds to the id_token: no control parameter, no reserved claim."""
+    return {
+        name: value
+        for name, value in form.items()
+        if not name.startswith(_CONTROL) and name not in _RESERVED
+    }
+
+
+async def id_token(shell: Shell, facts: Facts, code: Code, access_token: str) -> str:
+    """Make the id_token of a code that is being redeemed."""
+    claims: dict[str, Any] = {
+        **claims_of(dict(code.claims)),
+        "iss": shell.rules.issuer,
+        "sub": await subject(shell, facts.consent) if facts.consent is not None else "",
+        "aud": code.client_id,
+        "iat": facts.now,
+        "exp": facts.now + shell.settings.limits.access_token_s,
+        "auth_time": code.auth_time,
+        "at_hash": half_hash(access_token),
+    }
+    if code.nonce:
+        claims["nonce"] = code.nonce
+    key = shell.signing_keys[0]
+    return sign(claims, key, alg=alg_of(key))
+
+
+async def subject(shell: Shell, consent: Consent) -> str:
+    """Return the customer's pairwise subject; before the bank has named the customer, the consent's own."""
+    user = (consent.psu_identifiers or {}).get("userId")
+    named = f"user\x00{user}" if user else f"consent\x00{consent.id}"
+    message = f"{consent.organisation_id}\x00{named}".encode()
+    return b64url(hmac.digest(await _salt(shell), message, hashlib.sha256))
+
+
+async def _salt(shell: Shell) -> bytes:
+    """Return the tenant's salt; the first who needs it makes it."""
+    found = await shell.keeper.lookup(Setting, _SALT)
+    if found is None:
+        made = Setting(name=_SALT, value=shell.dice.token(32))
+        event = Event(kind=Kind.NODE, time_ms=shell.clock.now_ms(), subject=_SALT, change="made")
+        await shell.keeper.commit([Put(made, expect=0)], [event])
+        found = await shell.keeper.lookup(Setting, _SALT)
+    if found is None:
+        raise RuntimeError("the keeper refuses to keep the subject salt")
+    return found[0].value

@@ -1,0 +1,176 @@
+"""The Hub's rules for payment consents that no schema states.
+
+Source: the UAE standard's requirement pages for service initiation; decisions 2, 3 and section 6 (purpose codes).
+"""
+
+from collections.abc import Iterator, Mapping
+from datetime import UTC, date, datetime
+from decimal import Decimal, InvalidOperation
+from typing import Any, Final
+
+from hub.authz.detail_checks import moment_of
+from hub.authz.facts import Facts, refuse
+from hub.authz.tables import DETAIL_TYPES
+from hub.model.consent import ConsentType
+from hub.model.fault import Fault
+from hub.protocol.jose import JWE_ALG, JWE_ENC, decode_b64url, decode_json
+from hub.protocol.oauth import show
+
+_KINDS: Final = ("SinglePayment", "MultiPayment", "FilePayment")
+_PERIODIC: Final = frozenset({"FixedPeriodicSchedule", "VariablePeriodicSchedule"})
+_DUBAI_S: Final = 4 * 3600
+_AANI: Final = """ACM AES AFA AFL ALW ATS BON CCP CEA CEL CHC CIN COM COP CRP DCP DIV DLA DLF DLL DOE DSA DSL EDU EMI EOS FDA FDL FIA
+    FIL FIS FSA FSL GDS GMS GOS GRI IFS IGD IGT IID INS IOD IOL IPC IPO IRP IRW ISH ISL ISS ITS LAS LDL LEA LEL LIP LLA LLL
+    LNC LND MCR MWI MWO MWP OAT OTS OVT PEN PIP PMS POR POS PPA PPL PRP PRR PRS PRW RDS RFS RLS RNT SAA SAL SCO SLA SLL STR
+    STS SVI SVO SVP TCP TCR TCS TKT TOF TTS UTL"""
+PURPOSES: Final = frozenset(_AANI.split())
+
+
+def _bad(check: str, public: str) -> Fault:
+    return refuse("invalid_authorization_details", check, public)
+
+
+def _is_payment(facts: Facts) -> bool:
+    return DETAIL_TYPES[facts.detail["type"]].consent_type is ConsentType.SERVICE_INITIATION
+
+
+def _mapping(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _control(facts: Facts) -> Mapping[str, Any]:
+    return _mapping(facts.asked.get("ControlParameters"))
+
+
+def _schedules(facts: Facts) -> Mapping[str, Any]:
+    return _mapping(_control(facts).get("ConsentSchedule"))
+
+
+def _periodic(facts: Facts) -> Mapping[str, Any]:
+    return _mapping(_mapping(_schedules(facts).get("MultiPayment")).get("PeriodicSchedule"))
+
+
+def payment_schedule(facts: Facts) -> Fault | None:
+    """Expect exactly one schedule, none with delegated authentication, and a count with periodic ones."""
+    if not _is_payment(facts):
+        return None
+    found = [kind for kind in _KINDS if kind in _schedules(facts)]
+    wanted = 0 if _control(facts).get("IsDelegatedAuthentication") is True else 1
+    if len(found) != wanted:
+        return _bad(
+            "payment.schedule", f"ConsentSchedule: expected {wanted} schedule, got {len(found)}"
+        )
+    multi = _mapping(_schedules(facts).get("MultiPayment"))
+    if (
+        _periodic(facts).get("Type") in _PERIODIC
+        and "MaximumCumulativeNumberOfPayments" not in multi
+    ):
+        return _bad(
+            "payment.schedule", "MaximumCumulativeNumberOfPayments: expected with this schedule"
+        )
+    return None
+
+
+def payment_amounts(facts: Facts) -> Fault | None:
+    """Expect amounts above zero in AED and counts of at least one."""
+    if not _is_payment(facts):
+        return None
+    for name, value in _members(_schedules(facts)):
+        if name == "Currency" and value != "AED":
+            return _bad("payment.amounts", f"Currency: expected 'AED', got {show(value)}")
+        if name in {"Amount", "ControlSum"} and isinstance(value, str) and not _is_positive(value):
+            return _bad("payment.amounts", f"{name}: expected more than zero, got {show(value)}")
+        if name.startswith(("MaximumCumulativeNumber", "NumberOf")) and not _is_count(value):
+            return _bad("payment.amounts", f"{name}: expected at least 1, got {show(value)}")
+    return None
+
+
+def _members(value: object) -> Iterator[tuple[str, Any]]:
+    """Yield each member below a value; depth and size are bounded by the request object's parser."""
+    if isinstance(value, dict):
+        for name, child in value.items():
+            yield name, child
+            yield from _members(child)
+    elif isinstance(value, list):
+        for child in value:
+            yield from _members(child)
+
+
+def _is_positive(text: str) -> bool:
+    try:
+        return Decimal(text) > 0
+    except InvalidOperation:
+        return False
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
+def payment_dates(facts: Facts) -> Fault | None:
+    """Expect dates from today on, within the consent, without repetition, ending with it."""
+    if not _is_payment(facts):
+        return None
+    today, end = _day(facts.now), _day(moment_of(facts.asked.get("ExpirationDateTime")) or 0)
+    start = _periodic(facts).get("PeriodStartDate")
+    if start is not None and not _within(start, today, end):
+        return _bad(
+            "payment.dates", f"PeriodStartDate: expected {today} to {end}, got {show(start)}"
+        )
+    file_day = _mapping(_schedules(facts).get("FilePayment")).get("RequestedExecutionDate")
+    if file_day is not None and not _within(file_day, today, end):
+        return _bad(
+            "payment.dates",
+            f"RequestedExecutionDate: expected {today} to {end}, got {show(file_day)}",
+        )
+    return _defined_dates(_periodic(facts).get("Schedule"), today, end)
+
+
+def _defined_dates(schedule: object, today: date, end: date) -> Fault | None:
+    if not isinstance(schedule, list):
+        return None
+    days = [str(_mapping(entry).get("PaymentExecutionDate")) for entry in schedule]
+    for day in days:
+        if not _within(day, today, end) or days.count(day) > 1:
+            return _bad(
+                "payment.dates",
+                f"PaymentExecutionDate: expected once, {today} to {end}, got {show(day)}",
+            )
+    if days and max(days) != end.isoformat():
+        return _bad(
+            "payment.dates", f"ExpirationDateTime: expected on the last payment's day, got {end}"
+        )
+    return None
+
+
+def _day(moment: int) -> date:
+    return datetime.fromtimestamp(moment + _DUBAI_S, UTC).date()
+
+
+def _within(text: object, first: date, last: date) -> bool:
+    try:
+        return isinstance(text, str) and first <= date.fromisoformat(text) <= last
+    except ValueError:
+        return False
+
+
+def payment_purpose(facts: Facts) -> Fault | None:
+    """Expect PaymentPurposeCode to be on the AANI list."""
+    came = facts.asked.get("PaymentPurposeCode")
+    if not _is_payment(facts) or came in PURPOSES:
+        return None
+    return _bad("payment.purpose", f"PaymentPurposeCode: expected an AANI code, got {show(came)}")
+
+
+def payment_pii(facts: Facts) -> Fault | None:
+    """Expect PersonalIdentifiableInformation to be a compact JWE, RSA-OAEP-256 with A256GCM."""
+    if not _is_payment(facts):
+        return None
+    came = facts.asked.get("PersonalIdentifiableInformation")
+    parts = came.split(".") if isinstance(came, str) else []
+    header = decode_json(decode_b64url(parts[0]) or b"null") if len(parts) == 5 else None
+    algorithms = (header.get("alg"), header.get("enc")) if isinstance(header, dict) else None
+    if algorithms == (JWE_ALG, JWE_ENC):
+        return None
+    public = f"PersonalIdentifiableInformation: expected a JWE with {JWE_ALG} and {JWE_ENC}"
+    return _bad("payment.pii", public)

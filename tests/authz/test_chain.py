@@ -1,0 +1,173 @@
+"""The consent journey at the authorization server, from PAR to introspection, and what each step leaves behind."""
+
+import orjson
+import pytest
+
+from hub.model.consent import Consent, Status
+from hub.model.records import AccessToken, Grant, Pushed, RefreshToken, digest_of
+from hub.protocol import jose
+from hub.protocol.oauth import half_hash
+from tests.authz.desk import ALICE, CONSENT_ID, HUB_KEY, ISSUER, NOW, callback
+
+
+async def test_par_answers_201_and_stages_the_consent(desk):
+    response = await desk.par()
+    body = orjson.loads(response.body)
+    assert response.status == 201
+    assert body == {"request_uri": body["request_uri"], "expires_in": 90}
+    assert body["request_uri"].startswith("urn:ietf:params:oauth:request_uri:")
+    consent, version = await desk.keeper.lookup(Consent, CONSENT_ID)
+    assert (consent.status, version, consent.client_id) == (Status.AWAITING, 1, ALICE)
+    assert consent.body["Data"]["Status"] == "AwaitingAuthorization"
+    assert consent.par_id == body["request_uri"]
+    assert consent.group_id == CONSENT_ID
+    assert "authorization" not in consent.request_headers
+    pushed, _ = await desk.keeper.lookup(Pushed, digest_of(body["request_uri"]))
+    assert pushed.expires == NOW + 90
+    assert "authorization_details" not in pushed.parameters
+    assert response.event.consent_id == CONSENT_ID
+
+
+async def test_the_whole_journey_ends_with_a_token_for_the_consent(desk):
+    interaction_id = await desk.interaction(await desk.pushed())
+    await desk.patch(status=Status.AUTHORIZED, psu_identifiers={"userId": "customer-7"})
+    response = await desk.confirm(interaction_id, {"extra": "1", "heimdall.x": "2", "sub": "z"})
+    back = callback(response)
+    assert set(back) == {"code", "state", "iss"}
+    assert (back["state"], back["iss"]) == ("the state", ISSUER)
+    response = await desk.redeem(back["code"])
+    body = orjson.loads(response.body)
+    assert response.status == 200
+    assert (body["token_type"], body["expires_in"]) == ("Bearer", 600)
+    assert body["scope"] == "openid accounts"
+    detail = body["authorization_details"][0]
+    assert detail["consent"]["Data"]["ConsentId"] == CONSENT_ID
+    assert detail["consent"]["Data"]["Status"] == "Authorized"
+    record, _ = await desk.keeper.lookup(AccessToken, digest_of(body["access_token"]))
+    assert record.x5t_s256 == f"cert-{ALICE}"
+    assert record.consent_id == CONSENT_ID
+    parsed = jose.parse(body["id_token"])
+    key = jose.load_key(jose.public_jwk(HUB_KEY))
+    assert jose.verify(parsed, key, ("PS256",)) is None
+    claims = parsed.claims
+    assert claims["nonce"] == "the-nonce"
+    assert claims["at_hash"] == half_hash(body["access_token"])
+    assert (claims["iss"], claims["aud"], claims["extra"]) == (ISSUER, ALICE, "1")
+    assert "heimdall.x" not in claims
+    assert claims["sub"] not in {"z", "customer-7", ALICE}
+    description = await desk.introspect(body["access_token"])
+    assert description["active"] is True
+    assert description["sub"] == claims["sub"]
+    assert description["cnf"] == {"x5t#S256": f"cert-{ALICE}"}
+    assert description["authorization_details"] == body["authorization_details"]
+
+
+async def test_every_request_leaves_exactly_one_event(desk):
+    body = await desk.tokens()
+    events = await desk.events()
+    routes = [event["route"] for event in events if "route" in event]
+    assert routes == ["par", "heimdall.auth", "heimdall.doConfirm", "token"]
+    assert all(
+        secret not in str(events)
+        for secret in body.values()
+        if isinstance(secret, str) and len(secret) > 20
+    )
+
+
+async def test_the_bank_gets_what_was_pushed_and_by_whom(desk):
+    response = await desk.auth(await desk.pushed(login_hint="a.b.c.d.e"), scope="ignored")
+    body = orjson.loads(response.body)
+    interaction = body["interaction"]
+    assert interaction["params"]["login_hint"] == "a.b.c.d.e"
+    assert interaction["params"]["scopes"] == ["openid", "accounts"]
+    assert interaction["consentIdsList"] == [CONSENT_ID]
+    assert interaction["status"] == "AwaitingAuthorization"
+    assert body["tpp"]["clientId"] == ALICE
+    consent, _ = await desk.keeper.lookup(Consent, CONSENT_ID)
+    assert consent.interaction_id == interaction["interactionId"]
+
+
+async def test_refresh_gives_a_new_access_token_and_no_new_refresh_token(desk):
+    first = await desk.tokens()
+    for _ in range(2):
+        response = await desk.refresh(first["refresh_token"])
+        body = orjson.loads(response.body)
+        assert response.status == 200
+        assert "refresh_token" not in body
+        assert body["access_token"] != first["access_token"]
+        assert body["authorization_details"][0]["type"].endswith("account-access-consent:v2.1")
+
+
+async def test_client_credentials_give_a_token_without_a_consent(desk):
+    response = await desk.token(grant_type="client_credentials", scope="openid accounts")
+    body = orjson.loads(response.body)
+    assert set(body) == {"access_token", "token_type", "expires_in", "scope"}
+    record, _ = await desk.keeper.lookup(AccessToken, digest_of(body["access_token"]))
+    assert (record.consent_id, record.expires) == ("", NOW + 600)
+
+
+async def test_the_refresh_token_lives_as_long_as_the_consent(desk):
+    body = await desk.tokens()
+    refresh, _ = await desk.keeper.lookup(RefreshToken, digest_of(body["refresh_token"]))
+    consent, _ = await desk.keeper.lookup(Consent, CONSENT_ID)
+    assert refresh.expires == consent.expires
+
+
+async def test_revoking_the_refresh_token_ends_the_grant(desk):
+    body = await desk.tokens()
+    form = desk.signed(token=body["refresh_token"])
+    assert (await desk.post("/token/revoke", form)).status == 200
+    assert await desk.introspect(body["access_token"]) == {"active": False}
+    record, _ = await desk.keeper.lookup(AccessToken, digest_of(body["access_token"]))
+    grant, _ = await desk.keeper.lookup(Grant, record.grant_id)
+    assert record.revoked == grant.revoked == NOW
+
+
+async def test_revoking_an_access_token_leaves_the_refresh_token_alone(desk):
+    body = await desk.tokens()
+    form = desk.signed(token=body["access_token"], token_type_hint="refresh_token")
+    assert (await desk.post("/revoke", form)).status == 200
+    assert await desk.introspect(body["access_token"]) == {"active": False}
+    assert (await desk.refresh(body["refresh_token"])).status == 200
+
+
+async def test_revoking_an_unknown_token_is_no_error(desk):
+    assert (await desk.post("/token/revoke", desk.signed(token="unknown"))).status == 200
+
+
+@pytest.mark.parametrize("status", [Status.REVOKED, Status.EXPIRED, Status.SUSPENDED])
+async def test_a_consent_that_cannot_be_used_makes_its_tokens_inactive(desk, status):
+    body = await desk.tokens()
+    await desk.patch(status=status)
+    assert await desk.introspect(body["access_token"]) == {"active": False}
+    assert await desk.introspect(body["refresh_token"]) == {"active": False}
+
+
+async def test_userinfo_says_who_the_customer_is(desk):
+    body = await desk.tokens()
+    bearer = (b"authorization", f"bEARER {body['access_token']}".encode())
+    request = desk.request("GET", "/userinfo", headers=(bearer,))
+    response = await desk.tpp["GET", "/userinfo"](request)
+    assert response.status == 200
+    claims = jose.parse(body["id_token"]).claims
+    assert orjson.loads(response.body) == {"sub": claims["sub"]}
+
+
+async def test_metadata_agrees_with_the_routes(desk):
+    request = desk.request("GET", "/.well-known/openid-configuration")
+    response = await desk.tpp["GET", request.path](request)
+    document = orjson.loads(response.body)
+    assert dict(response.headers)[b"cache-control"] == b"public, max-age=900"
+    assert document["issuer"] == ISSUER
+    posts = {path for method, path in desk.tpp if method == "POST"}
+    for name in ("pushed_authorization_request", "token", "introspection", "revocation"):
+        assert document[f"{name}_endpoint"].removeprefix(ISSUER) in posts
+    assert document["mtls_endpoint_aliases"]["token_endpoint"] == document["token_endpoint"]
+    assert document["authorization_endpoint"] == "https://app.bank.example/open-finance"
+    assert document["request_object_signing_alg_values_supported"] == ["PS256"]
+
+
+async def test_the_key_set_holds_public_members_only(desk):
+    response = await desk.tpp["GET", "/jwks"](desk.request("GET", "/jwks"))
+    (key,) = orjson.loads(response.body)["keys"]
+    assert set(key) == {"kty", "n", "e", "kid", "use", "alg"}
