@@ -16,7 +16,8 @@ from typing import Final
 
 import trio
 
-from hub.config import ConfigError, Loaded, load
+from hub.config import ConfigError, load
+from hub.node.check import check_files
 from hub.node.errors import StartError
 from hub.node.run import run_node
 from hub.sandbox.clock import SharedClock
@@ -31,22 +32,33 @@ def main(arguments: list[str]) -> int:
         sys.stderr.write("usage: python -m hub.sandbox.hub_process HUB_TOML CLOCK\n")
         return 2
     _end_with_the_world()
+    failed: list[str] = []
     try:
-        loaded = load(Path(arguments[0]))
-        _sandbox_only(loaded)
-        clock = SharedClock.open(Path(arguments[1]))
-        trio.run(lambda: run_node(loaded, clock=clock))
-    except (ConfigError, StartError, OSError, ValueError) as error:
-        sys.stderr.write(f"hub: {error}\n")
-        return 1
-    except KeyboardInterrupt:
-        return 130
-    return 0
+        _run(Path(arguments[0]), Path(arguments[1]))
+    except* (ConfigError, StartError) as group:
+        failed += _lines(group)
+    for line in failed:
+        sys.stderr.write(f"hub: {line}\n")
+    return 1 if failed else 0
 
 
-def _sandbox_only(loaded: Loaded) -> None:
+def _run(configuration: Path, shared: Path) -> None:
+    loaded = load(configuration)
     if loaded.settings.tenant.environment != "sandbox":
         raise ConfigError("tenant.environment: this process runs sandboxes only; use hub serve")
+    check_files(loaded.settings)
+    try:
+        clock = SharedClock.open(shared)
+    except (OSError, ValueError) as error:
+        raise StartError(f"the sandbox's clock cannot be opened: {error}") from None
+    trio.run(lambda: run_node(loaded, clock=clock))
+
+
+def _lines(group: BaseExceptionGroup[BaseException]) -> list[str]:
+    found: list[str] = []
+    for error in group.exceptions:
+        found += _lines(error) if isinstance(error, BaseExceptionGroup) else [str(error)]
+    return found
 
 
 def _end_with_the_world() -> None:
