@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from hub.model.consent import Consent
+from hub.model.limits import Allowance
 
 Indexes = dict[str, tuple[str | int, ...]]
 
@@ -359,4 +360,5 @@ Record = (
     | Setting
     | ConsentChange
     | Payment
+    | Allowance
 )

@@ -81,7 +81,9 @@ def date_time(value: Any) -> Wrong | None:
     return Wrong("", "expected a date-time with an offset, as 2026-01-31T08:00:00Z")
 
 
-_DATE_TIME: Final = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)")
+_DATE_TIME: Final = re.compile(
+    r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)", re.ASCII
+)
 
 
 def parse_date_time(value: str) -> datetime | None:
@@ -145,7 +147,7 @@ def members(
 
 
 AMOUNT: Final = members(
-    {"Amount": text(4, 19, r"\d{1,16}\.\d{2}"), "Currency": text(3, 3, "[A-Z]{3}")}
+    {"Amount": text(4, 19, r"[0-9]{1,16}\.[0-9]{2}"), "Currency": text(3, 3, "[A-Z]{3}")}
 )
 
 
