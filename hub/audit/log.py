@@ -1,0 +1,172 @@
+"""Publish the committed events as tiles and signed checkpoints; verify before signing.
+
+Theory. The keeper's tree head is the truth about what was committed; the files follow it. A publication reads the
+events since the last checkpoint, writes their bundles and tiles, reads all of it back from the disk, recomputes the
+root from what it read, compares it with the keeper's, and only then signs. So a flipped bit anywhere between the
+transaction and the file stops the log before it says something that it would have to stand by for ever.
+
+Invariants. No checkpoint is signed that is not a continuation of the one signed before. A log that is ahead of its
+keeper (a database restored from an older backup) is never signed again: that would be two histories.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final, final
+
+import trio
+
+from hub.audit.note import Checkpoint, NoteError, Signer, open_note
+from hub.audit.tiles import WIDTH, LogError, Tiles, View, bundle_of, entries_of, tile_path
+from hub.model.failpoint import Failpoint, Point, no_failpoint
+from hub.protocol.merkle import Frontier, complete_parts, leaf_hash, root_hash
+from hub.state.keeper import Keeper, TreeHead
+
+CHECKPOINT: Final = "checkpoint"
+_READ: Final = 1000
+
+
+@final
+class Log:
+    """One published log: its folder, its key, and how far it has come."""
+
+    def __init__(
+        self, folder: Path, signer: Signer, *, failpoint: Failpoint = no_failpoint
+    ) -> None:
+        """Open the log and check that its files lead to its last checkpoint.
+
+        Args:
+            folder: Where ``checkpoint`` and ``tile/`` are; made if missing. Only one process writes to it.
+            signer: The log's key; its name is the log's origin.
+            failpoint: For tests.
+
+        Raises:
+            LogError: The files are damaged, or another key's.
+        """
+        self.folder = folder
+        self.tiles = Tiles(folder)
+        self._signer = signer
+        self._failpoint = failpoint
+        self._frontier = Frontier()
+        self.note = ""
+        """The last signed checkpoint as it stands in the file; empty before the first."""
+        file = folder / CHECKPOINT
+        if file.exists():
+            self._resume(file)
+
+    @property
+    def origin(self) -> str:
+        """Return the log's name."""
+        return self._signer.verifier.name
+
+    @property
+    def vkey(self) -> str:
+        """Return the public key to check the log with."""
+        return self._signer.verifier.vkey()
+
+    @property
+    def size(self) -> int:
+        """Return how many events are published."""
+        return self._frontier.size
+
+    def _resume(self, file: Path) -> None:
+        try:
+            self.note = file.read_bytes().decode()
+            text, _ = open_note(self.note, [self._signer.verifier])
+            checkpoint = Checkpoint.parse(text)
+        except (NoteError, UnicodeDecodeError) as error:
+            raise LogError(f"{file}: {error}") from error
+        view = View(self.tiles, checkpoint.size)
+        parts = complete_parts(0, checkpoint.size)
+        self._frontier = Frontier(checkpoint.size, [view.complete(*part) for part in parts])
+        if checkpoint.origin != self.origin or self._frontier.root() != checkpoint.root:
+            raise LogError(f"{file}: the tiles do not lead to this checkpoint")
+
+    async def publish(self, keeper: Keeper) -> bool:
+        """Bring the files up to the keeper's head and sign it; False if there was nothing new.
+
+        Raises:
+            LogError: Something does not fit; nothing was signed.
+            OSError: The disk does not take it; nothing was signed.
+        Cancellation: files may have been written; nothing half signed.
+        """
+        head = await keeper.head()
+        if head.size < self.size:
+            raise LogError(
+                f"{self.folder}: the log has {self.size} events, the database {head.size}; "
+                "it will not be signed again"
+            )
+        if head.size == self.size and self.note:
+            return False
+        leaves = await self._tail_bundle()
+        for start in range(self.size, head.size, _READ):
+            more = await keeper.events(start, min(_READ, head.size - start))
+            leaves += more
+        await trio.to_thread.run_sync(self._publish, leaves, head)
+        return True
+
+    async def _tail_bundle(self) -> list[bytes]:
+        """Return the entries of the last, partial bundle."""
+        index, width = divmod(self.size, WIDTH)
+        if not width:
+            return []
+        bundle = await trio.to_thread.run_sync(self.tiles.read, None, index, width)
+        return entries_of(bundle, width)
+
+    def _publish(self, leaves: Sequence[bytes], head: TreeHead) -> None:
+        first = self.size // WIDTH
+        if first * WIDTH + len(leaves) != head.size:
+            raise LogError(f"{self.folder}: the keeper gave fewer events than it has")
+        self._write(first, leaves, head.size)
+        frontier = self._frontier.copy()
+        self._read_back(first, frontier, head)
+        if frontier.root() != head.root or self._root(head.size) != head.root:
+            raise LogError(f"{self.folder}: the files do not lead to the root that was committed")
+        self._failpoint(Point.BEFORE_CHECKPOINT)
+        note = self._signer.sign(Checkpoint(self.origin, head.size, head.root).text())
+        self.tiles.replace(CHECKPOINT, note.encode())
+        self._failpoint(Point.AFTER_CHECKPOINT)
+        self._frontier, self.note = frontier, note
+        self._drop_partials(first, head.size)
+
+    def _root(self, size: int) -> bytes:
+        return root_hash(size, View(self.tiles, size).complete)
+
+    def _write(self, first: int, leaves: Sequence[bytes], size: int) -> None:
+        """Write the bundles from ``first`` on, and every tile that they complete or extend."""
+        for at in range(0, len(leaves), WIDTH):
+            some = leaves[at : at + WIDTH]
+            index = first + at // WIDTH
+            self.tiles.write(tile_path(None, index, len(some)), bundle_of(some))
+            hashes = b"".join(leaf_hash(leaf) for leaf in some)
+            self.tiles.write(tile_path(0, index, len(some)), hashes)
+        level, below = 1, first
+        while size >> (8 * level):
+            below = self._write_level(level, below, size)
+            level += 1
+
+    def _write_level(self, level: int, below: int, size: int) -> int:
+        """Write the tiles of one level from the full tiles below, from the tile over ``below`` on."""
+        first, total = below // WIDTH, size >> (8 * level)
+        for index in range(first, -(-total // WIDTH)):
+            width = min(WIDTH, total - index * WIDTH)
+            view = View(self.tiles, size)
+            hashes = [view.over(level, index * WIDTH + at) for at in range(width)]
+            self.tiles.write(tile_path(level, index, width), b"".join(hashes))
+        return first
+
+    def _read_back(self, first: int, frontier: Frontier, head: TreeHead) -> None:
+        """Continue the frontier over what now stands on the disk."""
+        for index in range(first, -(-head.size // WIDTH)):
+            width = min(WIDTH, head.size - index * WIDTH)
+            entries = entries_of(self.tiles.read(None, index, width), width)
+            for entry in entries[max(0, frontier.size - index * WIDTH) :]:
+                frontier.append(leaf_hash(entry))
+
+    def _drop_partials(self, first: int, size: int) -> None:
+        for index in range(first, size // WIDTH):
+            self.tiles.drop_partial(None, index)
+        level, start = 0, first
+        while size >> (8 * level):
+            for index in range(start, (size >> (8 * level)) // WIDTH):
+                self.tiles.drop_partial(level, index)
+            level, start = level + 1, start // WIDTH

@@ -1,0 +1,148 @@
+"""Receipts and exports: one entry, or a selection, with proofs that anybody checks without us.
+
+A receipt is a C2SP tlog-proof: the entry (as its extra data), its index, the inclusion proof and the signed
+checkpoint. An export is a folder: the events of a selection, a receipt of each, the log's public key and the verifier.
+
+Source: C2SP tlog-proof.
+"""
+
+from base64 import b64encode
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Final
+
+import msgspec
+import trio
+
+from hub.audit import verify
+from hub.audit.log import Log
+from hub.audit.note import Checkpoint, split
+from hub.audit.tiles import LogError, Tiles, View
+from hub.model.event import Event
+from hub.protocol.merkle import inclusion_proof
+from hub.state.keeper import Keeper
+
+_READ: Final = 1000
+_TAIL_S: Final = 0.5
+_EVENT: Final = msgspec.json.Decoder(Event)
+
+
+class Selection(msgspec.Struct, frozen=True, kw_only=True):
+    """Say which events to export; what is empty or zero selects all.
+
+    Attributes:
+        start_ms: From this time on, milliseconds since 1970.
+        end_ms: Before this time.
+        consent_id: Of this consent.
+        client_id: Of this TPP client.
+        interaction_id: Of this interaction.
+    """
+
+    start_ms: int = 0
+    end_ms: int = 0
+    consent_id: str = ""
+    client_id: str = ""
+    interaction_id: str = ""
+
+    def takes(self, event: Event) -> bool:
+        """Tell whether an event is selected."""
+        return (
+            event.time_ms >= self.start_ms
+            and (not self.end_ms or event.time_ms < self.end_ms)
+            and self.consent_id in {"", event.consent_id}
+            and self.client_id in {"", event.client_id}
+            and self.interaction_id in {"", event.interaction_id}
+        )
+
+
+def receipt_of(tiles: Tiles, note: str, index: int) -> str:
+    """Return the receipt of an entry under a signed checkpoint.
+
+    Args:
+        tiles: The log's files.
+        note: The signed checkpoint.
+        index: The entry's; below the checkpoint's size.
+
+    Raises:
+        LogError: The entry is not in this checkpoint, or a file is damaged.
+    """
+    checkpoint = Checkpoint.parse(split(note)[0])
+    if not 0 <= index < checkpoint.size:
+        raise LogError(f"entry {index} is not in the checkpoint of {checkpoint.size} entries")
+    entry = tiles.entry(index, checkpoint.size)
+    proof = inclusion_proof(index, checkpoint.size, View(tiles, checkpoint.size).complete)
+    lines = ["c2sp.org/tlog-proof@v1", f"extra {b64encode(entry).decode()}", f"index {index}"]
+    lines += [b64encode(part).decode() for part in proof]
+    return "\n".join([*lines, "", note])
+
+
+async def receipts(log: Log, keeper: Keeper, interaction_id: str) -> list[str]:
+    """Return a receipt for each event of an interaction, oldest first; publishes what is not yet published.
+
+    Raises:
+        LogError: The log does not fit the keeper, or is damaged.
+    """
+    found = await keeper.trace(interaction_id)
+    if found and found[-1][0] >= log.size:
+        await log.publish(keeper)
+    note = log.note
+    return [await trio.to_thread.run_sync(receipt_of, log.tiles, note, index) for index, _ in found]
+
+
+async def export(log: Log, keeper: Keeper, selection: Selection, target: Path) -> int:
+    """Write an offline bundle of the selected events; return how many.
+
+    The folder ``target`` must not exist. It gets ``events.jsonl``, ``receipts/INDEX.tlog-proof``, ``checkpoint``,
+    ``key`` and ``verify.py``.
+
+    Raises:
+        LogError: The log does not fit the keeper, or is damaged.
+        OSError: The target cannot be written.
+    """
+    await log.publish(keeper)
+    note, size = log.note, log.size
+    await trio.to_thread.run_sync(_begin_export, target, log)
+    count = 0
+    for start in range(0, size, _READ):
+        leaves = await keeper.events(start, min(_READ, size - start))
+        chosen = [
+            (start + at, leaf)
+            for at, leaf in enumerate(leaves)
+            if selection.takes(_EVENT.decode(leaf))
+        ]
+        await trio.to_thread.run_sync(_export_some, target, log.tiles, note, chosen)
+        count += len(chosen)
+    return count
+
+
+def _begin_export(target: Path, log: Log) -> None:
+    (target / "receipts").mkdir(mode=0o700, parents=True)
+    (target / "events.jsonl").touch()
+    (target / "checkpoint").write_text(log.note)
+    (target / "key").write_text(log.vkey + "\n")
+    (target / "verify.py").write_bytes(verifier_source())
+
+
+def _export_some(target: Path, tiles: Tiles, note: str, chosen: list[tuple[int, bytes]]) -> None:
+    with (target / "events.jsonl").open("ab") as file:
+        for index, leaf in chosen:
+            file.write(leaf + b"\n")
+            receipt = target / "receipts" / f"{index}.tlog-proof"
+            receipt.write_text(receipt_of(tiles, note, index))
+
+
+def verifier_source() -> bytes:
+    """Return the stand-alone verifier's file."""
+    return Path(verify.__file__).read_bytes()
+
+
+async def tail(keeper: Keeper, start: int | None = None) -> AsyncIterator[tuple[int, Event]]:
+    """Give index and event of each event from ``start`` on (default: from now), as they come, until cancelled."""
+    at = (await keeper.head()).size if start is None else start
+    while True:
+        leaves = await keeper.events(at, _READ)
+        for leaf in leaves:
+            yield at, _EVENT.decode(leaf)
+            at += 1
+        if not leaves:
+            await trio.sleep(_TAIL_S)

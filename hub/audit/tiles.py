@@ -1,0 +1,191 @@
+"""The log as files: tiles of 256 hashes, bundles of 256 entries, each written once and never changed.
+
+Theory. Tile ``n`` of level ``l`` holds 256 hashes, each of a complete subtree over ``256 ** l`` leaves. The rightmost
+tiles are partial and lie beside under ``.p/``; when a tile is full, its partial ones are removed. Any complete subtree
+of any level is folded from one tile, so the folder alone gives every proof (``complete``).
+
+Invariants. A file appears whole or not at all (temporary file, fsync, rename, fsync of the folder). What is there is
+not written again.
+
+Source: C2SP tlog-tiles.
+"""
+
+import os
+import shutil
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Final, final
+
+from hub.protocol.merkle import HASH_OCTETS, fold
+
+WIDTH: Final = 256
+_CACHED: Final = 512
+
+
+class LogError(Exception):
+    """Say that the log's files are not what they must be; nothing is signed until a person has looked."""
+
+
+def tile_path(level: int | None, index: int, width: int = WIDTH) -> str:
+    """Return the path of a tile below the log's folder; level None for the entries.
+
+    Source: tlog-tiles, "Merkle Tree".
+    """
+    digits = f"{index:03}"
+    digits = digits.zfill(-(-len(digits) // 3) * 3)
+    parts = [digits[at : at + 3] for at in range(0, len(digits), 3)]
+    name = "/".join([*("x" + part for part in parts[:-1]), parts[-1]])
+    partial = "" if width == WIDTH else f".p/{width}"
+    return f"tile/{'entries' if level is None else level}/{name}{partial}"
+
+
+def bundle_of(entries: Sequence[bytes]) -> bytes:
+    """Return the entry bundle of up to 256 entries. Source: tlog-tiles, "Log entries"."""
+    return b"".join(len(entry).to_bytes(2) + entry for entry in entries)
+
+
+def entries_of(bundle: bytes, width: int) -> list[bytes]:
+    """Return the entries of a bundle.
+
+    Raises:
+        LogError: It does not hold exactly ``width`` entries.
+    """
+    entries, at = [], 0
+    while at < len(bundle):
+        end = at + 2 + int.from_bytes(bundle[at : at + 2])
+        entries.append(bundle[at + 2 : end])
+        at = end
+    if at != len(bundle) or len(entries) != width:
+        raise LogError(f"a bundle of {width} entries is damaged")
+    return entries
+
+
+@final
+class Tiles:
+    """Read and write the files of one log."""
+
+    def __init__(self, folder: Path) -> None:
+        """Use ``folder``, made with mode 0700 if missing."""
+        self.folder = folder
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._full = lru_cache(maxsize=_CACHED)(self._read_full)
+
+    def write(self, path: str, data: bytes) -> None:
+        """Write a file durably, whole or not at all; the same again is left alone.
+
+        Raises:
+            LogError: There is another file of that name.
+            OSError: The disk does not take it.
+        """
+        target = self.folder / path
+        if target.exists():
+            if target.read_bytes() != data:
+                raise LogError(f"{target}: is there already, and differs")
+            return
+        self.replace(path, data)
+
+    def replace(self, path: str, data: bytes) -> None:
+        """Write a file durably, in the place of what was there.
+
+        Raises:
+            OSError: The disk does not take it.
+        """
+        target = self.folder / path
+        target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        temporary = target.with_name(target.name + ".new")
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(target)
+        folder = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+    def drop_partial(self, level: int | None, index: int) -> None:
+        """Remove the partial tiles of one that is full."""
+        full = self.folder / tile_path(level, index)
+        shutil.rmtree(full.with_name(full.name + ".p"), ignore_errors=True)
+
+    def read(self, level: int | None, index: int, width: int) -> bytes:
+        """Return a tile of at least that width, cut to it (entries: the whole bundle).
+
+        Raises:
+            LogError: It is not there, or shorter.
+        """
+        for path in (tile_path(level, index, width), tile_path(level, index)):
+            file = self.folder / path
+            if file.exists():
+                return self._checked(file, level, width)
+        raise LogError(f"{self.folder / tile_path(level, index, width)}: is missing")
+
+    def _checked(self, file: Path, level: int | None, width: int) -> bytes:
+        data = file.read_bytes()
+        if level is None:
+            return data
+        if len(data) < width * HASH_OCTETS:
+            raise LogError(f"{file}: is too short")
+        return data[: width * HASH_OCTETS]
+
+    def _read_full(self, level: int, index: int) -> bytes:
+        return self.read(level, index, WIDTH)
+
+    def hashes(self, level: int, index: int, width: int) -> list[bytes]:
+        """Return the first ``width`` hashes of a tile.
+
+        Raises:
+            LogError: It is not there, or shorter.
+        """
+        data = self._full(level, index) if width == WIDTH else self.read(level, index, width)
+        return [data[at : at + HASH_OCTETS] for at in range(0, width * HASH_OCTETS, HASH_OCTETS)]
+
+    def entry(self, index: int, size: int) -> bytes:
+        """Return an entry of a log of ``size`` entries.
+
+        Raises:
+            LogError: Its bundle is missing or damaged.
+        """
+        width = min(WIDTH, size - index // WIDTH * WIDTH)
+        bundle = self.read(None, index // WIDTH, width)
+        full = (self.folder / tile_path(None, index // WIDTH)).exists()
+        return entries_of(bundle, WIDTH if full else width)[index % WIDTH]
+
+
+@final
+class View:
+    """The tree of ``size`` leaves as the tiles hold it: gives the hash of any complete subtree."""
+
+    def __init__(self, tiles: Tiles, size: int) -> None:
+        """Look at the tree of the first ``size`` leaves."""
+        self._tiles = tiles
+        self._size = size
+
+    def complete(self, level: int, index: int) -> bytes:
+        """Return the hash of the complete subtree ``(level, index)``.
+
+        Raises:
+            LogError: A tile is missing or damaged.
+        """
+        tall, short = divmod(level, 8)
+        tile, offset = divmod(index << short, WIDTH)
+        width = min(WIDTH, (self._size >> (8 * tall)) - tile * WIDTH)
+        hashes = self._tiles.hashes(tall, tile, width)[offset : offset + (1 << short)]
+        return _perfect(hashes)
+
+    def over(self, level: int, index: int) -> bytes:
+        """Return the hash that stands at ``index`` on a tile level: the root over one full tile of the level below.
+
+        Raises:
+            LogError: That tile is missing or damaged.
+        """
+        return _perfect(self._tiles.hashes(level - 1, index, WIDTH))
+
+
+def _perfect(hashes: list[bytes]) -> bytes:
+    """Return the root over a power of two of neighbours."""
+    while len(hashes) > 1:
+        hashes = [fold(hashes[at : at + 2]) for at in range(0, len(hashes), 2)]
+    return hashes[0]
