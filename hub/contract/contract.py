@@ -58,6 +58,8 @@ class Compiled(msgspec.Struct, frozen=True):
     modules: dict[str, tuple[CodeType, dict[str, str]]]
     mappers: CodeType
     shapes: dict[str, Shape]
+    projections: dict[str, str]
+    queries: dict[str, tuple[str, ...]]
 
 
 class Contract:
@@ -80,6 +82,10 @@ class Contract:
             name: Mapper(shape, namespace.get(shape.function), strips.get(name, ()))
             for name, shape in compiled.shapes.items()
         }
+        self._queries = compiled.queries
+        self._projections = {
+            route_id: namespace[name] for route_id, name in compiled.projections.items()
+        }
 
     def match(self, method: str, path: str) -> tuple[Route, dict[str, str]] | None:
         """Return the route of a request and its path parameters (decoded), or None."""
@@ -92,6 +98,18 @@ class Contract:
     def mapper(self, name: str) -> Mapper:
         """Return the response mapper of that name (``Route.mapper``)."""
         return self._mappers[name]
+
+    def query_names(self, route_id: str) -> tuple[str, ...]:
+        """Return the query parameters that a route declares; others are neither judged nor forwarded."""
+        return self._queries.get(route_id, ())
+
+    def project(self, route_id: str, value: Any) -> Any:
+        """Return our own answer with only the members that the TPP's schema declares (routes whose target is the Hub).
+
+        Raises:
+            KeyError: The route's answer has no body.
+        """
+        return self._projections[route_id](value)
 
     def check_body(self, route_id: str, value: Any) -> Fault | None:
         """Judge a request's body (unwrapped, decoded).
@@ -209,12 +227,27 @@ def _compile(folder: Path, rows: tuple[Row, ...]) -> Compiled:
     for row in rows:
         if row.route.mapper and row.route.mapper not in shapes:
             shapes[row.route.mapper] = plan(row.route.mapper, _pair(row, schemas), writer)
+    projections = {
+        row.route.id: writer.write(
+            Pair(kind, kind, schemas[row.schemas].types, schemas[row.schemas].types), row.route.id
+        )
+        for row in rows
+        if row.route.target == "hub"
+        and (kind := schemas[row.schemas].sites.get(f"{row.site} {row.route.success}"))
+    }
+    queries = {
+        row.route.id: tuple(n.removesuffix("!") for n in kind if not n.startswith("$"))
+        for row in rows
+        if isinstance(kind := schemas[row.schemas].sites.get(f"{row.site} query"), dict)
+    }
     unmatched = set(writer.unmatched) - set(exceptions.get("filled", ()))
     if unmatched:
         raise ValueError(
             f"{folder}: required members that no bank member fills: {sorted(unmatched)}"
         )
-    return Compiled(modules, compile(writer.source(), "contract/mappers", "exec"), shapes)
+    return Compiled(
+        modules, compile(writer.source(), "contract/mappers", "exec"), shapes, projections
+    )
 
 
 def _query_overrides(
@@ -253,18 +286,21 @@ def _cached(cache: Path | None, key: str) -> Compiled | None:
     if cache is None:
         return None
     try:
-        modules, mappers, shapes = marshal.loads((cache / f"contract-{key}.bin").read_bytes())  # noqa: S302 - the Hub's own folder
+        kept = (cache / f"contract-{key}.bin").read_bytes()
+        modules, mappers, shapes, *rest = marshal.loads(kept)  # noqa: S302 - the Hub's own folder
         known = {name: msgspec.convert(raw, Shape) for name, raw in shapes.items()}
-    except (OSError, ValueError, EOFError, TypeError):
+    except (OSError, ValueError, EOFError, TypeError, AttributeError):
         return None
-    return Compiled(modules, mappers, known)
+    return Compiled(modules, mappers, known, *rest)
 
 
 def _keep(cache: Path | None, key: str, compiled: Compiled) -> None:
     if cache is None:
         return
     shapes = {name: msgspec.to_builtins(shape) for name, shape in compiled.shapes.items()}
-    data = marshal.dumps((compiled.modules, compiled.mappers, shapes))
+    data = marshal.dumps(
+        (compiled.modules, compiled.mappers, shapes, compiled.projections, compiled.queries)
+    )
     cache.mkdir(mode=0o700, parents=True, exist_ok=True)
     for old in cache.glob("contract-*.bin"):
         old.unlink(missing_ok=True)

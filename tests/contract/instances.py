@@ -35,7 +35,7 @@ _PATTERNS = {
 }
 
 
-class Unmakeable(Exception):
+class UnmakeableError(Exception):
     """Say that this generator knows no instance of a pattern."""
 
 
@@ -109,7 +109,7 @@ class Maker:
         if pattern is not None:
             choices = [c for c in _PATTERNS.get(pattern, ()) if low <= len(c) <= high]
             if not choices:
-                raise Unmakeable(pattern)
+                raise UnmakeableError(pattern)
             return self._dice.choice(choices)
         if schema.get("format") in _CODES:
             return _CODES[schema["format"]]

@@ -1,0 +1,163 @@
+"""Enrich: from a permitted call to the bank's request: path, query, and the ``o3-*`` headers that say who and why.
+
+Nothing of the TPP's own headers goes to the bank. Dates outside the consent's window are narrowed silently; where nothing of
+the asked window lies in it, the list is shown empty.
+
+Source: routes.md T0, T4, T5; ozone-connect.md section 2; hub-behaviour 7.2.
+"""
+
+from base64 import b64encode
+from collections.abc import Mapping
+from typing import Final
+from urllib.parse import parse_qsl, quote, urlencode
+
+import orjson
+
+from hub.contract import Context
+from hub.gateway.values import Access, Asked, Call
+from hub.model.consent import Consent
+from hub.model.fault import Fault, caller_fault
+from hub.model.http import Headers
+from hub.upstream.bank import BankCall
+
+PAGE_SIZE: Final = 100
+PAGE_SIZE_MOST: Final = 1000
+PAGE_MOST: Final = 100_000
+_PLAIN_TRANSACTIONS: Final = frozenset({"ReadTransactionsBasic", "ReadTransactionsDetail"})
+_WINDOWS: Final = {
+    "account-information.transactions": ("fromBookingDateTime", "toBookingDateTime"),
+    "account-information.statements": ("fromStatementDate", "toStatementDate"),
+}
+
+
+def ask(call: Call, access: Access, resource_base: str, declared: tuple[str, ...]) -> Asked | Fault:
+    """Return query and context of a call whose query was validated.
+
+    Args:
+        call: The call.
+        access: Its access.
+        resource_base: Our own base URL, for links.
+        declared: The query parameters that the route knows; no others go to the bank.
+
+    Faults: 400 ``Resource.InvalidFormat``, check ``request.paging``.
+    """
+    page = _whole(call, "page", 1, PAGE_MOST)
+    size = _whole(call, "page-size", PAGE_SIZE, PAGE_SIZE_MOST)
+    if page is None or size is None:
+        text = f"page: expected 1 to {PAGE_MOST}; page-size: expected 1 to {PAGE_SIZE_MOST}"
+        return caller_fault(400, "Resource.InvalidFormat", text, check="request.paging")
+    given = [
+        (n, v) for n, v in parse_qsl(call.request.query, keep_blank_values=True) if n in declared
+    ]
+    narrowed, blank = _narrow(call, dict(given), access.consent)
+    pairs = list(narrowed.items())
+    if call.route.id.endswith(".accounts") and access.consent is not None:
+        pairs.append(("accountIds", ",".join(access.consent.account_ids)))
+    if call.route.paged:
+        pairs += [("page", str(page)), ("page-size", str(size))]
+    own = [*given, *([("page-size", str(size))] if size != PAGE_SIZE else [])]
+    context = Context(
+        url=resource_base + call.request.path,
+        query=urlencode(own),
+        page=page,
+        account_id=call.parameters.get(call.route.account_parameter, ""),
+        permissions=access.permissions,
+    )
+    return Asked(query=urlencode(pairs, safe=","), context=context, blank=blank)
+
+
+def _whole(call: Call, name: str, default: int, most: int) -> int | None:
+    """Return a paging parameter from the query or, as the official collections send it, from a header."""
+    found = dict(parse_qsl(call.request.query, keep_blank_values=True)).get(name)
+    if found is None:
+        header = call.request.header(name.encode())
+        found = None if header is None else header.decode("latin-1")
+    if found is None:
+        return default
+    if not found.isascii() or not found.isdigit() or len(found) > 9:
+        return None
+    return int(found) if 1 <= int(found) <= most else None
+
+
+def _narrow(
+    call: Call, query: dict[str, str], consent: Consent | None
+) -> tuple[dict[str, str], bool]:
+    """Narrow the asked dates to the consent's, and say whether nothing is left."""
+    window = _WINDOWS.get(call.route.id)
+    if window is None or consent is None:
+        return query, False
+    data = consent.body.get("Data", {})
+    low, high = data.get("FromDate") or "", data.get("ToDate") or ""
+    first, last = window
+    start, end = ("T00:00:00Z", "T23:59:59Z") if "DateTime" in first else ("", "")
+    out = dict(query)
+    if low and out.get(first, "")[:10] < low:
+        out[first] = low + start
+    if high and (not out.get(last) or out[last][:10] > high):
+        out[last] = high + end
+    blank = bool(out.get(first) and out.get(last) and out[first][:10] > out[last][:10])
+    if blank:
+        day = low or high
+        out[first], out[last] = day + start, day + start
+    return out, blank
+
+
+def bank_call(call: Call, access: Access, asked: Asked, provider_id: str) -> BankCall:
+    """Return the request for the bank of a permitted read."""
+    route = call.route
+    return BankCall(
+        method=route.bank_method,
+        path=bank_path(route.bank_path, call.parameters),
+        family=route.bank_family,
+        query=asked.query,
+        headers=o3_headers(call, access, provider_id),
+        scope=" ".join(route.scopes),
+        deadline_ms=route.deadline_ms,
+        repeatable=route.bank_method == "GET",
+    )
+
+
+def bank_path(template: str, parameters: Mapping[str, str]) -> str:
+    """Fill a path at Ozone Connect; its parameters have the TPP's names but for the case of the first letter."""
+    known = {name[:1].lower() + name[1:]: value for name, value in parameters.items()}
+    known |= parameters
+    segments = [
+        quote(known[s[1:-1]], safe="") if s.startswith("{") else s for s in template.split("/")
+    ]
+    return "/".join(segments)
+
+
+def o3_headers(call: Call, access: Access, provider_id: str) -> Headers:
+    """Return the headers that tell the bank who calls, for whom, and by which consent."""
+    caller, consent = access.caller, access.consent
+    headers = [
+        ("o3-provider-id", provider_id),
+        ("o3-aspsp-id", provider_id),
+        ("o3-caller-org-id", caller.organisation_id),
+        ("o3-caller-client-id", caller.client_id),
+        ("o3-caller-software-statement-id", caller.software_statement_id),
+        ("o3-api-uri", call.route.path),
+        ("o3-api-operation", call.route.method),
+        ("o3-ozone-interaction-id", call.interaction_id),
+    ]
+    if call.sent_id:
+        headers.append(("o3-caller-interaction-id", call.interaction_id))
+    if consent is not None:
+        headers += [
+            ("o3-consent-id", consent.id),
+            ("o3-psu-identifier", psu_identifier(consent)),
+        ]
+        if _foreign_exchange_only(call, access):
+            headers.append(("o3-fx-transactions", "true"))
+    return ((b"accept", b"application/json"), *((n.encode(), v.encode()) for n, v in headers))
+
+
+def psu_identifier(consent: Consent) -> str:
+    """Return the customer as the bank knows it: base64 of the JSON it patched in, of ``{}`` before that."""
+    return b64encode(orjson.dumps(consent.psu_identifiers or {})).decode()
+
+
+def _foreign_exchange_only(call: Call, access: Access) -> bool:
+    return call.route.id.endswith(".transactions") and not (
+        access.permissions & _PLAIN_TRANSACTIONS
+    )

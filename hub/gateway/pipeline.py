@@ -1,0 +1,343 @@
+"""The resource journey: verify, enforce, enrich, forward, normalise, record; everything below ``/open-finance/``.
+
+Theory. A request travels one way. Each stage takes frozen values and returns a value or a Fault; the first Fault ends the
+journey and is rendered like any answer. Whatever happened, one audit event is made durable before the answer leaves: if it
+cannot be, the answer is that the Hub cannot serve, and what the bank said is not shown.
+
+The journey of a read waits for: its token, grant and consent (from the cache, mostly without waiting), the bank, and the
+keeper's word on the event.
+
+Source: architecture 2.7 and 4; decisions.md section 4.
+"""
+
+from typing import Any, Final
+
+import msgspec
+import orjson
+import trio
+
+from hub.config import Settings
+from hub.contract import Contract
+from hub.contract.validators import is_uuid
+from hub.gateway.bodies import Bodies
+from hub.gateway.consents import Consents
+from hub.gateway.enforce import enforce
+from hub.gateway.enrich import ask, bank_call
+from hub.gateway.errors import WITH_BODY, at_resources, bank_error, bare, error_body, error_headers
+from hub.gateway.media import JSON, JWT, answer_media, signed
+from hub.gateway.shadow import Shadow
+from hub.gateway.values import Access, Asked, Call, Reply
+from hub.gateway.verify import Lookup, Verifier
+from hub.model.clock import Clock, Dice
+from hub.model.event import Event, Kind, Verdict
+from hub.model.failpoint import Failpoint, Point, no_failpoint
+from hub.model.fault import Fault, Source, bank_fault, caller_fault, hub_fault
+from hub.model.http import Admission, Headers, Request, Response
+from hub.observe import Observer
+from hub.protocol.jose import PrivateKey
+from hub.state.keeper import Conflict, Keeper
+from hub.trust.view import TrustView
+from hub.upstream.bank import Bank, BankAnswer
+
+_UNROUTED: Final = Admission(limit=65536)
+_ATTEMPTS: Final = 5
+
+
+class Gateway:
+    """Answer TPPs' requests for resources; implements ``App``."""
+
+    def __init__(
+        self,
+        *,
+        settings: Settings,
+        keeper: Keeper,
+        cache: Lookup,
+        trust: TrustView,
+        bank: Bank,
+        contract: Contract,
+        signing_keys: tuple[PrivateKey, ...],
+        clock: Clock,
+        dice: Dice,
+        observer: Observer,
+        failpoint: Failpoint = no_failpoint,
+    ) -> None:
+        """Compose the stages.
+
+        Args:
+            settings: Of this node.
+            keeper: The store.
+            cache: Lookups of tokens, grants and consents; the keeper itself will do.
+            trust: The Trust Framework as seen from here.
+            bank: Ozone Connect.
+            contract: Compiled tables and schemas.
+            signing_keys: Of the tenant, the newest first; answers are signed with the first.
+            clock: Wall time.
+            dice: For interaction ids.
+            observer: Counts what is not an answer.
+            failpoint: For tests.
+        """
+        base = settings.tenant.resource_base
+        self._settings = settings
+        self._keeper = keeper
+        self._bank = bank
+        self._contract = contract
+        self._keys = signing_keys
+        self._clock = clock
+        self._dice = dice
+        self._failpoint = failpoint
+        self._verifier = Verifier(keeper=keeper, cache=cache, trust=trust, resource_base=base)
+        self._bodies = Bodies(contract=contract, trust=trust, issuer=settings.tenant.issuer)
+        self._consents = Consents(keeper=keeper, contract=contract, resource_base=base)
+        self.shadow = Shadow(
+            contract=contract, observer=observer, mode=settings.switches.response_validation
+        )
+
+    def admit(self, request: Request) -> Admission | Response:
+        """Say how a body is received: by the route's own bounds, small where there is no route."""
+        found = self._contract.match(request.method, request.path)
+        if found is None:
+            return _UNROUTED
+        route = found[0]
+        return Admission(limit=route.body_limit, cancel_with_caller=route.cancellable)
+
+    async def respond(self, request: Request) -> Response:
+        """Answer one request.
+
+        Cancellation: what was sent to the bank is abandoned; nothing is half done.
+        """
+        journey = _Journey(request, self._clock.now_ms())
+        for _ in range(_ATTEMPTS):
+            journey = _Journey(request, self._clock.now_ms())
+            outcome = await self._travel(request, journey)
+            response = await self._record(request, journey, outcome)
+            if response is not None:
+                return response
+        text = "The record is being changed by others."
+        busy = caller_fault(400, "GenericRecoverableError", text, check="record.conflict")
+        return await self._record(request, journey, busy) or bare(503)
+
+    async def _travel(self, request: Request, journey: "_Journey") -> Reply | Fault:
+        sent = request.header(b"x-fapi-interaction-id")
+        text = sent.decode("latin-1") if sent is not None else ""
+        lawful = is_uuid(text)
+        journey.interaction_id = text if lawful else self._dice.uuid()
+        found = self._contract.match(request.method, request.path)
+        if found is None:
+            journey.allow = self._contract.methods(request.path)
+            return caller_fault(405 if journey.allow else 404, "", "", check="route.unknown")
+        call = journey.begin(found[0], found[1], sent_id=lawful)
+        access = await self._verifier.verify(call)
+        if isinstance(access, Fault):
+            return access
+        journey.access = access
+        journey.media = answer_media(call.route, request.header(b"accept"))
+        if (sent is not None and not lawful) or (
+            sent is None and self._settings.switches.strict_interaction_id
+        ):
+            what = "x-fapi-interaction-id: expected a UUID"
+            return caller_fault(400, "Resource.InvalidFormat", what, check="request.interaction_id")
+        return await self._serve(call, access, journey)
+
+    async def _serve(self, call: Call, access: Access, journey: "_Journey") -> Reply | Fault:
+        fault = enforce(call, access)
+        if fault is not None:
+            return fault
+        if journey.media is None:
+            return caller_fault(406, "", "", check="request.accept")
+        fault = self._contract.check_query(call.route, call.request.query)
+        if fault is not None:
+            return fault
+        if call.route.target == "hub":
+            return await self._own(call, access)
+        return await self._forward(call, access, journey)
+
+    async def _own(self, call: Call, access: Access) -> Reply | Fault:
+        """Serve a route whose target is the Hub itself."""
+        match call.route.id.partition(".")[2]:
+            case "account-access-consents":
+                return await self._consents.listed(call, access)
+            case "account-access-consent":
+                return await self._consents.read(call, access)
+            case "account-access-consent.patch":
+                body = await self._bodies.read(call, access)
+                if isinstance(body, Fault):
+                    return body
+                return await self._consents.patch(call, access, body)
+            case other:
+                text = "The Hub cannot serve this."
+                return hub_fault(500, "GenericError", text, check="route.unserved", private=other)
+
+    async def _forward(self, call: Call, access: Access, journey: "_Journey") -> Reply | Fault:
+        asked = ask(
+            call,
+            access,
+            self._settings.tenant.resource_base,
+            self._contract.query_names(call.route.id),
+        )
+        if isinstance(asked, Fault):
+            return asked
+        self._failpoint(Point.BEFORE_FORWARD)
+        started = trio.current_time()
+        answer = await self._bank.exchange(
+            bank_call(call, access, asked, self._settings.tenant.provider_id)
+        )
+        journey.bank_us = round((trio.current_time() - started) * 1e6)
+        self._failpoint(Point.AFTER_FORWARD_BEFORE_RECORD)
+        if isinstance(answer, Fault):
+            return answer
+        if not 200 <= answer.status < 300:
+            return bank_error(answer, payment=False, finds=False)
+        return self._normalise(call, asked, answer)
+
+    def _normalise(self, call: Call, asked: Asked, answer: BankAnswer) -> Reply | Fault:
+        text = "The bank's answer cannot be read."
+        try:
+            given = orjson.loads(answer.body)
+        except orjson.JSONDecodeError:
+            return bank_fault(500, "GenericError", text, check="bank.not_json")
+        if asked.blank:
+            given = _blank(given)
+        refused = self.shadow.look(call.route.id, given)
+        if refused is not None:
+            return refused
+        mapper = self._contract.mapper(call.route.mapper)
+        mapped = mapper(given, asked.context, strip=self._settings.switches.strip_detail)
+        return (
+            mapped if isinstance(mapped, Fault) else Reply(status=call.route.success, value=mapped)
+        )
+
+    async def _record(
+        self, request: Request, journey: "_Journey", outcome: Reply | Fault
+    ) -> Response | None:
+        """Render the outcome, commit its changes and its event, and only then hand the answer over.
+
+        Returns:
+            None on a conflict: somebody changed what the outcome was decided on.
+        """
+        response = self._render(journey, outcome)
+        event = journey.event(request, outcome, response)
+        changes = outcome.changes if isinstance(outcome, Reply) else ()
+        further = outcome.events if isinstance(outcome, Reply) else ()
+        committed = await self._keeper.commit(changes, [*further, event])
+        if isinstance(committed, Conflict):
+            return None
+        if isinstance(committed, Fault):
+            return _unrecorded(journey, committed)
+        self._failpoint(Point.AFTER_RECORD_BEFORE_REPLY)
+        return msgspec.structs.replace(response, event=event)
+
+    def _render(self, journey: "_Journey", outcome: Reply | Fault) -> Response:
+        if isinstance(outcome, Reply):
+            if outcome.value is None:
+                return bare(outcome.status, (*outcome.headers, journey.id_header()))
+            return self._with_body(journey, outcome.status, outcome.value, outcome.headers)
+        fault = at_resources(outcome)
+        headers = error_headers(fault, allow=journey.allow)
+        if fault.status not in WITH_BODY:
+            return bare(fault.status, (*headers, journey.id_header()))
+        return self._with_body(journey, fault.status, error_body(fault), headers)
+
+    def _with_body(
+        self, journey: "_Journey", status: int, value: Any, headers: Headers
+    ) -> Response:
+        media = journey.media or answer_media(journey.route, None) or JSON
+        body = orjson.dumps(value)
+        if media == JWT:
+            body = signed(
+                value,
+                issuer=self._settings.tenant.issuer,
+                audience=journey.client_id,
+                now=journey.now_ms // 1000,
+                key=self._keys[0],
+            )
+        fixed = ((b"content-type", media), (b"cache-control", b"no-store"), journey.id_header())
+        return Response(status=status, headers=(*fixed, *headers), body=body)
+
+
+def _unrecorded(journey: "_Journey", fault: Fault) -> Response:
+    """Answer that nothing can be served while nothing can be recorded."""
+    retry = str(fault.retry_after or 1).encode()
+    return bare(503, ((b"retry-after", retry), journey.id_header()))
+
+
+def _blank(given: Any) -> Any:
+    """Return a bank's answer with its lists of data emptied."""
+    data = given.get("data") if isinstance(given, dict) else None
+    if isinstance(data, list):
+        return {"data": []}
+    if isinstance(data, dict):
+        return {"data": {n: [] if isinstance(v, list) else v for n, v in data.items()}}
+    return given
+
+
+class _Journey:
+    """Gather what is known of one request, for its event and its answer; written by the pipeline only."""
+
+    def __init__(self, request: Request, now_ms: int) -> None:
+        self._request = request
+        self._call: Call | None = None
+        self.now_ms = now_ms
+        self.interaction_id = ""
+        self.access: Access | None = None
+        self.media: bytes | None = None
+        self.allow: tuple[str, ...] = ()
+        self.bank_us = 0
+
+    def begin(self, route: Any, parameters: dict[str, str], *, sent_id: bool) -> Call:
+        """Note the route and return the Call."""
+        self._call = Call(
+            request=self._request,
+            route=route,
+            parameters=parameters,
+            now_ms=self.now_ms,
+            interaction_id=self.interaction_id,
+            sent_id=sent_id,
+        )
+        return self._call
+
+    @property
+    def route(self) -> Any:
+        return self._call.route if self._call is not None else None
+
+    @property
+    def client_id(self) -> str:
+        return self.access.caller.client_id if self.access is not None else ""
+
+    def id_header(self) -> tuple[bytes, bytes]:
+        return b"x-fapi-interaction-id", self.interaction_id.encode()
+
+    def event(self, request: Request, outcome: Reply | Fault, response: Response) -> Event:
+        """Return the one event of this request."""
+        fault = outcome if isinstance(outcome, Fault) else None
+        access, call = self.access, self._call
+        consent = access.token.consent_id if access is not None else ""
+        if not consent and call is not None and access is not None:
+            consent = call.parameters.get(call.route.consent_parameter, "")
+        spent = round(trio.current_time() * 1e6) - request.received_ns // 1000
+        return Event(
+            kind=Kind.CALL,
+            time_ms=self.now_ms,
+            interaction_id=self.interaction_id,
+            face=request.face,
+            client_id=self.client_id,
+            organisation_id=access.caller.organisation_id if access is not None else "",
+            x5t_s256=request.peer.x5t_s256,
+            consent_id=consent,
+            route=call.route.id if call is not None else "",
+            verdict=_verdict(fault),
+            check=fault.check if fault is not None else "",
+            code=fault.code if fault is not None else "",
+            status=response.status,
+            octets_in=len(request.body),
+            octets_out=len(response.body),
+            hub_us=max(0, spent - self.bank_us) if request.received_ns else 0,
+            bank_us=self.bank_us,
+        )
+
+
+def _verdict(fault: Fault | None) -> Verdict:
+    if fault is None:
+        return Verdict.ALLOWED
+    return (
+        Verdict.REFUSED if fault.source is Source.CALLER or fault.status < 500 else Verdict.FAILED
+    )

@@ -1,0 +1,88 @@
+"""What the stages of the gateway hand on: the call, the access it has, the answer it gets."""
+
+from typing import Any
+
+import msgspec
+
+from hub.contract import Context
+from hub.model.caller import Caller
+from hub.model.consent import Consent
+from hub.model.event import Event
+from hub.model.http import Headers, Request
+from hub.model.records import AccessToken
+from hub.model.route import Route
+from hub.state.keeper import Change
+
+
+class Call(msgspec.Struct, frozen=True, kw_only=True):
+    """Hold one request whose route is known.
+
+    Attributes:
+        request: As received.
+        route: Its row.
+        parameters: Of the path, decoded.
+        now_ms: Wall time of arrival, milliseconds; every decision of this call is made at this moment.
+        interaction_id: As sent, or made.
+        sent_id: The TPP sent an interaction id.
+    """
+
+    request: Request
+    route: Route
+    parameters: dict[str, str]
+    now_ms: int
+    interaction_id: str
+    sent_id: bool
+
+    @property
+    def now(self) -> int:
+        """Return the moment in whole seconds."""
+        return self.now_ms // 1000
+
+
+class Access(msgspec.Struct, frozen=True, kw_only=True):
+    """Hold what verify found: who calls, with which token, for which consent (as last written, with its version)."""
+
+    caller: Caller
+    token: AccessToken
+    consent: Consent | None = None
+    version: int = 0
+
+    @property
+    def permissions(self) -> frozenset[str]:
+        """Return the consent's permissions."""
+        return permissions_of(self.consent) if self.consent is not None else frozenset()
+
+
+class Reply(msgspec.Struct, frozen=True, kw_only=True):
+    """Hold an answer before it is rendered.
+
+    Attributes:
+        status: Of success.
+        value: The JSON value; None for no body.
+        headers: Further headers.
+        changes: To be committed with the event; nothing has happened before that.
+        events: Further events, of what the changes mean.
+    """
+
+    status: int
+    value: Any = None
+    headers: Headers = ()
+    changes: tuple[Change, ...] = ()
+    events: tuple[Event, ...] = ()
+
+
+class Asked(msgspec.Struct, frozen=True, kw_only=True):
+    """Hold a validated request for the bank: query, paging, and what the mapper needs.
+
+    ``blank`` says that nothing of the bank's answer lies in the consent's window: the list is shown empty.
+    """
+
+    query: str
+    context: Context
+    blank: bool = False
+
+
+def permissions_of(consent: Consent) -> frozenset[str]:
+    """Return the permissions that a consent's body lists."""
+    data = consent.body.get("Data", {})
+    return frozenset(str(p) for p in data.get("Permissions") or ())

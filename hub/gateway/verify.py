@@ -1,0 +1,159 @@
+"""Verify: whose token is this, is it this connection's, and may this TPP act at all.
+
+Theory. An access token is looked up by its SHA-256; it is bound to a certificate (RFC 8705), so the certificate of the
+connection must have its thumbprint, and to a DPoP key where it was issued for one (RFC 9449). The Trust Framework's word on
+the certificate's owner comes last, and the owner must be the client the token was issued to. Every failure is 401 without
+a body: a caller that is not verified learns nothing.
+
+Source: RFC 6750 sections 2.1 and 3; RFC 8705 section 3; RFC 9449 section 7; decisions.md sections 1 and 4.
+"""
+
+import hmac
+from typing import Final, Protocol, TypeVar
+
+from hub.gateway.errors import at_resources
+from hub.gateway.values import Access, Call
+from hub.model.caller import Caller
+from hub.model.consent import Consent
+from hub.model.fault import Fault, caller_fault
+from hub.model.records import AccessToken, Grant, Record, digest_of
+from hub.protocol.dpop import ProofFault, check_proof
+from hub.state.keeper import Keeper, Once
+from hub.trust.view import Risk, TrustView
+
+R = TypeVar("R", bound=Record)
+_TOKEN_OCTETS: Final = 4096
+
+
+class Lookup(Protocol):
+    """Read records: the keeper, or a worker's cache in front of it."""
+
+    async def lookup(self, kind: type[R], key: str) -> tuple[R, int] | None:
+        """Return a record with its version, or None."""
+        ...
+
+
+def denied(check: str, private: str = "") -> Fault:
+    """Make the Fault of a caller that is not verified: 401, no body."""
+    return caller_fault(401, "", "", check=check, private=private)
+
+
+def bearer_of(call: Call) -> tuple[str, str] | Fault:
+    """Return the scheme (lower case) and the token of the ``authorization`` header.
+
+    Faults: 401 ``token.missing``, ``token.malformed``.
+    """
+    values = call.request.header_values(b"authorization")
+    if len(values) != 1:
+        return denied("token.missing")
+    scheme, _, token = values[0].partition(b" ")
+    token = token.strip()
+    known = scheme.lower() in {b"bearer", b"dpop"}
+    if not known or not token or len(token) > _TOKEN_OCTETS or not token.isascii() or b" " in token:
+        return denied("token.malformed")
+    return scheme.lower().decode(), token.decode()
+
+
+class Verifier:
+    """Find the access that a call has."""
+
+    def __init__(
+        self, *, keeper: Keeper, cache: Lookup, trust: TrustView, resource_base: str
+    ) -> None:
+        """Take what verification asks.
+
+        Args:
+            keeper: For the single use of DPoP proofs.
+            cache: For tokens, grants and consents.
+            trust: For the certificate's owner.
+            resource_base: Our own base URL: what a DPoP proof must name.
+        """
+        self._keeper = keeper
+        self._cache = cache
+        self._trust = trust
+        self._resource_base = resource_base
+
+    async def verify(self, call: Call) -> Access | Fault:
+        """Return the access of a call.
+
+        Faults: 401 without a body, checks ``token.*``, ``dpop.*``, ``trust.*``; 500 while the framework's word is stale.
+
+        Cancellation: a DPoP proof may have been used up.
+        """
+        given = bearer_of(call)
+        if isinstance(given, Fault):
+            return given
+        scheme, secret = given
+        token = await self._token(secret, call)
+        if isinstance(token, Fault):
+            return token
+        fault = await self._proof(call, token, scheme, secret)
+        if fault is not None:
+            return fault
+        caller = self._caller(call, token)
+        if isinstance(caller, Fault):
+            return caller
+        return await self._access(caller, token)
+
+    async def _token(self, secret: str, call: Call) -> AccessToken | Fault:
+        found = await self._cache.lookup(AccessToken, digest_of(secret))
+        if found is None:
+            return denied("token.unknown")
+        token = found[0]
+        if token.expires <= call.now:
+            return denied("token.expired")
+        if token.revoked:
+            return denied("token.revoked")
+        bound = token.x5t_s256.encode()
+        if not bound or not hmac.compare_digest(bound, call.request.peer.x5t_s256.encode()):
+            return denied("token.certificate_binding")
+        return await self._granted(token)
+
+    async def _granted(self, token: AccessToken) -> AccessToken | Fault:
+        if not token.grant_id:
+            return token
+        grant = await self._cache.lookup(Grant, token.grant_id)
+        if grant is None or grant[0].revoked:
+            return denied("token.grant_revoked")
+        return token
+
+    async def _proof(
+        self, call: Call, token: AccessToken, scheme: str, secret: str
+    ) -> Fault | None:
+        """Check the DPoP proof of a token that is bound to a key; a token that is not must come as Bearer."""
+        if not token.jkt:
+            return None if scheme == "bearer" else denied("token.scheme")
+        if scheme != "dpop":
+            return denied("token.scheme")
+        proof = check_proof(
+            call.request.header_values(b"dpop"),
+            method=call.request.method,
+            url=self._resource_base + call.request.path,
+            now=call.now,
+            access_token=secret,
+        )
+        if isinstance(proof, ProofFault):
+            return denied(proof.check, proof.why)
+        if not hmac.compare_digest(proof.jkt.encode(), token.jkt.encode()):
+            return denied("dpop.binding")
+        granted = await self._keeper.claim([Once("dpop", proof.replay_value, proof.replay_until)])
+        if isinstance(granted, Fault):
+            return at_resources(granted)
+        return None if granted[0].granted else denied("dpop.replay")
+
+    def _caller(self, call: Call, token: AccessToken) -> Caller | Fault:
+        risk = Risk.PAY if call.route.family == "payment" else Risk.READ
+        caller = self._trust.judge(call.request.peer, call.now, risk)
+        if isinstance(caller, Fault):
+            return at_resources(caller)
+        if caller.client_id != token.client_id:
+            return denied("token.client")
+        return caller
+
+    async def _access(self, caller: Caller, token: AccessToken) -> Access | Fault:
+        if not token.consent_id:
+            return Access(caller=caller, token=token)
+        found = await self._cache.lookup(Consent, token.consent_id)
+        if found is None or found[0].client_id != token.client_id:
+            return denied("token.consent")
+        return Access(caller=caller, token=token, consent=found[0], version=found[1])

@@ -1,0 +1,220 @@
+"""Account-access consents as a TPP reads and revokes them."""
+
+import orjson
+import pytest
+
+from hub.model.consent import Consent, Status
+from hub.model.fault import Fault
+from hub.protocol.jose import PublicKey, sign
+from tests.gateway.test_reads import code_of
+from tests.gateway.world import (
+    AIS,
+    BASE,
+    CLIENT,
+    CONSENT,
+    KEY,
+    NOW,
+    World,
+    client_token,
+    consent_of,
+    contract,
+    token_of,
+)
+
+PATH = f"/account-access-consents/{CONSENT}"
+JSON = {b"content-type": b"application/json"}
+REVOKE = orjson.dumps({"Data": {"Status": "Revoked", "RevokedBy": "TPP.InitiatedByUser"}})
+
+
+async def started(**changes) -> World:
+    """Start a world with a client-credentials token beside the consent."""
+    world = await World().start(consent_of(**changes))
+    await world.keep(token_of(**client_token()))
+    return world
+
+
+async def patch(world: World, body: bytes, headers=JSON, path=PATH):
+    """Send a PATCH."""
+    return await world.send("PATCH", AIS + path, headers=headers, body=body)
+
+
+async def test_a_consent_is_read_as_the_standard_shows_it():
+    world = await started()
+    response = await world.get(PATH)
+    value = orjson.loads(response.body)
+    assert response.status == 200
+    assert value["Data"]["Status"] == "Authorized"
+    assert value["Links"] == {"Self": f"{BASE}{AIS}{PATH}"}
+    assert contract().check_answer("account-information.account-access-consent", value) is None
+    [event] = await world.events()
+    assert event["consent_id"] == CONSENT
+
+
+async def test_a_read_shows_the_status_that_holds_now():
+    world = await started(expires=NOW)
+    value = orjson.loads((await world.get(PATH)).body)
+    assert value["Data"]["Status"] == "Expired"
+
+
+async def test_nothing_undeclared_of_a_consent_is_shown():
+    world = await started(data={"PersonalIdentifiableInformation": "secret"})
+    assert b"secret" not in (await world.get(PATH)).body
+
+
+async def test_consents_of_a_group_are_listed():
+    world = await started()
+    await world.keep(consent_of(id="55555555-5555-4555-8555-555555555555"))
+    await world.keep(consent_of(id="66666666-6666-4666-8666-666666666666", group_id="other"))
+    response = await world.get("/account-access-consents", f"baseConsentId={CONSENT}")
+    assert len(orjson.loads(response.body)) == 2
+
+
+async def test_a_list_needs_its_base_consent():
+    world = await started()
+    response = await world.get("/account-access-consents")
+    assert (response.status, code_of(response.body)) == (400, "Resource.InvalidFormat")
+
+
+async def test_consents_of_others_are_not_listed():
+    world = await started(client_id="other")
+    response = await world.get("/account-access-consents", f"baseConsentId={CONSENT}")
+    assert orjson.loads(response.body) == []
+
+
+async def test_an_unknown_and_a_foreign_consent_get_the_same_answer():
+    world = await started(client_id="other")
+    foreign = await world.get(PATH)
+    unknown = await world.get("/account-access-consents/77777777-7777-4777-8777-777777777777")
+    assert (foreign.status, foreign.body) == (unknown.status, unknown.body)
+    assert (foreign.status, code_of(foreign.body)) == (400, "Resource.InvalidFormat")
+
+
+@pytest.mark.parametrize("status", [Status.AWAITING, Status.AUTHORIZED, Status.SUSPENDED])
+async def test_a_tpp_revokes(status):
+    world = await started(status=status)
+    response = await patch(world, REVOKE)
+    assert (response.status, response.body) == (204, b"")
+    consent, version = await world.keeper.lookup(Consent, CONSENT)
+    assert (consent.status, version) == (Status.REVOKED, 2)
+    assert consent.body["Data"]["RevokedBy"] == "TPP.InitiatedByUser"
+    changed, call = await world.events()
+    assert (changed["kind"], changed["change"]) == ("consent", f"{status}>Revoked")
+    assert call["kind"] == "call"
+
+
+async def test_a_user_token_is_worth_nothing_after_the_revocation():
+    world = await World().start()
+    assert (await world.get("/accounts")).status == 200
+    assert (await patch(world, REVOKE)).status == 204
+    assert (await world.get("/accounts")).status == 401
+
+
+async def test_revoking_twice_is_no_error():
+    world = await started()
+    assert [(await patch(world, REVOKE)).status for _ in range(2)] == [204, 204]
+    assert (await world.keeper.lookup(Consent, CONSENT))[1] == 2
+
+
+@pytest.mark.parametrize("status", [Status.REJECTED, Status.EXPIRED])
+async def test_a_terminal_consent_is_not_revoked(status):
+    world = await started(status=status)
+    response = await patch(world, REVOKE)
+    assert (response.status, code_of(response.body)) == (400, "Consent.BusinessRuleViolation")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"nonsense",
+        b"[]",
+        orjson.dumps({"Data": {"Status": "Authorized"}}),
+        orjson.dumps({"Data": {"Status": "Revoked", "RevokedBy": "LFI"}}),
+        orjson.dumps({"Data": {"Status": "Revoked"}, "Extra": "canary"}),
+    ],
+)
+async def test_a_bad_patch_is_refused_without_repeating_it(body):
+    world = await started()
+    response = await patch(world, body)
+    assert (response.status, code_of(response.body)) == (400, "Body.InvalidFormat")
+    assert b"canary" not in response.body
+    assert (await world.keeper.lookup(Consent, CONSENT))[1] == 1
+
+
+async def test_a_patch_of_another_media_type_is_415():
+    world = await started()
+    response = await patch(world, REVOKE, {b"content-type": b"text/plain"})
+    assert (response.status, response.body) == (415, b"")
+
+
+async def test_a_subscription_is_changed_alone():
+    world = await started()
+    body = orjson.dumps({"Subscription": {"Webhook": {"IsActive": False}}})
+    assert (await patch(world, body)).status == 204
+    consent, _ = await world.keeper.lookup(Consent, CONSENT)
+    assert consent.status is Status.AUTHORIZED
+    assert consent.body["Subscription"]["Webhook"]["IsActive"] is False
+
+
+def signed_patch(**changes) -> bytes:
+    """Make a signed PATCH body."""
+    claims = {
+        "iss": CLIENT, "aud": [BASE], "nbf": NOW, "exp": NOW + 60,
+        "message": orjson.loads(REVOKE), **changes,
+    }  # fmt: skip
+    return sign(orjson.dumps({k: v for k, v in claims.items() if v is not None}), KEY).encode()
+
+
+SIGNED = {b"content-type": b"application/jwt"}
+
+
+async def test_a_signed_patch_is_unwrapped():
+    world = await started()
+    world.trust.keys["sig-1"] = PublicKey(kid="sig-1", use="sig", key=KEY.key.public_key())
+    assert (await patch(world, signed_patch(), SIGNED)).status == 204
+
+
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [
+        (b"a.b", "JWS.Malformed"),
+        (signed_patch(iss="other"), "JWS.InvalidClaim"),
+        (signed_patch(aud="https://other"), "JWS.InvalidClaim"),
+        (signed_patch(exp=NOW), "JWS.InvalidClaim"),
+        (signed_patch(exp=NOW + 601), "JWS.InvalidClaim"),
+        (signed_patch(nbf=NOW + 31), "JWS.InvalidClaim"),
+        (signed_patch(nbf=NOW - 601), "JWS.InvalidClaim"),
+        (signed_patch(message=None), "JWS.InvalidClaim"),
+        (signed_patch()[:-4] + b"AAAA", "JWS.InvalidSignature"),
+    ],
+)
+async def test_a_signed_patch_that_is_not_right_is_refused(body, code):
+    world = await started()
+    world.trust.keys["sig-1"] = PublicKey(kid="sig-1", use="sig", key=KEY.key.public_key())
+    response = await patch(world, body, SIGNED)
+    assert (response.status, code_of(response.body)) == (400, code)
+
+
+async def test_an_unknown_key_is_fetched_once_and_then_refused():
+    world = await started()
+    response = await patch(world, signed_patch(), SIGNED)
+    assert (response.status, code_of(response.body)) == (400, "JWS.InvalidSignature")
+    assert world.trust.refreshed == 1
+
+
+async def test_a_change_is_decided_anew_when_another_was_faster():
+    world = await started()
+    commit = world.keeper.commit
+    raced = False
+
+    async def racing(changes, events):
+        nonlocal raced
+        if changes and not raced:
+            raced = True
+            await world.keep(consent_of(status=Status.SUSPENDED))
+        return await commit(changes, events)
+
+    world.keeper.commit = racing
+    assert (await patch(world, REVOKE)).status == 204
+    changed = next(e for e in await world.events() if e["kind"] == "consent")
+    assert changed["change"] == "Suspended>Revoked"
+    assert not isinstance(raced, Fault)
