@@ -16,10 +16,10 @@ from typing import Final, final
 import trio
 
 from hub.audit.note import Checkpoint, NoteError, Signer, open_note
+from hub.audit.source import Events, Head
 from hub.audit.tiles import WIDTH, LogError, Tiles, View, bundle_of, entries_of, tile_path
 from hub.model.failpoint import Failpoint, Point, no_failpoint
 from hub.protocol.merkle import Frontier, complete_parts, leaf_hash, root_hash
-from hub.state.keeper import Keeper, TreeHead
 
 CHECKPOINT: Final = "checkpoint"
 _READ: Final = 1000
@@ -81,7 +81,7 @@ class Log:
         if checkpoint.origin != self.origin or self._frontier.root() != checkpoint.root:
             raise LogError(f"{file}: the tiles do not lead to this checkpoint")
 
-    async def publish(self, keeper: Keeper) -> bool:
+    async def publish(self, keeper: Events) -> bool:
         """Bring the files up to the keeper's head and sign it; False if there was nothing new.
 
         Raises:
@@ -112,7 +112,7 @@ class Log:
         bundle = await trio.to_thread.run_sync(self.tiles.read, None, index, width)
         return entries_of(bundle, width)
 
-    def _publish(self, leaves: Sequence[bytes], head: TreeHead) -> None:
+    def _publish(self, leaves: Sequence[bytes], head: Head) -> None:
         first = self.size // WIDTH
         if first * WIDTH + len(leaves) != head.size:
             raise LogError(f"{self.folder}: the keeper gave fewer events than it has")
@@ -154,7 +154,7 @@ class Log:
             self.tiles.write(tile_path(level, index, width), b"".join(hashes))
         return first
 
-    def _read_back(self, first: int, frontier: Frontier, head: TreeHead) -> None:
+    def _read_back(self, first: int, frontier: Frontier, head: Head) -> None:
         """Continue the frontier over what now stands on the disk."""
         for index in range(first, -(-head.size // WIDTH)):
             width = min(WIDTH, head.size - index * WIDTH)

@@ -6,17 +6,16 @@ from typing import Final
 import trio
 
 from hub.audit.log import Log
+from hub.audit.source import Events, LogFailedError
 from hub.audit.tiles import LogError
 from hub.observe import Observer
-from hub.state.keeper import Keeper
-from hub.state.schema import StoreFailedError
 
 _EVERY_S: Final = 1.0
 _PASSING: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
 async def publish_forever(
-    log: Log, keeper: Keeper, observer: Observer, *, every_s: float = _EVERY_S
+    log: Log, keeper: Events, observer: Observer, *, every_s: float = _EVERY_S
 ) -> None:
     """Publish and sign each second until cancelled; stop for good when the log does not fit the keeper.
 
@@ -24,7 +23,7 @@ async def publish_forever(
     are durable in the keeper's tree), nothing is signed, and a person must look.
 
     Raises:
-        StoreFailedError: The disk broke its word; the process must end.
+        LogFailedError: The disk broke its word; the process must end.
     """
     while True:
         try:
@@ -34,7 +33,7 @@ async def publish_forever(
             return
         except OSError as error:
             if error.errno not in _PASSING:
-                raise StoreFailedError(f"the audit log could not be written: {error}") from error
+                raise LogFailedError(f"the audit log could not be written: {error}") from error
             observer.note("audit_log_waiting", reason=str(error))
         observer.gauge("hub_audit_published", "Events in the last signed checkpoint", log.size)
         await trio.sleep(every_s)

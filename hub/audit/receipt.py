@@ -17,10 +17,10 @@ import trio
 from hub.audit import verify
 from hub.audit.log import Log
 from hub.audit.note import Checkpoint, split
+from hub.audit.source import Events
 from hub.audit.tiles import LogError, Tiles, View
 from hub.model.event import Event
 from hub.protocol.merkle import inclusion_proof
-from hub.state.keeper import Keeper
 
 _READ: Final = 1000
 _TAIL_S: Final = 0.5
@@ -76,7 +76,7 @@ def receipt_of(tiles: Tiles, note: str, index: int) -> str:
     return "\n".join([*lines, "", note])
 
 
-async def receipts(log: Log, keeper: Keeper, interaction_id: str) -> list[str]:
+async def receipts(log: Log, keeper: Events, interaction_id: str) -> list[str]:
     """Return a receipt for each event of an interaction, oldest first; publishes what is not yet published.
 
     Raises:
@@ -89,7 +89,7 @@ async def receipts(log: Log, keeper: Keeper, interaction_id: str) -> list[str]:
     return [await trio.to_thread.run_sync(receipt_of, log.tiles, note, index) for index, _ in found]
 
 
-async def export(log: Log, keeper: Keeper, selection: Selection, target: Path) -> int:
+async def export(log: Log, keeper: Events, selection: Selection, target: Path) -> int:
     """Write an offline bundle of the selected events; return how many.
 
     The folder ``target`` must not exist. It gets ``events.jsonl``, ``receipts/INDEX.tlog-proof``, ``checkpoint``,
@@ -136,7 +136,7 @@ def verifier_source() -> bytes:
     return Path(verify.__file__).read_bytes()
 
 
-async def tail(keeper: Keeper, start: int | None = None) -> AsyncIterator[tuple[int, Event]]:
+async def tail(keeper: Events, start: int | None = None) -> AsyncIterator[tuple[int, Event]]:
     """Give index and event of each event from ``start`` on (default: from now), as they come, until cancelled."""
     at = (await keeper.head()).size if start is None else start
     while True:

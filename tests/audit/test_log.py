@@ -13,12 +13,12 @@ from hub.audit.log import CHECKPOINT, Log
 from hub.audit.note import COSIGNATURE, Signer
 from hub.audit.publish import publish_forever
 from hub.audit.receipt import Selection, export, receipts, tail, verifier_source
+from hub.audit.source import LogFailedError
 from hub.audit.tiles import LogError, bundle_of, tile_path
 from hub.model.event import Event, Kind
 from hub.protocol.merkle import Frontier, leaf_hash
 from hub.state.keeper import TreeHead
 from hub.state.memory import MemoryKeeper
-from hub.state.schema import StoreFailedError
 
 NOW = 1_800_000_000
 
@@ -423,7 +423,7 @@ async def test_a_broken_disk_ends_the_process(log, keeper, monkeypatch):
 
     await append(keeper, 3)
     monkeypatch.setattr(log.tiles, "replace", broken)
-    with pytest.raises(StoreFailedError):
+    with pytest.raises(LogFailedError):
         await publish_forever(log, keeper, Notes())
 
 
