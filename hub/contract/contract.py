@@ -245,9 +245,8 @@ def _compile(folder: Path, rows: tuple[Row, ...]) -> Compiled:
         raise ValueError(
             f"{folder}: required members that no bank member fills: {sorted(unmatched)}"
         )
-    return Compiled(
-        modules, compile(writer.source(), "contract/mappers", "exec"), shapes, projections
-    )
+    code = compile(writer.source(), "contract/mappers", "exec")
+    return Compiled(modules, code, shapes, projections, queries)
 
 
 def _query_overrides(
