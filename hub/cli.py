@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import click
 import trio
+from typing_extensions import override
 
 from hub import __version__
 from hub.config import ConfigError, Loaded, load
@@ -26,6 +27,7 @@ INTERRUPTED: Final = 130
 class UpByDefault(click.Group):
     """A group whose ``up`` command may be left out."""
 
+    @override
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Put ``up`` in front of bare options."""
         if "--help" not in args[:1] and (not args or args[0].startswith("-")):
