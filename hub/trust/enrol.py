@@ -12,6 +12,7 @@ from typing import Final, final
 
 import orjson
 
+from hub.model.caller import Peer
 from hub.model.clock import Clock, Dice
 from hub.model.event import Event, Kind, Verdict
 from hub.model.fault import Fault, caller_fault, hub_fault
@@ -46,6 +47,7 @@ class Enrolment:
         dice: Dice,
         auto_activate: bool,
         look: Look,
+        vet: Callable[[Peer], str],
         installed: Callable[[str], Awaitable[None]],
     ) -> None:
         """Take what it needs.
@@ -56,6 +58,7 @@ class Enrolment:
             dice: For ids.
             auto_activate: Activate all three levels at once (sandbox).
             look: Fetches one client from the framework and installs it.
+            vet: Names the check that keeps a peer out, once the framework was asked; empty for none.
             installed: Reads a registration into memory, so that the client's next request finds it.
         """
         self._keeper = keeper
@@ -63,6 +66,7 @@ class Enrolment:
         self._dice = dice
         self._auto_activate = auto_activate
         self._look = look
+        self._vet = vet
         self._installed = installed
 
     def routes(self) -> Mapping[tuple[str, str], Handler]:
@@ -113,10 +117,10 @@ class Enrolment:
             return granted
         if not granted[0].granted:
             return caller_fault(429, "", "Too many registrations.", check="registration.rate")
-        return await self._looked_up(peer.organisation_id, peer.client_id)
+        return await self._looked_up(peer)
 
-    async def _looked_up(self, organisation_id: str, client_id: str) -> Client | Fault:
-        found = await self._look(organisation_id, client_id)
+    async def _looked_up(self, peer: Peer) -> Client | Fault:
+        found = await self._look(peer.organisation_id, peer.client_id)
         if isinstance(found, Absent):
             return _unfit("trust.software_statement_inactive", "unknown to the framework")
         if not isinstance(found, Client):
@@ -127,6 +131,8 @@ class Enrolment:
                 check="trust.unreachable",
                 private=described(found),
             )
+        if check := self._vet(peer):
+            return _unfit(check, "the organisation or certificate is unfit")
         if found.status != ACTIVE:
             return _unfit("trust.client_inactive", f"status {found.status!r}")
         if not TPP_ROLES & set(found.roles):

@@ -17,7 +17,7 @@ from hub.model.fault import Fault
 from hub.model.records import Registration
 from hub.protocol.jose import PublicKey
 from hub.trust.decide import Bounds, Standing, caller_of, decide, decide_standing, refuse
-from hub.trust.mirror import Client, Index, Revoked
+from hub.trust.mirror import ACTIVE, Client, Index, Revoked
 from hub.trust.refresh import usable_keys
 from hub.trust.revocation import OcspAnswer
 from hub.trust.view import Risk
@@ -129,6 +129,17 @@ class Known:
                 self.seen.pop(next(iter(self.seen)))
             self.seen[peer.serial] = peer.certificate
         return caller
+
+    def vet(self, peer: Peer, now: int) -> str:
+        """Return the check that keeps a peer from registering, once the framework was asked; empty for none."""
+        organisation = self.index.organisations.get(peer.organisation_id.lower())
+        if peer.not_after <= now:
+            return "trust.certificate_expired"
+        if self._is_revoked(peer, now):
+            return "trust.certificate_revoked"
+        if organisation is None:
+            return "trust.certificate_unknown_organisation"
+        return "" if organisation.status == ACTIVE else "trust.organisation_inactive"
 
     def _is_revoked(self, peer: Peer, now: int) -> bool:
         if peer.serial in self.revoked.serials:

@@ -110,6 +110,9 @@ class Trust:
         self._statement_keys: tuple[PublicKey, ...] = ()
         self._kept: dict[str, bytes] = {}
         self._problem = "not yet refreshed"
+        self._begun = 0
+        self._ended = 0
+        self._round_over = trio.Event()
         self._flights: dict[str, trio.Event] = {}
         self._rates: dict[str, tuple[float, float]] = {}
         self._wanted, self._to_fetch = trio.open_memory_channel[str](_WAITING)
@@ -122,6 +125,7 @@ class Trust:
             dice=dice,
             auto_activate=settings.auto_activate,
             look=self.look,
+            vet=lambda peer: self._known.vet(peer, clock.now()),
             installed=self._reload_registration,
         )
 
@@ -153,7 +157,9 @@ class Trust:
 
         Cancellation: harmless; the fetch goes on for the others that wait.
         """
-        landed = self._flights.get(client_id) or self._take_off(client_id)
+        landed = self._flights.get(client_id)
+        if landed is None:
+            landed = self._take_off(client_id)
         if landed is not None:
             with trio.move_on_after(self._limits.trust_fetch_s):
                 await landed.wait()
@@ -203,9 +209,16 @@ class Trust:
             "problem": self._problem,
         }
 
-    def refresh_now(self) -> None:
-        """Begin the next round at once: the framework pushed, or an operator asks."""
+    async def refresh(self) -> str:
+        """Look at everything now: the framework pushed, or an operator asks. Return the problem, empty for none.
+
+        Cancellation: harmless; the round goes on.
+        """
+        wanted = self._begun + 1
         self._again.set()
+        while self._ended < wanted:
+            await self._round_over.wait()
+        return self._problem
 
     async def look(self, organisation_id: str, client_id: str) -> Client | Absent | Problem:
         """Fetch one client and its organisation now, install them, and return the client.
@@ -266,7 +279,8 @@ class Trust:
         while self._clock.now_ms() < due and not self._again.is_set():
             with trio.move_on_after(_LOOK_S):
                 await self._again.wait()
-        self._again = trio.Event()
+        if self._again.is_set():
+            self._again = trio.Event()
 
     async def _round(self) -> bool:
         """Look at everything once; tell whether all of it answered."""
@@ -285,6 +299,9 @@ class Trust:
             problems.append(DocumentFault(f"trust settings: {type(error).__name__}: {error}"))
         self._after(problems)
         await self._keep_round()
+        self._ended = self._begun
+        self._round_over.set()
+        self._round_over = trio.Event()
         return not problems
 
     def _wanted_clients(self) -> dict[str, str]:
