@@ -1,6 +1,6 @@
 """A desk to test the authorization server at: its keeper in memory, two clients, a bank, given time and dice."""
 
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import msgspec
 import orjson
@@ -207,7 +207,7 @@ class Desk:
         element = {"type": rar_type, "consent": self.consent(**changes)}
         return element | ({"subscription": subscription} if subscription else {})
 
-    def claims(self, client_id=ALICE, **changes):
+    def claims(self, client_id=ALICE, /, **changes):
         now = self.clock.now()
         base = {
             "iss": client_id,
@@ -257,7 +257,7 @@ class Desk:
             peer=NOBODY if who is None else who if isinstance(who, Peer) else peer(who),
         )
 
-    def signed(self, client_id=ALICE, **changes):
+    def signed(self, client_id=ALICE, /, **changes):
         form = {
             "client_assertion_type": ASSERTION_TYPE,
             "client_assertion": self.assertion(client_id),
@@ -268,12 +268,12 @@ class Desk:
     async def post(self, path, form, **changes):
         return await self.tpp["POST", path](self.request("POST", path, form, **changes))
 
-    async def par(self, client_id=ALICE, *, form=None, headers=(), who=None, **claims):
+    async def par(self, client_id=ALICE, /, *, form=None, headers=(), who=None, **claims):
         token = jose.sign(self.claims(client_id, **claims), KEYS[client_id])
-        full = self.signed(client_id, request=token, **(form or {}))
+        full = self.signed(client_id, **({"request": token} | (form or {})))
         return await self.post("/par", full, who=who or client_id, headers=headers)
 
-    async def pushed(self, client_id=ALICE, **changes):
+    async def pushed(self, client_id=ALICE, /, **changes):
         response = await self.par(client_id, **changes)
         assert response.status == 201, response.body
         return orjson.loads(response.body)["request_uri"]
@@ -313,11 +313,11 @@ class Desk:
         assert response.status == 303, response.body
         return callback(response)["code"]
 
-    async def token(self, client_id=ALICE, *, headers=(), who=None, **form):
+    async def token(self, client_id=ALICE, /, *, headers=(), who=None, **form):
         full = self.signed(client_id, **form)
         return await self.post("/token", full, who=who or client_id, headers=headers)
 
-    async def redeem(self, code, client_id=ALICE, **changes):
+    async def redeem(self, code, client_id=ALICE, /, **changes):
         form = {
             "grant_type": "authorization_code",
             "code": code,
@@ -331,7 +331,7 @@ class Desk:
         assert response.status == 200, response.body
         return orjson.loads(response.body)
 
-    async def refresh(self, refresh_token, client_id=ALICE, **changes):
+    async def refresh(self, refresh_token, client_id=ALICE, /, **changes):
         form = {"grant_type": "refresh_token", "refresh_token": refresh_token}
         return await self.token(client_id, **(form | changes))
 
@@ -345,8 +345,6 @@ class Desk:
 
 
 def form_text(form):
-    from urllib.parse import urlencode
-
     return urlencode(form)
 
 
