@@ -16,8 +16,8 @@ from hub.config import (
     default_limits,
 )
 from hub.edge.router import Router
-from hub.lfi.operations import Lfi as ConsentManager
 from hub.lfi.guard import BankGuard
+from hub.lfi.operations import Lfi as ConsentManager
 from hub.lfi.prefix import WithoutVersion
 from hub.model.caller import NOBODY, Peer
 from hub.model.clock import FixedClock, SeededDice

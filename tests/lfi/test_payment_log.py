@@ -1,0 +1,110 @@
+"""The payment log: every published spelling of the bank's word on a payment, and what is final stays so."""
+
+import pytest
+
+from hub.model.records import Payment
+from tests.lfi.desk import NOW, Desk
+
+
+def payment(payment_id="pay-1", **over):
+    values = {
+        "consent_id": "c1",
+        "client_id": "tpp",
+        "organisation_id": "org",
+        "payment_type": "cbuae-payment",
+        "idempotency_key": "k",
+        "created_ms": NOW * 1000,
+        "updated_ms": NOW * 1000,
+        "response": {"id": payment_id, "status": "Pending"},
+        "account_id": "a1",
+        "psu_identifiers": {"userId": "u"},
+    }
+    return Payment(id=payment_id, **(values | over))
+
+
+@pytest.fixture
+async def desk(tmp_path):
+    made = Desk(tmp_path)
+    await made.put(payment())
+    yield made
+    made.observer.close()
+
+
+ACCEPTED = "AcceptedSettlementCompleted"
+SPELLINGS = [
+    {"paymentResponse.status": ACCEPTED, "paymentResponse.paymentTransactionId": "t"},
+    {"paymentResponse": {"status": ACCEPTED, "paymentTransactionId": "t"}},
+    {"data": {"paymentResponse.status": ACCEPTED, "paymentResponse.paymentTransactionId": "t"}},
+    {"data": {"paymentResponse": {"status": ACCEPTED, "paymentTransactionId": "t"}}},
+    {"status": ACCEPTED, "paymentTransactionId": "t"},
+    {"paymentResponse.Status": ACCEPTED, "paymentResponse.PaymentTransactionId": "t"},
+]
+
+
+@pytest.mark.parametrize("spelling", SPELLINGS)
+async def test_every_published_spelling_is_understood(desk, spelling):
+    desk.clock.advance(60)
+    assert (await desk.call("PATCH", "/v2025.32/payment-log/pay-1", spelling))[0] == 204
+    _, body, _ = await desk.call("GET", "/payment-log?consentId=c1")
+    shown = body["data"][0]["paymentResponse"]
+    assert (shown["status"], shown["paymentTransactionId"]) == (ACCEPTED, "t")
+    assert shown["statusUpdateDateTime"] == "2026-06-01T08:01:00Z"
+    assert body["meta"] == {}
+
+
+@pytest.mark.parametrize(
+    ("body", "named"),
+    [
+        ({}, "paymentResponse.status: is required"),
+        ([], "body"),
+        ({"paymentResponse.status": "Received"}, "paymentResponse.status"),
+        ({"paymentResponse.status": "Rejected", "rejectReasonCode": []}, "rejectReasonCode"),
+        (
+            {
+                "paymentResponse.status": "Rejected",
+                "paymentResponse.rejectReasonCode": [{"code": "AANI", "message": "m"}],
+            },
+            "paymentResponse.rejectReasonCode[0].code",
+        ),
+        ({"paymentResponse.status": "Pending", "amount": "1.00"}, "amount: is not known"),
+        (
+            {"paymentResponse.status": "Pending", "status": "Rejected"},
+            "status: stands twice",
+        ),
+        (
+            {"paymentResponse.status": "Pending", "paymentResponse.paymentTransactionId": "x" * 41},
+            "paymentResponse.paymentTransactionId: expected 1 to 40 characters, got 41",
+        ),
+    ],
+)
+async def test_a_wrong_patch_says_exactly_which_field_and_why(desk, body, named):
+    status, answer, _ = await desk.call("PATCH", "/payment-log/pay-1", body)
+    assert (status, answer["errorCode"]) == (400, "Body.InvalidFormat")
+    assert named in answer["errorMessage"]
+
+
+def rejected(code):
+    return {
+        "paymentResponse.status": "Rejected",
+        "paymentResponse.RejectReasonCode": [{"code": code, "message": "m"}],
+    }
+
+
+async def test_reasons_are_only_added_and_a_final_status_stays(desk):
+    assert (await desk.call("PATCH", "/payment-log/pay-1", rejected("AANI.X1")))[0] == 204
+    assert (await desk.call("PATCH", "/payment-log/pay-1", rejected("LFI.Y2")))[0] == 204
+    assert (await desk.call("PATCH", "/payment-log/pay-1", rejected("LFI.Y2")))[0] == 204
+    shown = (await desk.call("GET", "/payment-log?consentId=c1"))[1]["data"][0]["paymentResponse"]
+    assert [reason["code"] for reason in shown["rejectReasonCode"]] == ["AANI.X1", "LFI.Y2"]
+    back = {"paymentResponse.status": "Pending"}
+    status, answer, _ = await desk.call("PATCH", "/payment-log/pay-1", back)
+    assert (status, answer["errorCode"]) == (400, "Consent.BusinessRuleViolation")
+
+
+async def test_the_log_is_listed_by_consent_in_order(desk):
+    await desk.put(payment("pay-0", created_ms=NOW * 1000 - 1), payment("x", consent_id="c2"))
+    _, body, _ = await desk.call("GET", "/payment-log?consentId=c1")
+    assert [entry["paymentId"] for entry in body["data"]] == ["pay-0", "pay-1"]
+    assert (await desk.call("GET", "/payment-log?consentId=none"))[1]["data"] == []
+    assert (await desk.call("GET", "/payment-log"))[0] == 400
+    assert (await desk.call("PATCH", "/payment-log/none", rejected("LFI.X")))[0] == 404
