@@ -15,7 +15,7 @@ admission forbids it; the connection object lives until the last of them has end
 
 import math
 import ssl
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import contextmanager
 from email.utils import formatdate
 from typing import Final, final
@@ -23,7 +23,7 @@ from typing import Final, final
 import trio
 
 from hub.config import Limits
-from hub.edge.exchange import BodyFault, Exchange, Scope
+from hub.edge.exchange import BodyFault, Exchange, Pieces, Scope
 from hub.edge.transport import Transport
 from hub.model.caller import Peer
 from hub.model.clock import Clock
@@ -304,7 +304,7 @@ class Connection:
         request = exchange.request
         if exchange.admission.stream:
             fields = {name: getattr(request, name) for name in request.__struct_fields__}
-            fields["stream"] = exchange.pieces()
+            fields["stream"] = Pieces(exchange)
             request = exchange.request = Request(**fields)
         elif not exchange.ended or exchange.size:
             body = await exchange.complete()
@@ -333,15 +333,29 @@ class Connection:
         assert response.stream is not None  # noqa: S101 - said by the caller
         exchange.started = True
         self._engine.start(exchange.stream, response.status, self._fields(response, None))
-        scope.deadline = trio.current_time() + self._desk.limits.request_s
-        async for piece in response.stream:
+        try:
+            await self._pass_on(exchange, response.stream, scope)
+        finally:
+            if isinstance(response.stream, AsyncGenerator):
+                # An abandoned generator may still have its last event to make durable.
+                with trio.move_on_after(self._desk.limits.commit_s, shield=True):
+                    await response.stream.aclose()
+
+    async def _pass_on(
+        self, exchange: Exchange, stream: AsyncIterator[bytes], scope: Scope
+    ) -> None:
+        engine, patience = self._engine, self._desk.limits.request_s
+        scope.deadline = trio.current_time() + patience
+        async for piece in stream:
             scope.deadline = math.inf
             for at in range(0, len(piece), _PIECE):
-                self._engine.write(exchange.stream, piece[at : at + _PIECE])
+                engine.write(exchange.stream, piece[at : at + _PIECE])
                 self._wake()
                 await self._drained(exchange, through=True)
-            scope.deadline = trio.current_time() + self._desk.limits.request_s
-        self._engine.end(exchange.stream)
+            if exchange.gone:
+                return
+            scope.deadline = trio.current_time() + patience
+        engine.end(exchange.stream)
         self._wake()
 
     async def _drained(self, exchange: Exchange, *, through: bool = False) -> None:

@@ -6,8 +6,8 @@ deadline that moves with what has come: so many octets, so many seconds more.
 """
 
 from collections import deque
-from collections.abc import AsyncIterator, Callable
-from typing import Protocol, final
+from collections.abc import Callable
+from typing import Protocol, Self, final
 
 import trio
 
@@ -134,17 +134,16 @@ class Exchange:
         pieces = self._pieces
         return pieces[0][0] if len(pieces) == 1 else b"".join([data for data, _ in pieces])
 
-    async def pieces(self) -> AsyncIterator[bytes]:
-        """Yield the body piece by piece, each credited to the peer as it is taken; raises as ``complete`` does."""
-        while True:
-            while self._pieces:
-                data, octets = self._pieces.popleft()
-                self._consume(self.stream, octets)
-                yield data
+    async def piece(self) -> bytes | None:
+        """Return the next piece, credited to the peer as it is taken; None at the end; raises as ``complete`` does."""
+        while not self._pieces:
             self._judge()
             if self.ended:
-                return
+                return None
             await self._more()
+        data, octets = self._pieces.popleft()
+        self._consume(self.stream, octets)
+        return data
 
     def _judge(self) -> None:
         if self.size > self.admission.limit:
@@ -161,3 +160,25 @@ class Exchange:
             await self.change()
         if scope.cancelled_caught:
             raise BodyTooSlow
+
+
+@final
+class Pieces:
+    """Iterate over a streamed body (no generator: an application may stop half-way without closing it)."""
+
+    __slots__ = ("_exchange",)
+
+    def __init__(self, exchange: Exchange) -> None:
+        """Read the body of that exchange."""
+        self._exchange = exchange
+
+    def __aiter__(self) -> Self:
+        """Return itself: a body is read once."""
+        return self
+
+    async def __anext__(self) -> bytes:
+        """Return the next piece. Cancellation: what was not taken stays."""
+        piece = await self._exchange.piece()
+        if piece is None:
+            raise StopAsyncIteration
+        return piece

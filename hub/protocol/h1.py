@@ -258,6 +258,8 @@ class H1Engine:
         return True
 
     def _parse(self, raw: bytes) -> Head | Refusal:
+        if raw.count(b" ", 0, raw.index(b"\r\n")) != 2:
+            return Refusal(400, "grammar")  # llhttp forgives runs of spaces
         parsed = _Parsed()
         parser = httptools.HttpRequestParser(parsed)
         try:

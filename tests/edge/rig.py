@@ -87,7 +87,10 @@ def client_context(
         context.set_alpn_protocols(list(alpn))
     if certificate:
         (issuer or papers().clients).issue_cert(
-            "tpp@example.test", common_name="tpp", organization_name="O", organization_unit_name="OU"
+            "tpp@example.test",
+            common_name="tpp",
+            organization_name="O",
+            organization_unit_name="OU",
         ).configure_cert(context)
     return context
 
@@ -260,8 +263,10 @@ class H2Client:
 
     async def answer(self, number: int) -> tuple[int, dict[bytes, bytes], bytes]:
         await self.until(
-            lambda e: isinstance(e, h2.events.StreamEnded | h2.events.StreamReset)
-            and e.stream_id == number
+            lambda e: (
+                isinstance(e, h2.events.StreamEnded | h2.events.StreamReset)
+                and e.stream_id == number
+            )
         )
         return self.answered(number)
 

@@ -44,7 +44,10 @@ async def test_certificate_of_another_authority_is_refused_and_noted(engine):
         assert await rig.read_all(stream) == b""
         await trio.aclose_forcefully(stream)
     (reason,) = place.notebook.reasons("handshake_refused")
-    assert reason in {"unable_to_get_local_issuer_certificate", "self-signed_certificate_in_certificate_chain"}
+    assert reason in {
+        "unable_to_get_local_issuer_certificate",
+        "self-signed_certificate_in_certificate_chain",
+    }
 
 
 async def test_http1_over_tls_answers_in_order_on_one_connection():
@@ -63,7 +66,7 @@ async def test_http1_over_tls_answers_in_order_on_one_connection():
 async def test_plain_listener_refuses_the_http2_preface():
     async with rig.listening(rig.echo_router(), tls=False) as place:
         got = await rig.http1(place.port, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
-    assert got.startswith(b"HTTP/1.1 400 ") or got.startswith(b"HTTP/1.1 505 ")
+    assert got.startswith((b"HTTP/1.1 400 ", b"HTTP/1.1 505 "))
 
 
 @pytest.mark.parametrize("version", ["--http1.1", "--http2"])
@@ -122,7 +125,10 @@ async def test_body_beyond_the_admission_is_refused_before_and_while_it_comes(en
 
 
 async def test_late_data_after_an_early_answer_leaves_the_connection_usable(engine):
-    async with rig.listening(rig.echo_router(), engine=engine) as place, rig.h2_client(place) as client:
+    async with (
+        rig.listening(rig.echo_router(), engine=engine) as place,
+        rig.h2_client(place) as client,
+    ):
         early = await client.open("POST", "/nowhere", end=False)
         await client.until(lambda e: type(e).__name__ == "ResponseReceived")
         frame = bytes((0, 0, 3, 0, 0)) + early.to_bytes(4) + b"abc"
@@ -208,7 +214,7 @@ async def test_drain_answers_what_was_started_and_refuses_nothing_before(engine)
         data = await frames.until(0)
         assert (data[9:], data[4] & 1) == (b"done", 1)
         assert await rig.read_all(client.stream) == b""
-        with pytest.raises(OSError, match="."):
+        with pytest.raises(OSError):  # noqa: PT011
             await trio.open_tcp_stream("127.0.0.1", place.port)
 
 

@@ -313,4 +313,4 @@ def test_chunking_changes_nothing(engine):
         cut.feed(octets[at : at + 1])
     assert cut.events == whole.events
     assert cut.sent == whole.sent
-    assert PREFACE == GREETING[:24]
+    assert GREETING[:24] == PREFACE

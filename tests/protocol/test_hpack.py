@@ -8,7 +8,9 @@ from hypothesis import strategies as st
 from hub.protocol.hpack import Decoder, HpackError, ListTooLarge, encode, huffman
 
 FIELD = st.tuples(
-    st.one_of(st.sampled_from([b"authorization", b"x-a", b":path", b"cookie"]), st.binary(max_size=40)),
+    st.one_of(
+        st.sampled_from([b"authorization", b"x-a", b":path", b"cookie"]), st.binary(max_size=40)
+    ),
     st.one_of(st.sampled_from([b"/", b"200", b""]), st.binary(max_size=300)),
 )
 
@@ -19,7 +21,10 @@ def test_appendix_c_4_requests_with_huffman():
         b":authority",
         b"www.example.com",
     )
-    assert decoder.decode(bytes.fromhex("828684be5886a8eb10649cbf"))[4] == (b"cache-control", b"no-cache")
+    assert decoder.decode(bytes.fromhex("828684be5886a8eb10649cbf"))[4] == (
+        b"cache-control",
+        b"no-cache",
+    )
     third = decoder.decode(bytes.fromhex("828785bf408825a849e95ba97d7f8925a849e95bb8e8b4bf"))
     assert third[4] == (b"custom-key", b"custom-value")
     assert third[3] == (b":authority", b"www.example.com")

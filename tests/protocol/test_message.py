@@ -40,14 +40,17 @@ def test_accepted_paths_have_no_other_reading(text):
 
 
 @pytest.mark.parametrize(
-    "authority", [b"", b"a@b", b"a b", b"a/b", b"[::1", b"a:b", b"a:123456", b"a,b", b"-a", b"a\xe9"]
+    "authority",
+    [b"", b"a@b", b"a b", b"a/b", b"[::1", b"a:b", b"a:123456", b"a,b", b"-a", b"a\xe9"],
 )
 def test_odd_authority_is_refused(authority):
     found = read_head(b"GET", b"/", None, [(b"host", authority)])
     assert isinstance(found, Refusal)
 
 
-@pytest.mark.parametrize("authority", [b"Localhost:8443", b"127.0.0.1", b"[::1]:80", b"as1.bank.example"])
+@pytest.mark.parametrize(
+    "authority", [b"Localhost:8443", b"127.0.0.1", b"[::1]:80", b"as1.bank.example"]
+)
 def test_authority_is_lowered(authority):
     found = read_head(b"GET", b"/", None, [(b"host", authority)])
     assert isinstance(found, Head)
@@ -79,12 +82,17 @@ def test_expectation_other_than_continue_fails():
     assert found.status == 417
 
 
-@pytest.mark.parametrize("field", [(b"a b", b"c"), (b"A", b"c"), (b"", b"c"), (b"a", b"b\nc"), (b"a", b"\x7f"), (b"a", b"b ")])
+@pytest.mark.parametrize(
+    "field",
+    [(b"a b", b"c"), (b"A", b"c"), (b"", b"c"), (b"a", b"b\nc"), (b"a", b"\x7f"), (b"a", b"b ")],
+)
 def test_odd_field_is_refused(field):
     assert check_fields([field])
 
 
-@pytest.mark.parametrize("field", [(b"x", b"a\r\nb: c"), (b"x", b"a\0"), (b"X", b"a"), (b"a\r", b"b")])
+@pytest.mark.parametrize(
+    "field", [(b"x", b"a\r\nb: c"), (b"x", b"a\0"), (b"X", b"a"), (b"a\r", b"b")]
+)
 def test_answer_cannot_be_split(field):
     with pytest.raises(ValueError, match="an answer's field"):
         check_answer((field,))

@@ -1,0 +1,238 @@
+"""The listener under attack, over real sockets: deadlines, floods, uploads nobody reads; a probe is served meanwhile."""
+
+import ssl
+
+import pytest
+import trio
+
+from hub.edge.router import Router
+from hub.model.http import Admission, Request, Response
+from hub.protocol.h2_output import frame
+from tests.edge import rig
+from tests.protocol.h2_frames import DATA, GREETING, HEADERS, PING, PRIORITY, RST, SETTINGS, headers
+
+
+@pytest.fixture(params=rig.ENGINES)
+def engine(request):
+    return request.param
+
+
+async def attacker(place: rig.Place) -> trio.SSLStream:
+    return await rig.tls_stream(place.port, rig.client_context("h2"))
+
+
+async def probe(place: rig.Place) -> None:
+    async with rig.h2_client(place) as client:
+        with trio.fail_after(5):
+            assert (await client.answer(await client.open()))[0] == 200
+
+
+async def attack(place: rig.Place, octets: bytes) -> list[bytes]:
+    """Send, and return the frames that come back until the server closes."""
+    stream = await attacker(place)
+
+    async def send() -> None:
+        try:
+            await stream.send_all(GREETING + octets)
+        except (trio.BrokenResourceError, ssl.SSLError):
+            return
+
+    found = []
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(send)
+        reader = rig.Frames(stream)
+        with trio.fail_after(10):
+            while got := await reader.next():
+                found.append(got)
+        nursery.cancel_scope.cancel()
+    await trio.aclose_forcefully(stream)
+    return found
+
+
+FLOODS = {
+    "priority": b"".join(frame(PRIORITY, 0, 2 * n + 1, bytes(5)) for n in range(20_000)),
+    "ping": frame(PING, 0, 0, bytes(8)) * 20_000,
+    "settings": frame(SETTINGS, 0, 0, b"") * 20_000,
+    "rapid reset": b"".join(
+        headers(2 * n + 1) + frame(RST, 0, 2 * n + 1, b"\0\0\0\x08") for n in range(5_000)
+    ),
+    "oversize": (2**24 - 1).to_bytes(3) + bytes(6) + bytes(100_000),
+}
+
+
+@pytest.mark.parametrize("name", FLOODS)
+async def test_flood_ends_its_own_connection_and_no_other(engine, name):
+    async with rig.listening(rig.echo_router(), engine=engine) as place:
+        async with rig.h2_client(place) as innocent:
+            found = await attack(place, FLOODS[name])
+            assert [f for f in found if f[3] == 7]
+            assert (await innocent.answer(await innocent.open()))[0] == 200
+        await probe(place)
+    assert place.notebook.reasons("connection_refused")
+    assert not place.notebook.reasons("connection_failed")
+
+
+async def test_attacker_that_never_reads_is_cut_off(engine):
+    async with rig.listening(
+        rig.echo_router(), engine=engine, send_s=0.2, control_frames=10**9
+    ) as place:
+        stream = await attacker(place)
+
+        async def send() -> None:
+            await stream.send_all(GREETING)
+            while True:
+                await stream.send_all(frame(PING, 0, 0, bytes(8)) * 5000)
+
+        with pytest.raises((trio.BrokenResourceError, ssl.SSLError)), trio.fail_after(20):
+            await send()
+        await trio.aclose_forcefully(stream)
+        await probe(place)
+    assert "socket" in place.notebook.reasons("slow_reader")
+
+
+async def test_upload_nobody_reads_stops_at_its_window_and_blocks_no_other_stream(engine):
+    never = trio.Event()
+
+    async def ignore(request: Request) -> Response:
+        await never.wait()
+        return Response(status=200)
+
+    app = Router(
+        {("POST", "/ignored"): ignore, ("GET", "/"): rig.echo},
+        admissions={("POST", "/ignored"): Admission(limit=10_000_000, stream=True)},
+    )
+    async with rig.listening(app, engine=engine) as place, rig.h2_client(place) as client:
+        number = await client.open("POST", "/ignored", end=False)
+        sent = 0
+        while room := min(16384, client.h2.local_flow_control_window(number)):
+            client.h2.send_data(number, bytes(room))
+            sent += room
+        await client.flush()
+        assert sent == 65535
+        assert (await client.answer(await client.open()))[0] == 200
+        assert client.h2.local_flow_control_window(number) == 0
+        never.set()
+        await client.answer(number)
+
+
+async def test_slow_reader_of_an_answer_loses_its_stream_only(engine):
+    async def large(request: Request) -> Response:
+        return Response(status=200, body=bytes(200_000))
+
+    app = Router({("GET", "/large"): large, ("GET", "/"): rig.echo})
+    async with rig.listening(app, engine=engine, send_s=0.2) as place:
+        stream = await attacker(place)
+        small = frame(SETTINGS, 0, 0, (4).to_bytes(2) + (1).to_bytes(4))
+        large_get = (
+            (b":method", b"GET"),
+            (b":scheme", b"https"),
+            (b":authority", b"h"),
+            (b":path", b"/large"),
+        )
+        await stream.send_all(GREETING + small + headers(1, base=large_get))
+        reader = rig.Frames(stream)
+        reset = await reader.until(RST)
+        assert int.from_bytes(reset[5:9]) == 1
+        await stream.send_all(
+            frame(SETTINGS, 0, 0, (4).to_bytes(2) + (65535).to_bytes(4)) + headers(3)
+        )
+        assert (await reader.until(HEADERS))[5:9] == (3).to_bytes(4)
+        await trio.aclose_forcefully(stream)
+    assert place.notebook.reasons("slow_reader") == ["send_s"]
+
+
+async def test_slow_reader_does_not_hold_up_the_end(engine):
+    async def endless(request: Request) -> Response:
+        async def pieces():
+            while True:
+                yield bytes(65536)
+
+        return Response(status=200, stream=pieces())
+
+    async with rig.listening(Router({("GET", "/"): endless}), engine=engine, drain_s=0.3) as place:
+        stream = await attacker(place)
+        await stream.send_all(GREETING + headers(1))
+        await rig.Frames(stream).until(DATA)
+        place.drain.start()
+        assert await rig.read_all(stream) is not None
+        await trio.aclose_forcefully(stream)
+
+
+@pytest.mark.parametrize("octets", [b"", b"GET / HT", b"GET / HTTP/1.1\r\nHost: h\r\nX: "])
+async def test_slowloris_is_closed_when_the_head_is_late(octets):
+    async with rig.listening(rig.echo_router(), tls=False, header_s=0.2) as place:
+        assert await rig.http1(place.port, octets) == b""
+
+
+@pytest.mark.parametrize(
+    "octets", [b"", GREETING[:10], GREETING[:24], GREETING + frame(HEADERS, 1, 1, b"\x82")]
+)
+async def test_slow_http2_beginning_is_closed_when_it_is_late(engine, octets):
+    async with rig.listening(rig.echo_router(), engine=engine, header_s=0.2, idle_s=0.2) as place:
+        stream = await attacker(place)
+        await stream.send_all(octets)
+        await rig.read_all(stream)
+        await trio.aclose_forcefully(stream)
+
+
+async def test_handshake_that_never_comes_is_closed_and_noted():
+    async with rig.listening(rig.echo_router(), handshake_s=0.2) as place:
+        async with await trio.open_tcp_stream("127.0.0.1", place.port) as stream:
+            await stream.send_all(b"\x16\x03\x01")
+            await rig.read_all(stream)
+    assert place.notebook.reasons("handshake_refused") == ["handshake_s"]
+
+
+async def test_handshakes_waiting_for_a_slot_do_not_outlive_their_deadline():
+    async with rig.listening(rig.echo_router(), handshake_s=0.3, handshakes=1) as place:
+        held = [await trio.open_tcp_stream("127.0.0.1", place.port) for _ in range(3)]
+        for stream in held:
+            await rig.read_all(stream)
+            await trio.aclose_forcefully(stream)
+        await probe(place)
+
+
+async def test_body_slower_than_the_least_rate_is_answered_with_408(engine):
+    async with rig.listening(rig.echo_router(), engine=engine, header_s=0.2) as place:
+        async with rig.h2_client(place) as client:
+            number = await client.open("POST", "/", end=False)
+            assert (await client.answer(number))[0] == 408
+
+
+async def test_idle_connection_is_closed_with_goaway_and_no_error(engine):
+    async with rig.listening(rig.echo_router(), engine=engine, idle_s=0.2) as place:
+        stream = await attacker(place)
+        await stream.send_all(GREETING + headers(1))
+        reader = rig.Frames(stream)
+        goaway = await reader.until(7)
+        assert goaway[9:17] == (1).to_bytes(4) + bytes(4)
+        assert await reader.next() == b""
+        await trio.aclose_forcefully(stream)
+
+
+async def test_late_handler_is_answered_for_with_503(engine):
+    async def stuck(request: Request) -> Response:
+        await trio.sleep_forever()
+        raise AssertionError
+
+    async with rig.listening(Router({("GET", "/"): stuck}), engine=engine, request_s=0.2) as place:
+        async with rig.h2_client(place) as client:
+            assert (await client.answer(await client.open()))[0] == 503
+
+
+async def test_refused_http1_request_is_answered_and_its_connection_closed():
+    async with rig.listening(rig.echo_router(), tls=False) as place:
+        got = await rig.http1(
+            place.port,
+            b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        )
+        assert got.startswith(b"HTTP/1.1 400 ")
+        assert got.count(b"HTTP/1.1") == 1
+    assert place.notebook.reasons("request_refused") == ["grammar"]
+
+
+async def test_garbage_instead_of_tls_is_refused_and_noted():
+    async with rig.listening(rig.echo_router()) as place:
+        await rig.http1(place.port, b"GET / HTTP/1.1\r\nHost: h\r\n\r\n")
+        await probe(place)
+    assert place.notebook.reasons("handshake_refused") == ["http_request"]
