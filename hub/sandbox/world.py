@@ -41,7 +41,7 @@ from hub.sandbox.manifest import (
     TppSection,
     write_manifest,
 )
-from hub.sandbox.parties import BANK, OPERATOR, PROVIDER_ID, Keyring, TppKeys, issue_keys
+from hub.sandbox.parties import OPERATOR, PROVIDER_ID, Keyring, TppKeys, issue_keys
 from hub.sandbox.pki import Pki
 from hub.sandbox.places import LOOPBACK, Places, check_ports
 from hub.sandbox.server import Faults, SiteHandler, serve_site
@@ -232,7 +232,7 @@ class _Builder:
             hub=HubSection(
                 issuer=issuer,
                 discovery=f"{issuer}/.well-known/openid-configuration",
-                jwks=f"{places.https(10)}/{BANK.organisation_id}/application.jwks",
+                jwks=f"{issuer}/jwks",
                 registration=f"{issuer}/tpp-registration",
                 par=f"{issuer}/par",
                 token=f"{issuer}/token",
