@@ -190,9 +190,9 @@ class World:
         customer = customer_by_username(username)
         assert customer is not None
         chosen = accounts or customer.accounts
-        self.book.grant(
-            CONSENT, Granted(user_id=customer.user_id, accounts=tuple(chosen), kind=kind)
-        )
+        user = customer.user_id
+        granted = Granted(user_id=user, accounts=tuple(chosen), kind=kind, approvals=(user,))
+        self.book.grant(CONSENT, granted)
 
     async def call(
         self,

@@ -5,36 +5,52 @@ to ``sandbox.server.serve_site`` (Ozone Connect with ``client_cert="optional"``:
 refuses who is not the Hub; the pages with ``"none"``); ``faults`` are the knobs of the first.
 """
 
+import logging
 import ssl
 from pathlib import Path
-from typing import Self, final
+from typing import Final, Self, final
 from urllib.parse import urlsplit
 
 import httpx
+import trio
 
 from hub.model.clock import Clock, Dice
 from hub.sandbox.bank.accounts import ACCOUNT_ROUTES
 from hub.sandbox.bank.bearer import FetchKeys, Gate, keys_from
-from hub.sandbox.bank.book import Book
+from hub.sandbox.bank.book import Book, Payment
 from hub.sandbox.bank.connect import OzoneConnect
-from hub.sandbox.bank.hub import Hub
+from hub.sandbox.bank.hub import Hub, HubTrouble
 from hub.sandbox.bank.pages import Pages
+from hub.sandbox.bank.payments import PaymentDesk
 from hub.sandbox.bank.people import CUSTOMERS
+from hub.sandbox.bank.pii import PiiReader
 from hub.sandbox.manifest import CustomerSection
 from hub.sandbox.site import Faults, SiteHandler
 from hub.sandbox.tls import client_context
+
+LOG: Final = logging.getLogger("hub.sandbox.bank")
+SETTLE_S: Final = 1.0
 
 
 @final
 class Bank:
     """One bank: its book, its two sites, its connections to the Hub."""
 
-    __slots__ = ("_clients", "book", "faults", "hub", "ozone_connect_handler", "pages_handler")
+    __slots__ = (
+        "_clients",
+        "book",
+        "desk",
+        "faults",
+        "hub",
+        "ozone_connect_handler",
+        "pages_handler",
+    )
 
     def __init__(
         self,
         *,
         book: Book,
+        desk: PaymentDesk,
         hub: Hub,
         ozone_connect_handler: SiteHandler,
         pages_handler: SiteHandler,
@@ -42,6 +58,7 @@ class Bank:
     ) -> None:
         """Join the parts; ``open`` makes them."""
         self.book = book
+        self.desk = desk
         self.hub = hub
         self.ozone_connect_handler = ozone_connect_handler
         self.pages_handler = pages_handler
@@ -65,6 +82,7 @@ class Bank:
         dice: Dice,
         host: str = "localhost",
         authorization_path: str = "/open-finance",
+        encryption_key: Path | None = None,
     ) -> Self:
         """Open the bank in a folder of its own; the first time, found it.
 
@@ -82,6 +100,8 @@ class Bank:
             dice: Unpredictable octets.
             host: What ``/hello`` calls itself.
             authorization_path: Path of the authorization endpoint.
+            encryption_key: What TPPs seal payments' personal data for (Enc1), private, PEM; without it sealed
+                payments are refused.
 
         Raises:
             OSError: The folder or a file cannot be used.
@@ -99,6 +119,7 @@ class Bank:
             dice=dice,
             host=host,
             authorization_path=authorization_path,
+            pii=PiiReader(encryption_key),
             clients=(to_hub, to_keys),
         )
 
@@ -115,6 +136,7 @@ class Bank:
         dice: Dice,
         host: str = "localhost",
         authorization_path: str = "/open-finance",
+        pii: PiiReader | None = None,
         clients: tuple[httpx.AsyncClient, ...] = (),
     ) -> Self:
         """Put a bank together from a book and connections that exist."""
@@ -124,14 +146,26 @@ class Bank:
             fetch=fetch_keys,
             clock=clock,
         )
+        reader = pii or PiiReader(None)
+        desk = PaymentDesk(book, dice, reader)
         connect = OzoneConnect(
-            book=book, gate=gate, provider_id=provider_id, host=host, routes=ACCOUNT_ROUTES
+            book=book,
+            gate=gate,
+            provider_id=provider_id,
+            host=host,
+            routes=(*ACCOUNT_ROUTES, *desk.routes()),
         )
         pages = Pages(
-            base=urlsplit(authorization_path).path, book=book, hub=hub, clock=clock, dice=dice
+            base=urlsplit(authorization_path).path,
+            book=book,
+            hub=hub,
+            clock=clock,
+            dice=dice,
+            pii=reader,
         )
         return cls(
             book=book,
+            desk=desk,
             hub=hub,
             ozone_connect_handler=connect,
             pages_handler=pages,
@@ -150,6 +184,37 @@ class Bank:
             )
             for customer in CUSTOMERS
         ]
+
+    async def settle_payments(self) -> None:
+        """Finish pending payments as they come due, and tell the Hub of each; run it beside the sites.
+
+        A Hub that cannot be told is told again a second later.
+
+        Cancellation: ends it; what is pending is finished after the next start.
+        """
+        untold: dict[str, Payment] = {}
+        while True:
+            for payment in self.desk.due():
+                untold[payment.id] = self.desk.settle(payment)
+            for payment in list(untold.values()):
+                if await self._told(payment):
+                    del untold[payment.id]
+            await trio.sleep(SETTLE_S)
+
+    async def _told(self, payment: Payment) -> bool:
+        change: dict[str, object] = {
+            "paymentResponse.status": payment.status,
+            "paymentResponse.paymentTransactionId": str(payment.answer["paymentTransactionId"]),
+        }
+        if payment.status == "Rejected":
+            code, message = payment.reason
+            change["paymentResponse.rejectReasonCode"] = [{"code": code, "message": message}]
+        try:
+            await self.hub.patch_payment(payment.id, change)
+        except HubTrouble as trouble:
+            LOG.warning("a payment's status could not be told: %s", trouble)
+            return False
+        return True
 
     async def aclose(self) -> None:
         """Close the connections to the Hub and the key store."""

@@ -20,12 +20,21 @@ BOOK_NAME: Final = "bank.json"
 
 
 class Granted(msgspec.Struct, frozen=True, kw_only=True):
-    """Hold what a customer agreed to: the consent's kind and accounts, and whom the Hub was told it was."""
+    """Hold what a customer agreed to.
+
+    Attributes:
+        user_id: Whom the Hub was told it was.
+        accounts: Identifiers of the chosen accounts.
+        kind: ``account-access`` or ``payment``.
+        approvals: User ids of the signatories that have approved.
+        creditors: IBAN and name of each payee that the consent names; empty where any may be paid.
+    """
 
     user_id: str
     accounts: tuple[str, ...]
     kind: str = "account-access"
     approvals: tuple[str, ...] = ()
+    creditors: tuple[tuple[str, str], ...] = ()
 
 
 class Payment(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,6 +52,7 @@ class Payment(msgspec.Struct, frozen=True, kw_only=True):
         answer: The ``data`` of the answer, as it was given.
         entry: The movement it caused; None where it was rejected.
         reason: Code and message of a rejection.
+        back: The movement that gave the money back; None where none did.
     """
 
     id: str
@@ -56,6 +66,7 @@ class Payment(msgspec.Struct, frozen=True, kw_only=True):
     answer: dict[str, object]
     entry: Entry | None = None
     reason: tuple[str, str] = ("", "")
+    back: Entry | None = None
 
 
 class Saved(msgspec.Struct, kw_only=True):
@@ -94,8 +105,8 @@ class Book:
         currencies = {account.id: account.currency for account in ACCOUNTS.values()}
         self._history = History(saved.founded, currencies)
         for payment in saved.payments.values():
-            if payment.entry is not None:
-                self._ledger.post(payment.entry)
+            for entry in _entries(payment):
+                self._ledger.post(entry)
         self.catch_up()
 
     @classmethod
@@ -187,6 +198,17 @@ class Book:
         """Return what was agreed to under a consent, or None."""
         return self._saved.granted.get(consent_id)
 
+    def waiting_for(self, customer: Customer) -> list[str]:
+        """Return the payment consents that wait for this customer as the next signatory."""
+        return [
+            consent_id
+            for consent_id, granted in self._saved.granted.items()
+            if granted.kind == "payment"
+            and customer.user_id not in granted.approvals
+            and granted.accounts[0] in customer.accounts
+            and len(granted.approvals) < ACCOUNTS[granted.accounts[0]].signatures
+        ]
+
     def payment(self, payment_id: str) -> Payment | None:
         """Return a payment, or None."""
         return self._saved.payments.get(payment_id)
@@ -204,11 +226,16 @@ class Book:
         """Return the payments ordered under a consent, oldest first."""
         return [p for p in self._saved.payments.values() if p.consent_id == consent_id]
 
+    def pending(self) -> list[Payment]:
+        """Return the payments whose status is not final, oldest first."""
+        return [p for p in self._saved.payments.values() if p.status == "Pending"]
+
     def record(self, payment: Payment) -> None:
         """Book and keep a payment, or a change of its status."""
-        known = self._saved.payments.get(payment.id)
-        if payment.entry is not None and (known is None or known.entry is None):
-            self._ledger.post(payment.entry)
+        known = _entries(self._saved.payments.get(payment.id))
+        for entry in _entries(payment):
+            if entry not in known:
+                self._ledger.post(entry)
         self._saved.payments[payment.id] = payment
         self.save()
 
@@ -220,6 +247,12 @@ class Book:
     def file_consent(self, consent_id: str) -> dict[str, object] | None:
         """Return what a file consent announced, or None."""
         return self._saved.file_consents.get(consent_id)
+
+
+def _entries(payment: Payment | None) -> list[Entry]:
+    if payment is None:
+        return []
+    return [entry for entry in (payment.entry, payment.back) if entry is not None]
 
 
 def customer_by_user(user_id: str) -> Customer | None:

@@ -30,7 +30,7 @@ _NEEDED: Final = (
     "o3-api-operation",
     "o3-ozone-interaction-id",
 )
-_BLOCKED: Final = {
+BLOCKED: Final = {
     "Suspended": "Consent.AccountTemporarilyBlocked",
     "Inactive": "Consent.AccountTemporarilyBlocked",
     "Dormant": "Consent.AccountTemporarilyBlocked",
@@ -38,6 +38,7 @@ _BLOCKED: Final = {
     "Deceased": "Consent.PermanentAccountAccessFailure",
     "Unclaimed": "Consent.PermanentAccountAccessFailure",
 }
+"""The code that a blocked account's state is refused with."""
 _LARGEST_PAGE: Final = 1_000
 
 
@@ -100,7 +101,7 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     def open_account(self) -> Account:
         """Return the path's account of the consent; refused where it is outside or blocked."""
         account = self.consented_account(self.parts[1])
-        code = _BLOCKED.get(account.status)
+        code = BLOCKED.get(account.status)
         if code is not None:
             raise refused(403, code, f"the account is {account.status}")
         return account

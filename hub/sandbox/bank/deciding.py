@@ -5,8 +5,8 @@ customer may choose is decided here, whatever the form says. A payment from an a
 consent waiting for the second one, with the first approval noted; the interaction ends with a code all the same.
 
 Errors are told with the documented vocabulary: ``access_denied`` with ``user_rejected_consent`` or
-``consent_not_supported``, ``invalid_request`` with ``user_lacks_eligible_accounts``, ``server_error`` with
-``api_hub_communication_error``.
+``consent_not_supported``, ``invalid_request`` with ``user_lacks_eligible_accounts`` or
+``user_does_not_own_debtor_account``, ``server_error`` with ``api_hub_communication_error``.
 """
 
 import logging
@@ -17,6 +17,7 @@ from hub.sandbox.bank.book import Book, Granted
 from hub.sandbox.bank.calendar import timestamp
 from hub.sandbox.bank.hub import Hub, HubTrouble, Interaction
 from hub.sandbox.bank.people import CUSTOMERS, Account, Customer
+from hub.sandbox.bank.pii import PiiReader, Unreadable, creditors_of, debtor_of
 from hub.sandbox.bank.rendering import Form, Renderer, field, sent_to
 from hub.sandbox.bank.sessions import Session
 from hub.sandbox.bank.wording import (
@@ -24,6 +25,7 @@ from hub.sandbox.bank.wording import (
     SERVICE_INITIATION,
     ask_of,
     choices,
+    consent_of,
     eligible,
 )
 from hub.sandbox.site import SiteResponse
@@ -55,10 +57,13 @@ def authorizers(account: Account, approved: tuple[str, ...], now: int) -> Json:
 class Deciding:
     """Show what is asked, and carry out what the customer decides."""
 
-    __slots__ = ("_book", "_clock", "_hub", "_show")
+    __slots__ = ("_book", "_clock", "_hub", "_pii", "_show")
 
-    def __init__(self, *, book: Book, hub: Hub, clock: Clock, show: Renderer) -> None:
+    def __init__(
+        self, *, book: Book, hub: Hub, clock: Clock, show: Renderer, pii: PiiReader
+    ) -> None:
         """Take what it works with."""
+        self._pii = pii
         self._book = book
         self._hub = hub
         self._clock = clock
@@ -72,15 +77,32 @@ class Deciding:
             record = await self._hub.consent(interaction.consent_id)
         except HubTrouble as trouble:
             return await self._trouble(session, interaction, trouble)
-        if record.get("consentType") not in {ACCOUNT_ACCESS, SERVICE_INITIATION}:
+        known = record.get("consentType") in {ACCOUNT_ACCESS, SERVICE_INITIATION}
+        if not known or self._sealed(record) is None:
             return await self.fail(
                 session, interaction, "access_denied", "consent_not_supported", reject=True
             )
-        if not eligible(self._book, customer, record):
-            return await self.fail(
-                session, interaction, "invalid_request", "user_lacks_eligible_accounts", reject=True
-            )
+        if not self._eligible(customer, record):
+            named = debtor_of(self._sealed(record) or {})
+            why = "user_does_not_own_debtor_account" if named else "user_lacks_eligible_accounts"
+            return await self.fail(session, interaction, "invalid_request", why, reject=True)
         return self._asked(session, interaction, customer, record)
+
+    def _sealed(self, record: Json) -> Json | None:
+        """Return what a payment consent's sealed part holds, empty where there is none; None where it is unreadable."""
+        sealed = consent_of(record).get("PersonalIdentifiableInformation")
+        if sealed is None:
+            return {}
+        try:
+            return self._pii.read(sealed)
+        except Unreadable:
+            return None
+
+    def _eligible(self, customer: Customer, record: Json) -> list[Account]:
+        """Return the accounts that may be chosen: where the consent names the debtor's account, that one at most."""
+        accounts = eligible(self._book, customer, record)
+        named = debtor_of(self._sealed(record) or {})
+        return [a for a in accounts if a.iban == named] if named else accounts
 
     def _asked(
         self,
@@ -91,7 +113,7 @@ class Deciding:
         problem: str = "",
     ) -> SiteResponse:
         self._book.catch_up()
-        accounts = eligible(self._book, customer, record)
+        accounts = self._eligible(customer, record)
         ask = ask_of(record, interaction.tpp_name)
         only = [accounts[0].id] if len(accounts) == 1 else []
         return self._show.page(
@@ -101,6 +123,7 @@ class Deciding:
             problem=problem,
             interaction=interaction,
             ask=ask,
+            payees=[f"{name}, {iban}" for iban, name in creditors_of(self._sealed(record) or {})],
             choices=choices(self._book, accounts),
             chosen=only,
         )
@@ -118,13 +141,13 @@ class Deciding:
             return await self.page(session, interaction, customer)
         try:
             record = await self._hub.consent(interaction.consent_id)
-            accounts = eligible(self._book, customer, record)
+            accounts = self._eligible(customer, record)
             chosen = [a for a in accounts if a.id in form.get("account", [])]
             payment = record.get("consentType") == SERVICE_INITIATION
             problem = _problem(chosen, payment=payment)
             if problem:
                 return self._asked(session, interaction, customer, record, problem)
-            await self._approve(interaction, customer, chosen, payment=payment)
+            await self._approve(interaction, customer, chosen, record, payment=payment)
             redirect = await self._hub.confirm(interaction.id)
         except HubTrouble as trouble:
             return await self._trouble(session, interaction, trouble)
@@ -136,6 +159,7 @@ class Deciding:
         interaction: Interaction,
         customer: Customer,
         chosen: list[Account],
+        record: Json,
         *,
         payment: bool,
     ) -> None:
@@ -145,6 +169,7 @@ class Deciding:
             accounts=ids,
             kind="payment" if payment else "account-access",
             approvals=(customer.user_id,),
+            creditors=creditors_of(self._sealed(record) or {}),
         )
         change: Json = {
             "psuIdentifiers": {"userId": customer.user_id},

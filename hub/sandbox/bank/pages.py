@@ -22,11 +22,14 @@ from hub.model.clock import Clock, Dice
 from hub.sandbox.bank.book import Book
 from hub.sandbox.bank.deciding import Deciding
 from hub.sandbox.bank.hub import Hub, HubTrouble, Interaction, Redirect, Unredirectable
+from hub.sandbox.bank.own_consents import OwnConsents
+from hub.sandbox.bank.pii import PiiReader
 from hub.sandbox.bank.rendering import (
     Form,
     Renderer,
     field,
     form_of,
+    see_other,
     sent_to,
     stylesheet,
 )
@@ -41,16 +44,19 @@ Action = Callable[[Session, Form], Awaitable[SiteResponse]]
 class Pages:
     """Answer the customer's browser; a ``SiteHandler``."""
 
-    __slots__ = ("_base", "_deciding", "_hub", "_logins", "_sessions", "_show")
+    __slots__ = ("_base", "_deciding", "_hub", "_logins", "_own", "_sessions", "_show")
 
-    def __init__(self, *, base: str, book: Book, hub: Hub, clock: Clock, dice: Dice) -> None:
+    def __init__(
+        self, *, base: str, book: Book, hub: Hub, clock: Clock, dice: Dice, pii: PiiReader
+    ) -> None:
         """Take the path of the authorization endpoint, and what the pages work with."""
         self._base = base.rstrip("/")
         self._hub = hub
         self._show = Renderer(self._base)
         self._sessions = Sessions(clock, dice)
         self._logins = Logins(clock)
-        self._deciding = Deciding(book=book, hub=hub, clock=clock, show=self._show)
+        self._deciding = Deciding(book=book, hub=hub, clock=clock, show=self._show, pii=pii)
+        self._own = OwnConsents(book=book, hub=hub, clock=clock, show=self._show)
 
     async def __call__(self, request: SiteRequest) -> SiteResponse:
         """Answer one request of a browser."""
@@ -63,6 +69,12 @@ class Pages:
                 return await self._posted(request, self._log_in)
             case "POST", "/consent":
                 return await self._posted(request, self._decide)
+            case "GET", "/consents":
+                return await self._see_own(request)
+            case "POST", "/consents":
+                return await self._posted(request, self._change_own)
+            case "POST", "/logout":
+                return await self._posted(request, self._log_out)
             case _:
                 return self._show.error(404, "Not found", "There is no such page here.")
 
@@ -109,6 +121,8 @@ class Pages:
         return self._show.error(400, "Please start again", sentence)
 
     async def _log_in(self, session: Session, form: Form) -> SiteResponse:
+        if "interaction" not in form:
+            return await self._log_in_only(session, form)
         interaction = session.interactions.get(field(form, "interaction"))
         if interaction is None:
             return self._gone()
@@ -128,6 +142,33 @@ class Pages:
         if session.tries[interaction.id] >= TRIES:
             return await self._not_authenticated(session, interaction)
         return self._login_form(session, interaction, "Username or password is not right.")
+
+    async def _log_in_only(self, session: Session, form: Form) -> SiteResponse:
+        """Log in to see one's own consents: no interaction is concerned."""
+        username = field(form, "username")
+        customer = self._logins.check(username, field(form, "password"))
+        if customer is not None:
+            self._sessions.log_in(session, customer)
+            return await self._own.page(session, customer)
+        problem = "Username or password is not right."
+        if self._logins.locked(username):
+            problem = "Too many attempts. Please try again in a quarter of an hour."
+        return self._login_form(session, None, problem)
+
+    async def _see_own(self, request: SiteRequest) -> SiteResponse:
+        session = self._session(request)
+        if session.customer is None:
+            return self._login_form(session, None)
+        return await self._own.page(session, session.customer)
+
+    async def _change_own(self, session: Session, form: Form) -> SiteResponse:
+        if session.customer is None:
+            return self._login_form(session, None)
+        return await self._own.change(session, session.customer, form)
+
+    async def _log_out(self, session: Session, _form: Form) -> SiteResponse:
+        self._sessions.end(session)
+        return see_other(f"{self._base}/consents")
 
     async def _not_authenticated(self, session: Session, interaction: Interaction) -> SiteResponse:
         return await self._deciding.fail(
