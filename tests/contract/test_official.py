@@ -1,0 +1,122 @@
+"""Our contract against the official documents, judged by an independent validator."""
+
+import os
+import random
+
+import jsonschema_rs
+import pytest
+
+from hub.contract import Context
+from hub.contract.official import find_documents, read_document
+from hub.contract.validators import is_uuid, judge
+from hub.model.fault import Fault
+from tests.contract.instances import Maker, UnmakeableError, mutate
+
+pytestmark = pytest.mark.specs
+COUNT = int(os.environ.get("HUB_INSTANCES", "50"))
+OURS_IS_STRICTER = {"uuid", "url", "duration", "base64"}
+"""Formats that the independent validator does not know in draft 7; ours checks them (DIFFERENCES.md)."""
+
+
+def test_every_official_site_gets_the_same_verdict_from_ours_and_from_an_independent_validator(
+    official, contract
+):
+    judged = lawful = 0
+    unexplained = []
+    for name, sites in official.items():
+        for site, schema in sites.items():
+            if site.endswith(" query"):
+                continue
+            theirs = jsonschema_rs.Draft7Validator(schema, validate_formats=True)
+            ours = contract._checks[name][site]
+            for value in instances(schema):
+                judged += 1
+                verdict = theirs.is_valid(value)
+                lawful += verdict
+                broken = judge(ours, value)
+                if verdict != (broken is None) and not explained(verdict, broken):
+                    unexplained.append((name, site, verdict, broken))
+    print(f"{judged} instances, {lawful} of them valid")
+    assert unexplained == []
+    assert judged / 4 < lawful < judged
+
+
+def instances(schema):
+    """Yield lawful instances and mutated ones."""
+    maker, dice = Maker(1), random.Random(2)
+    for number in range(COUNT):
+        value = maker.make(schema, full=(0, 0.5, 1)[number % 3])
+        yield value
+        yield mutate(value, dice)
+
+
+def explained(verdict, broken):
+    """Tell whether ours only refuses a format that theirs ignores."""
+    return verdict and broken.rule == "format" and broken.expected.split()[-1] in OURS_IS_STRICTER
+
+
+def test_every_mapped_answer_is_lawful_for_the_tpp(official, contract):
+    """A lawful bank answer becomes a lawful TPP answer, or is refused because it cannot become one."""
+    mapped, unlawful = 0, []
+    for row in contract.rows:
+        if not row.route.mapper:
+            continue
+        given = official[row.bank_schemas].get(f"{row.bank_site} 200")
+        given = given or official[row.bank_schemas][f"{row.bank_site} 201"]
+        wanted = official[row.schemas][f"{row.site} {row.route.success}"]
+        judge_answer = jsonschema_rs.Draft7Validator(wanted, validate_formats=True)
+        judge_given = jsonschema_rs.Draft7Validator(given, validate_formats=True)
+        passed = 0
+        for number in range(COUNT):
+            value = Maker(number).make(given, full=(0, 0.5, 1)[number % 3])
+            if not judge_given.is_valid(value):
+                continue
+            answer = contract.mapper(row.route.mapper)(value, CONTEXT)
+            if isinstance(answer, Fault):
+                assert answer.check == "bank.unmappable"
+                continue
+            passed += 1
+            errors = [e.message for e in judge_answer.iter_errors(answer)]
+            unlawful += [(row.route.id, e) for e in errors if e != EMPTY_BALANCES]
+        assert passed > 0, row.route.id
+        mapped += passed
+    print(f"{mapped} answers mapped")
+    assert unlawful == []
+
+
+CONTEXT = Context(
+    url="https://hub.example/x",
+    account_id="acc-1",
+    extra={},
+    related="https://hub.example/y",
+)
+EMPTY_BALANCES = "[] has less than 1 item"
+"""The one listed difference: an account without balances is answered with an empty list (DIFFERENCES.md)."""
+
+
+def test_the_newest_erratum_of_a_document_wins(specs):
+    documents = find_documents(specs)
+    assert documents["uae-account-information-openapi.yaml"].parent.name == "v2.1-errata2"
+    assert documents["uae-product-openapi.yaml"].parent.name == "v2.1"
+
+
+def test_what_no_instance_could_satisfy_is_repaired_and_reported(specs):
+    document = read_document(find_documents(specs)["uae-account-information-openapi.yaml"])
+    assert len(document.repairs) == 13
+    assert all("application/jwt" in repair for repair in document.repairs)
+
+
+def test_the_makers_patterns_cover_what_the_documents_use(official):
+    missing = set()
+    for sites in official.values():
+        for schema in sites.values():
+            try:
+                Maker(0).make(schema, full=1)
+            except UnmakeableError as error:
+                missing.add(str(error))
+    assert missing == set()
+
+
+def test_a_uuid_is_judged():
+    assert is_uuid("6f9619ff-8b86-4011-b42d-00c04fc964ff")
+    assert not is_uuid("6f9619ff8b864011b42d00c04fc964ff")
