@@ -1,0 +1,168 @@
+"""SQLite against the keeper in memory: any sequence of operations, restarts among them, gives the same answers."""
+
+import tempfile
+import threading
+from pathlib import Path
+
+import msgspec
+import trio
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from hub.model.clock import FixedClock
+from hub.model.consent import Consent, Status
+from hub.model.records import AccessToken, Seen, Setting
+from hub.state.keeper import Drop, Once, Put, Query
+from hub.state.memory import MemoryKeeper
+from hub.state.open import open_keeper
+from tests.state.keepers import NOW, consent, event, limits
+
+NAMES = st.sampled_from(["a", "b", "c", "d"])
+EXPECT = st.none() | st.integers(0, 3)
+
+
+def token(name: str, expires: int, consent_id: str) -> AccessToken:
+    return AccessToken(
+        digest=name,
+        client_id="c",
+        scope="s",
+        x5t_s256="x",
+        issued=NOW,
+        expires=expires,
+        consent_id=consent_id,
+    )
+
+
+RECORDS = st.one_of(
+    st.builds(Setting, name=NAMES, value=st.binary(max_size=3)),
+    st.builds(token, NAMES, st.integers(NOW - 3700, NOW + 100), st.sampled_from(["", "a", "b"])),
+    st.builds(
+        consent,
+        NAMES,
+        status=st.sampled_from(Status),
+        user=st.sampled_from([None, "u", "v"]),
+        accounts=st.lists(st.sampled_from(["1", "2", "3"]), max_size=3),
+        updated=st.integers(0, 4),
+    ),
+    st.builds(Seen, space=st.just("jti"), value=NAMES, until=st.integers(NOW, NOW + 50)),
+)
+CHANGES = st.one_of(
+    st.builds(Put, RECORDS, EXPECT),
+    st.builds(Drop, st.sampled_from(["setting", "access", "consent"]), NAMES, EXPECT),
+)
+WHERE = st.one_of(
+    st.tuples(st.just("psu"), st.sampled_from(["u", "v"])),
+    st.tuples(st.just("account"), st.sampled_from(["1", "2", "3"])),
+    st.tuples(st.just("status"), st.sampled_from([str(status) for status in Status])),
+    st.tuples(st.just("updated"), st.integers(0, 4)),
+)
+BOUND = st.tuples(st.sampled_from(["updated", "due"]), st.integers(-1, NOW + 1001))
+QUERIES = st.builds(
+    Query,
+    kind=st.sampled_from(["consent", "consent", "access", "setting", "seen"]),
+    where=st.lists(WHERE, max_size=2).map(tuple),
+    at_least=st.lists(BOUND, max_size=1).map(tuple),
+    at_most=st.lists(BOUND, max_size=1).map(tuple),
+    order=st.sampled_from(["", "updated", "due", "group", "status"]),
+    descending=st.booleans(),
+    offset=st.integers(0, 2),
+    limit=st.integers(1, 4),
+    count=st.booleans(),
+)
+
+
+class Host:
+    """A thread in which a keeper on SQLite lives."""
+
+    def __init__(self, folder: Path, clock: FixedClock) -> None:
+        self._ready = threading.Event()
+        self._thread = threading.Thread(target=trio.run, args=(self._live, folder, clock))
+        self._thread.start()
+        assert self._ready.wait(10)
+
+    async def _live(self, folder, clock) -> None:
+        async with open_keeper(folder, clock=clock, limits=limits()) as self.keeper:
+            self._token = trio.lowlevel.current_trio_token()
+            self._stop = trio.Event()
+            self._ready.set()
+            await self._stop.wait()
+
+    def run(self, function, *args):
+        return trio.from_thread.run(function, *args, trio_token=self._token)
+
+    def close(self) -> None:
+        trio.from_thread.run_sync(self._stop.set, trio_token=self._token)
+        self._thread.join(10)
+        assert not self._thread.is_alive()
+
+
+class KeeperMachine(RuleBasedStateMachine):
+    @initialize()
+    def open(self) -> None:
+        self.folder = tempfile.TemporaryDirectory()
+        self.clock = FixedClock(NOW)
+        self.memory = MemoryKeeper(clock=self.clock)
+        self.host = Host(Path(self.folder.name), self.clock)
+
+    def both(self, name, *args):
+        expected = self.host.run(getattr(self.memory, name), *args)
+        assert self.host.run(getattr(self.host.keeper, name), *args) == expected
+        return expected
+
+    @rule(changes=st.lists(CHANGES, max_size=3), events=st.lists(NAMES, min_size=1, max_size=3))
+    def commit(self, changes, events):
+        self.both("commit", changes, [event(name) for name in events])
+
+    @rule(onces=st.lists(NAMES, min_size=1, max_size=3), until=st.integers(-5, 40))
+    def claim(self, onces, until):
+        moment = self.clock.now() + until
+        self.both("claim", [Once("jti", name, moment) for name in onces])
+
+    @rule(seconds=st.integers(0, 60))
+    def wait(self, seconds):
+        self.clock.advance(seconds)
+
+    @rule()
+    def purge(self):
+        self.both("purge")
+
+    @rule(kind=st.sampled_from([Setting, AccessToken, Consent]), name=NAMES)
+    def lookup(self, kind, name):
+        self.both("lookup", kind, name)
+
+    @rule(query=QUERIES)
+    def search(self, query):
+        self.both("search", query)
+
+    @rule(query=QUERIES, pages=st.integers(1, 3))
+    def walk_pages(self, query, pages):
+        for page in range(pages):
+            self.both("search", msgspec.structs.replace(query, offset=page * query.limit))
+
+    @rule(name=NAMES)
+    def trace(self, name):
+        self.both("trace", name)
+
+    @rule(start=st.integers(0, 20), limit=st.integers(1, 20))
+    def read_events(self, start, limit):
+        self.both("events", start, limit)
+
+    @rule()
+    def restart(self):
+        self.host.close()
+        self.host = Host(Path(self.folder.name), self.clock)
+
+    @invariant()
+    def heads_agree(self):
+        if hasattr(self, "host"):
+            self.both("head")
+
+    def teardown(self):
+        if hasattr(self, "host"):
+            self.host.close()
+            self.folder.cleanup()
+
+
+TestKeeperMachine = KeeperMachine.TestCase
+TestKeeperMachine.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
