@@ -284,6 +284,7 @@ class Trust:
 
     async def _round(self) -> bool:
         """Look at everything once; tell whether all of it answered."""
+        self._begun += 1
         problems: list[Problem] = []
         try:
             async with fetching(self._settings, self._limits, self._clock, self._memory) as fetcher:
