@@ -168,7 +168,7 @@ class Consents:
                 continue  # ran out this second
             patch = _revocation_patch(revoked_by)
             changes += await self._changes(call, consent, item.version, changed, patch)
-            events.append(_consent_event(call, consent, changed))
+            events.append(consent_event(call, consent, changed, "consents.revoke-group"))
         return Done(changes=tuple(changes), events=tuple(events), subject=group_id, change="revoke")
 
     async def _changes(
@@ -210,7 +210,8 @@ def _revocation_patch(revoked_by: str) -> dict[str, Any]:
     }
 
 
-def _consent_event(call: Call, consent: Consent, changed: Consent) -> Event:
+def consent_event(call: Call, consent: Consent, changed: Consent, route: str) -> Event:
+    """Make the event of a consent that changed beside what the request is about."""
     peer = call.request.peer
     return Event(
         kind=Kind.CONSENT,
@@ -221,7 +222,7 @@ def _consent_event(call: Call, consent: Consent, changed: Consent) -> Event:
         organisation_id=peer.organisation_id,
         x5t_s256=peer.x5t_s256,
         consent_id=consent.id,
-        route="consents.revoke-group",
+        route=route,
         change=change_of(consent, changed),
     )
 

@@ -23,7 +23,7 @@ class Lfi:
         """Take what the operations need."""
         self._shell = Shell(keeper=keeper, clock=clock, dice=dice)
         self._consents = Consents(self._shell, settings.tenant.provider_id)
-        self._payments = PaymentLog(self._shell)
+        self._payments = PaymentLog(self._shell, settings.tenant.time_zone)
         self._observer = observer
 
     def lfi_routes(self) -> dict[tuple[str, str], Handler]:

@@ -298,7 +298,8 @@ class Payment(msgspec.Struct, frozen=True, kw_only=True, tag="payment"):
 
     ``response`` is the bank's ``data`` in its own spelling. ``request_body`` is the TPP's message with the customer's
     data still encrypted; ``request_headers`` are without credentials (retained.toml). ``date`` is
-    the day it counts for in the tenant's zone; ``amount`` is the decimal text.
+    the day it counts for in the tenant's zone; ``amount`` is the decimal text. ``reservation`` names its share
+    in the consent's ``Allowance``.
     """
 
     id: str
@@ -323,6 +324,7 @@ class Payment(msgspec.Struct, frozen=True, kw_only=True, tag="payment"):
     interaction_id: str = ""
     client_interaction_id: str = ""
     access_token_hash: str = ""
+    reservation: str = ""
 
     @property
     def key(self) -> str:

@@ -1,9 +1,14 @@
 """The payment log: every published spelling of the bank's word on a payment, and what is final stays so."""
 
+from datetime import date
+
+import msgspec
 import pytest
 
+from hub.model.consent import ConsentType, Status
+from hub.model.limits import Allowance, reserve, terms_of
 from hub.model.records import Payment
-from tests.lfi.desk import NOW, Desk
+from tests.lfi.desk import NOW, Desk, consent
 
 
 def payment(payment_id="pay-1", **over):
@@ -108,3 +113,48 @@ async def test_the_log_is_listed_by_consent_in_order(desk):
     assert (await desk.call("GET", "/payment-log?consentId=none"))[1]["data"] == []
     assert (await desk.call("GET", "/payment-log"))[0] == 400
     assert (await desk.call("PATCH", "/payment-log/none", rejected("LFI.X")))[0] == 404
+
+
+SINGLE = {
+    "ConsentSchedule": {
+        "SinglePayment": {
+            "Type": "SingleInstantPayment",
+            "Amount": {"Amount": "10.00", "Currency": "AED"},
+        }
+    }
+}
+
+
+async def put_single_payment(desk):
+    staged = consent("p1", ConsentType.SERVICE_INITIATION, Status.AUTHORIZED)
+    request = {"consent": {**staged.request["consent"], "ControlParameters": SINGLE}}
+    taken = Allowance(consent_id="p1")
+    taken = reserve(terms_of(SINGLE), taken, "share", 1000, "AED", date(2026, 6, 1))
+    await desk.put(
+        msgspec.structs.replace(staged, request=request),
+        taken,
+        payment("pay-9", consent_id="p1", reservation="share"),
+    )
+
+
+async def test_an_accepted_single_payment_consumes_its_consent(desk):
+    await put_single_payment(desk)
+    await desk.call("PATCH", "/payment-log/pay-9", {"paymentResponse.status": ACCEPTED})
+    record = (await desk.call("GET", "/consents/p1"))[1]["data"]
+    assert record["status"] == "Consumed"
+    shown = record["consentBody"]["Data"]["PaymentConsumption"]
+    assert shown["CumulativeNumberOfPayments"] == 1
+    assert shown["CumulativeValueOfPayments"] == {"Amount": "10.00", "Currency": "AED"}
+    changed = [e for e in await desk.events() if e.get("change") == "Authorized>Consumed"]
+    assert len(changed) == 1
+    assert changed[0]["consent_id"] == "p1"
+
+
+async def test_a_rejected_payment_gives_its_share_back(desk):
+    await put_single_payment(desk)
+    await desk.call("PATCH", "/payment-log/pay-9", rejected("AANI.X1"))
+    taken = (await desk.keeper.lookup(Allowance, "p1"))[0]
+    assert (taken.total.number, taken.total.value, taken.open) == (0, 0, {})
+    record = (await desk.call("GET", "/consents/p1"))[1]["data"]
+    assert record["status"] == "Authorized"
+    assert "PaymentConsumption" not in record["consentBody"]["Data"]

@@ -1,0 +1,52 @@
+"""What a payment's status does to its consent: shares become final or free, consumption is shown, the used up is Consumed.
+
+Source: consents 6.4; decisions.md section 3 and section 2 (Consumed).
+"""
+
+from datetime import date
+
+import msgspec
+
+from hub.model.consent import Consent, Party, Status, may_become
+from hub.model.consent_change import as_of, with_data, with_status
+from hub.model.limits import Allowance, confirm, consumption, is_used_up, release, terms_of
+from hub.model.records import Payment
+
+
+def settle_share(taken: Allowance, payment: Payment) -> Allowance:
+    """Make the share of an accepted payment final, give back that of a rejected one; else return the same object."""
+    if payment.status.startswith("Accepted"):
+        return confirm(taken, payment.reservation)
+    if payment.status == "Rejected":
+        return release(taken, payment.reservation)
+    return taken
+
+
+def with_consumption(consent: Consent, taken: Allowance, now_ms: int, day: date) -> Consent:
+    """Return the consent with its ``PaymentConsumption`` of now, Consumed if nothing is left.
+
+    Args:
+        consent: A service-initiation consent.
+        taken: What its payments have taken.
+        now_ms: The moment, milliseconds.
+        day: Its date in the tenant's zone.
+    """
+    control = consent.request.get("consent", {}).get("ControlParameters", {})
+    terms = terms_of(control)
+    if terms is None:
+        return consent
+    shown = consumption(terms, taken, day)
+    data = consent.body.get("Data", {})
+    changed = consent
+    if shown is not None and data.get("PaymentConsumption") != shown:
+        changed = with_data(consent, PaymentConsumption=shown)
+    elif shown is None and "PaymentConsumption" in data:
+        left = {name: value for name, value in data.items() if name != "PaymentConsumption"}
+        changed = msgspec.structs.replace(consent, body={**consent.body, "Data": left})
+    status = as_of(consent, now_ms).status
+    lawful = may_become(consent.consent_type, status, Status.CONSUMED, Party.HUB)
+    if lawful and is_used_up(terms, taken, day):
+        return with_status(changed, Status.CONSUMED, now_ms)
+    if changed is consent:
+        return consent
+    return msgspec.structs.replace(changed, updated_ms=now_ms)
