@@ -94,6 +94,7 @@ class BankSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         base_paths: Optional base path per family.
         jwt_auth_inbound: Demand JWT Auth on the LFI edge too.
         validate: Ask the bank before a consent is stored.
+        validate_silence: What becomes of a consent when the bank, asked, gives no usable answer.
         events: Tell the bank of each consent change.
         dedupes_by_key: The bank promises to de-duplicate payments by idempotency key.
         http2: Offer HTTP/2 by ALPN.
@@ -113,6 +114,7 @@ class BankSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     base_paths: dict[str, str] = {}
     jwt_auth_inbound: bool = False
     validate: bool = False
+    validate_silence: Literal["refuse", "accept"] = "refuse"
     events: bool = False
     dedupes_by_key: bool = False
     http2: bool = False
@@ -223,6 +225,9 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     bank_open_s: float
     bank_open_most_s: float
     bank_health_s: float
+    bank_validate_s: float
+    bank_event_s: float
+    deliveries: int
     bearer_s: int
     trust_document_octets: int
     trust_fetch_s: float

@@ -349,6 +349,44 @@ class Payment(msgspec.Struct, frozen=True, kw_only=True, tag="payment"):
         return None
 
 
+class Delivery(msgspec.Struct, frozen=True, kw_only=True, tag="delivery"):
+    """Hold one thing to be told to the bank or to a TPP, and what became of it; key: event index and target.
+
+    It is made of an audit event that is already durable, so nothing can be forgotten. ``target`` is ``bank`` or
+    ``webhook``, ``operation`` is ``post`` (a consent is new) or ``patch``, ``state`` is ``waiting``, ``told`` or ``dead``.
+    """
+
+    index: int
+    target: str
+    consent_id: str
+    operation: str
+    time_ms: int
+    state: str = "waiting"
+    due_ms: int = 0
+    attempts: int = 0
+    told_ms: int = 0
+    status: int = 0
+
+    @property
+    def key(self) -> str:
+        """Return the key in the store."""
+        return f"{self.index:015d}:{self.target}"
+
+    def indexes(self) -> Indexes:
+        """Return what the store finds it by."""
+        return {
+            "lane": (f"{self.consent_id}:{self.target}:{self.state}",),
+            "consent": (self.consent_id,),
+            "state": (self.state,),
+            "index": (self.index,),
+            "due": (self.due_ms,) if self.state == "waiting" else (),
+        }
+
+    def purge_at(self) -> int | None:
+        """Return when the store may forget it: thirty days after it was told."""
+        return self.told_ms // 1000 + 2_592_000 if self.state == "told" else None
+
+
 Record = (
     Consent
     | Pushed
@@ -363,4 +401,5 @@ Record = (
     | ConsentChange
     | Payment
     | Allowance
+    | Delivery
 )
