@@ -70,7 +70,10 @@ def main() -> None:
     metavar="FILE",
     help="The tenant's configuration (TOML); see config/hub.example.toml.",
 )
-def serve(path: Path) -> None:
+@click.option(
+    "--worker", type=int, hidden=True, help="Run one worker; the supervisor asks for that."
+)
+def serve(path: Path, worker: int | None) -> None:
     """Serve one tenant in the foreground until SIGTERM or SIGINT.
 
     SIGTERM stops accepting, finishes what was started and exits 0; SIGHUP re-reads certificates. Each setting may be
@@ -80,7 +83,7 @@ def serve(path: Path) -> None:
     def start() -> int:
         from hub.node.run import serve as serve_node  # noqa: PLC0415 - keeps `hub --help` quick
 
-        return serve_node(load(path))
+        return serve_node(load(path), path, worker)
 
     run(start)
 

@@ -13,6 +13,7 @@ from hub.lfi.guard import BankGuard
 from hub.lfi.operations import Lfi
 from hub.model.clock import Clock, Dice
 from hub.model.consent import Consent
+from hub.model.failpoint import Failpoint, no_failpoint
 from hub.model.http import App
 from hub.model.records import AccessToken, Grant
 from hub.model.terms import Face
@@ -47,6 +48,7 @@ class Given(msgspec.Struct, frozen=True, kw_only=True):
     clock: Clock
     dice: Dice
     observer: Observer
+    failpoint: Failpoint = no_failpoint
 
 
 def signing_keys(settings: Settings) -> tuple[PrivateKey, ...]:
@@ -71,8 +73,12 @@ def contract_of(settings: Settings) -> Contract:
         raise StartError(f"the contract cannot be loaded: {error}") from None
 
 
-def build(given: Given) -> Parts:
+def build(given: Given, *, leader: bool = True) -> Parts:
     """Build everything a gateway process serves.
+
+    Args:
+        given: What every part is given.
+        leader: False in a worker: the trust snapshot is the keeper's process's work.
 
     Raises:
         StartError: A key, certificate or the contract cannot be used; one line says which.
@@ -80,7 +86,7 @@ def build(given: Given) -> Parts:
     settings = given.settings
     keys = signing_keys(settings)
     contract = contract_of(settings)
-    trust = trust_of(given)
+    trust = trust_of(given, leader=leader)
     bank = bank_of(given)
     limits = settings.limits
     cache = Cache(
@@ -112,6 +118,7 @@ def build(given: Given) -> Parts:
         clock=given.clock,
         dice=given.dice,
         observer=given.observer,
+        failpoint=given.failpoint,
     )
     lfi = Lfi(
         settings=settings,
@@ -139,7 +146,7 @@ def build(given: Given) -> Parts:
     )
 
 
-def trust_of(given: Given) -> Trust:
+def trust_of(given: Given, *, leader: bool = True) -> Trust:
     """Make the mirror of the Trust Framework.
 
     Raises:
@@ -156,6 +163,7 @@ def trust_of(given: Given) -> Trust:
             observer=given.observer,
             limits=settings.limits,
             also=[(settings.lfi.organisation_id, client) for client in settings.lfi.client_ids],
+            leader=leader,
         )
     except OSError as error:
         raise StartError(f"[trust] {settings.trust.certificate}: {error}") from None

@@ -1,6 +1,6 @@
 """The ops face on plain loopback HTTP: is it alive, is it ready, what does it count."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 
 import orjson
 
@@ -11,11 +11,15 @@ Readiness = Callable[[], Mapping[str, bool]]
 """Name of each condition -> whether it holds now."""
 
 
-def ops_routes(observer: Observer, ready: Readiness) -> dict[tuple[str, str], Handler]:
+def ops_routes(
+    observer: Observer,
+    ready: Readiness,
+    workers: Callable[[], Awaitable[bytes]] | None = None,
+) -> dict[tuple[str, str], Handler]:
     """Return the handlers of ``/livez``, ``/readyz`` and ``/metrics``.
 
     ``/readyz`` answers 200 when every condition holds (store, keys, trust snapshot, log lag, not draining), else 503,
-    and names each in its body.
+    and names each in its body. ``workers`` gives the metrics of the worker processes.
     """
 
     async def livez(_request: Request) -> Response:
@@ -30,7 +34,7 @@ def ops_routes(observer: Observer, ready: Readiness) -> dict[tuple[str, str], Ha
         return Response(
             status=200,
             headers=((b"content-type", b"text/plain; version=0.0.4; charset=utf-8"),),
-            body=observer.exposition(),
+            body=observer.exposition() + (await workers() if workers is not None else b""),
         )
 
     return {("GET", "/livez"): livez, ("GET", "/readyz"): readyz, ("GET", "/metrics"): metrics}

@@ -19,7 +19,7 @@ import trio
 from hub.config import ConfigError, load
 from hub.node.check import check_files
 from hub.node.errors import StartError
-from hub.node.run import run_node
+from hub.node.run import run_node, serve_worker
 from hub.sandbox.clock import SharedClock
 
 GRACE_S: Final = 15.0
@@ -28,30 +28,36 @@ GRACE_S: Final = 15.0
 
 def main(arguments: list[str]) -> int:
     """Run the node until SIGTERM or until the world is gone; return the exit status."""
-    if len(arguments) != 2:
-        sys.stderr.write("usage: python -m hub.sandbox.hub_process HUB_TOML CLOCK\n")
+    if len(arguments) not in {2, 3}:
+        sys.stderr.write("usage: python -m hub.sandbox.hub_process HUB_TOML CLOCK [WORKER]\n")
         return 2
-    _end_with_the_world()
+    if len(arguments) == 2:
+        _end_with_the_world()
     failed: list[str] = []
+    status = 0
     try:
-        _run(Path(arguments[0]), Path(arguments[1]))
+        status = _run(*arguments)
     except* (ConfigError, StartError) as group:
         failed += _lines(group)
     for line in failed:
         sys.stderr.write(f"hub: {line}\n")
-    return 1 if failed else 0
+    return 1 if failed else status
 
 
-def _run(configuration: Path, shared: Path) -> None:
-    loaded = load(configuration)
+def _run(configuration: str, shared: str, worker: str = "") -> int:
+    loaded = load(Path(configuration))
     if loaded.settings.tenant.environment != "sandbox":
         raise ConfigError("tenant.environment: this process runs sandboxes only; use hub serve")
     check_files(loaded.settings)
     try:
-        clock = SharedClock.open(shared)
+        clock = SharedClock.open(Path(shared))
     except (OSError, ValueError) as error:
         raise StartError(f"the sandbox's clock cannot be opened: {error}") from None
-    trio.run(lambda: run_node(loaded, clock=clock))
+    if worker:
+        return serve_worker(loaded, clock, int(worker))
+    command = (sys.executable, "-m", "hub.sandbox.hub_process", configuration, shared)
+    trio.run(lambda: run_node(loaded, clock=clock, worker_command=command))
+    return 0
 
 
 def _lines(group: BaseExceptionGroup[BaseException]) -> list[str]:
