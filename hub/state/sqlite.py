@@ -99,6 +99,7 @@ class Store:
         self._failpoint = failpoint
         self._replay_entries = replay_entries
         self._pages = 0
+        self._failed = False
         try:
             self._open(path, vfs)
         except (apsw.CorruptError, apsw.NotADBError) as error:
@@ -134,13 +135,19 @@ class Store:
         return frontier
 
     def close(self) -> None:
-        """Move the log into the database and close. A full disk is no obstacle: the log then stays."""
+        """Move the log into the database and close. A full disk is no obstacle: the log then stays.
+
+        After a failure nothing is moved: a sync that "succeeds" now would say nothing.
+        """
+        if self._failed:
+            self._writer.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
         for connection in {self._reader, self._searcher} - {self._writer}:
             connection.close()
         try:
             self._writer.close()
         except apsw.Error as error:
-            raise StoreFailedError(f"the database could not be closed: {error}") from error
+            if not self._failed and isinstance(self._judge(error), StoreFailedError):
+                raise StoreFailedError(f"the database could not be closed: {error}") from error
 
     # Writing: on one thread at a time
 
@@ -157,7 +164,7 @@ class Store:
         except apsw.Error as error:
             self._frontier, self._seen = frontier, seen
             self._roll_back()
-            raise _judged(error) from error
+            raise self._judge(error) from error
         except BaseException:
             self._frontier, self._seen = frontier, seen
             self._roll_back()
@@ -290,6 +297,16 @@ class Store:
                     f"a transaction could not be rolled back: {error}"
                 ) from error
 
+    def _judge(self, error: apsw.Error) -> FullError | StoreFailedError:
+        """Tell a disk that is full from one that is broken."""
+        extended = getattr(error, "extendedresult", None)
+        if isinstance(error, apsw.FullError | apsw.BusyError | apsw.ReadOnlyError):
+            return FullError(str(error))
+        if isinstance(error, apsw.IOError) and extended in _PASSING:
+            return FullError(str(error))
+        self._failed = True
+        return StoreFailedError(f"{type(error).__name__} ({extended}): {error}")
+
     def _grown(self, _connection: Any, _name: str, pages: int) -> int:
         self._pages = pages
         return apsw.SQLITE_OK
@@ -306,7 +323,7 @@ class Store:
         try:
             self._writer.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
         except apsw.Error as error:
-            judged = _judged(error)
+            judged = self._judge(error)
             if isinstance(judged, StoreFailedError):
                 raise judged from error
 
@@ -380,13 +397,3 @@ def _connect(path: Path, vfs: str | None) -> Any:
     connection.set_busy_timeout(1000)
     connection.pragma("cell_size_check", "on")
     return connection
-
-
-def _judged(error: apsw.Error) -> FullError | StoreFailedError:
-    """Tell a disk that is full from one that is broken."""
-    extended = getattr(error, "extendedresult", None)
-    if isinstance(error, apsw.FullError | apsw.BusyError | apsw.ReadOnlyError):
-        return FullError(str(error))
-    if isinstance(error, apsw.IOError) and extended in _PASSING:
-        return FullError(str(error))
-    return StoreFailedError(f"{type(error).__name__} ({extended}): {error}")
