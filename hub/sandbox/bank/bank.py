@@ -19,7 +19,9 @@ from hub.sandbox.bank.accounts import ACCOUNT_ROUTES
 from hub.sandbox.bank.bearer import FetchKeys, Gate, keys_from
 from hub.sandbox.bank.book import Book, Payment
 from hub.sandbox.bank.connect import OzoneConnect
+from hub.sandbox.bank.consent_calls import ConsentDesk
 from hub.sandbox.bank.hub import Hub, HubTrouble
+from hub.sandbox.bank.open_data import OpenDesk
 from hub.sandbox.bank.pages import Pages
 from hub.sandbox.bank.payments import PaymentDesk
 from hub.sandbox.bank.people import CUSTOMERS
@@ -39,6 +41,7 @@ class Bank:
     __slots__ = (
         "_clients",
         "book",
+        "consents",
         "desk",
         "faults",
         "hub",
@@ -51,6 +54,7 @@ class Bank:
         *,
         book: Book,
         desk: PaymentDesk,
+        consents: ConsentDesk,
         hub: Hub,
         ozone_connect_handler: SiteHandler,
         pages_handler: SiteHandler,
@@ -59,6 +63,7 @@ class Bank:
         """Join the parts; ``open`` makes them."""
         self.book = book
         self.desk = desk
+        self.consents = consents
         self.hub = hub
         self.ozone_connect_handler = ozone_connect_handler
         self.pages_handler = pages_handler
@@ -148,12 +153,19 @@ class Bank:
         )
         reader = pii or PiiReader(None)
         desk = PaymentDesk(book, dice, reader)
+        consents = ConsentDesk(book, reader)
+        open_desk = OpenDesk(book, dice, provider_id)
         connect = OzoneConnect(
             book=book,
             gate=gate,
             provider_id=provider_id,
             host=host,
-            routes=(*ACCOUNT_ROUTES, *desk.routes()),
+            routes=(
+                *ACCOUNT_ROUTES,
+                *desk.routes(),
+                *consents.routes(),
+                *open_desk.routes(),
+            ),
         )
         pages = Pages(
             base=urlsplit(authorization_path).path,
@@ -166,6 +178,7 @@ class Bank:
         return cls(
             book=book,
             desk=desk,
+            consents=consents,
             hub=hub,
             ozone_connect_handler=connect,
             pages_handler=pages,
