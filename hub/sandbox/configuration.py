@@ -99,6 +99,9 @@ def configuration(
             "ca": str(bank.ca) if options.bank_ca else bundle,
             "auth": "jwt",
             "audience": bank.audience,
+            # What the model bank can do; a bank of your own is asked for the least.
+            "validate": not options.bank_url,
+            "events": not options.bank_url,
             "dedupes_by_key": not options.bank_url,
         },
         "trust": {

@@ -26,22 +26,13 @@ from hub.sandbox.configuration import (
 )
 from hub.sandbox.control import CONTROL_PATH, serve_control, world_actions
 from hub.sandbox.directory import Directory
-from hub.sandbox.enrolment import enrol, redirect_uris
+from hub.sandbox.enrolment import enrol
 from hub.sandbox.folder import owned_folder
 from hub.sandbox.hub_child import HubChild, start_hub
+from hub.sandbox.introduction import describe_world
 from hub.sandbox.knobs import knob_actions
-from hub.sandbox.manifest import (
-    MANIFEST_VERSION,
-    BankSection,
-    CustomerSection,
-    DirectorySection,
-    HubSection,
-    Manifest,
-    SandboxOptions,
-    TppSection,
-    write_manifest,
-)
-from hub.sandbox.parties import OPERATOR, PROVIDER_ID, Keyring, TppKeys, issue_keys
+from hub.sandbox.manifest import Manifest, SandboxOptions, write_manifest
+from hub.sandbox.parties import OPERATOR, PROVIDER_ID, Keyring, issue_keys
 from hub.sandbox.pki import Pki
 from hub.sandbox.places import LOOPBACK, Places, check_ports
 from hub.sandbox.server import Faults, SiteHandler, serve_site
@@ -133,11 +124,13 @@ class _Builder:
             try:
                 await hub.ready()
                 self._tell(f"Hub: {places.https(0)} (TPPs), {places.https(1)} (the bank)")
-                manifest = self._manifest(pki, keys, bank, hub)
+                manifest = self._describe(pki, keys, bank, hub)
                 world = World(manifest, places, self._clock)
                 await self._register(manifest)
                 write_manifest(manifest, places.folder)
                 nursery.start_soon(_watch, hub, places)
+                if self._bank is not None:
+                    nursery.start_soon(self._bank.settle_payments)
                 await self._start_control(nursery, world)
                 task_status.started(world)
                 await world.over()
@@ -170,6 +163,17 @@ class _Builder:
         await _serve(nursery, directory.api_handler, places.port(11), tls)
         await _serve(nursery, directory.pki_handler, places.port(12), None)
         self._tell(f"Trust Framework: {places.https(10)}/participants")
+
+    def _describe(self, pki: Pki, keys: Keyring, bank: BankAddress, hub: HubChild) -> Manifest:
+        return describe_world(
+            self._options,
+            self._places,
+            keys,
+            ca=pki.ca_bundle,
+            bank=bank,
+            customers=[] if self._bank is None else self._bank.customers,
+            hub_pids=[hub.pid],
+        )
 
     async def _register(self, manifest: Manifest) -> None:
         """Register both TPPs: each says who it is with its certificate alone."""
@@ -212,6 +216,7 @@ class _Builder:
                 clock=self._clock,
                 dice=self._dice,
                 authorization_path=AUTHORIZATION_PATH,
+                encryption_key=keys.bank.encryption.key_path,
             )
         )
         files = (keys.bank.transport_server.cert_path, keys.bank.transport_server.key_path)
@@ -222,69 +227,6 @@ class _Builder:
         tls = server_context(*files, pki.ca_bundle, "none")
         await _serve(nursery, pages, places.port(21), tls)
         self._tell(f"Bank: {places.https(20)} (Ozone Connect), {places.https(21)} (its pages)")
-
-    def _manifest(self, pki: Pki, keys: Keyring, bank: BankAddress, hub: HubChild) -> Manifest:
-        places, relative = self._places, self._places.relative
-        issuer = places.https(0)
-        return Manifest(
-            version=MANIFEST_VERSION,
-            ca_bundle=relative(pki.ca_bundle),
-            hub=HubSection(
-                issuer=issuer,
-                discovery=f"{issuer}/.well-known/openid-configuration",
-                jwks=f"{issuer}/jwks",
-                registration=f"{issuer}/tpp-registration",
-                par=f"{issuer}/par",
-                token=f"{issuer}/token",
-                resource_base=issuer,
-                heimdall_base=places.https(1),
-                consent_manager_base=places.https(1),
-                ops_base=places.http(2),
-                pids=[hub.pid],
-            ),
-            directory=DirectorySection(
-                base=places.https(10),
-                participants=f"{places.https(10)}/participants",
-                keystore_base=places.https(10),
-                token_endpoint=f"{places.https(11)}/token",
-            ),
-            control=str(CONTROL_PATH),
-            bank=BankSection(
-                provider_id=PROVIDER_ID,
-                authorization_endpoint=bank.authorization_endpoint,
-                ozone_connect_base=bank.base_url,
-                transport_cert=relative(keys.bank.transport_client.cert_path),
-                transport_key=relative(keys.bank.transport_client.key_path),
-                signing_key=relative(keys.bank.signing.key_path),
-                signing_kid=keys.bank.signing.kid,
-            ),
-            tpps=[
-                self._tpp(tpp, redirect_uris(self._options, places, index))
-                for index, tpp in enumerate(keys.tpps)
-            ],
-            customers=self._customers(),
-        )
-
-    def _customers(self) -> list[CustomerSection]:
-        return [] if self._bank is None else self._bank.customers
-
-    def _tpp(self, tpp: TppKeys, uris: list[str]) -> TppSection:
-        relative = self._places.relative
-        return TppSection(
-            name=tpp.party.name,
-            client_id=tpp.party.client_id,
-            organisation_id=tpp.party.organisation_id,
-            roles=list(tpp.party.roles),
-            redirect_uris=uris,
-            transport_cert=relative(tpp.transport.cert_path),
-            transport_key=relative(tpp.transport.key_path),
-            signing_key=relative(tpp.signing.key_path),
-            signing_kid=tpp.signing.kid,
-            encryption_key=relative(tpp.encryption.key_path),
-            encryption_kid=tpp.encryption.kid,
-            server_cert=relative(tpp.page.cert_path),
-            server_key=relative(tpp.page.key_path),
-        )
 
 
 async def _watch(hub: HubChild, places: Places) -> None:
