@@ -147,7 +147,7 @@ class H2Engine:
         events: list[EngineEvent],
     ) -> None:
         """End a body by trailers, whose fields are checked and forgotten (RFC 9113 section 8.1)."""
-        if record.finished:
+        if record.number in self._late:
             return
         if record.ended:
             self._stream_error(record, guard.STREAM_CLOSED, events)
@@ -176,7 +176,7 @@ class H2Engine:
             raise Violation(guard.FLOW_CONTROL_ERROR, "connection_window")
         if record is None or record.finished or record.refused:
             self._give_credit(octets)
-            if record is None and stream not in self._late:
+            if (record is None or record.ended) and stream not in self._late:
                 self._provoked(stream, guard.STREAM_CLOSED)
             elif record is not None and flags & END_STREAM:
                 record.ended = True

@@ -352,7 +352,9 @@ class H2PackageEngine:
 
 
 def _connection(bounds: Bounds) -> H2Connection:
-    connection = H2Connection(H2Configuration(client_side=False, header_encoding=None))
+    connection = H2Connection(
+        H2Configuration(client_side=False, header_encoding=None, normalize_inbound_headers=False)
+    )
     connection.local_settings = Settings(
         client=False,
         initial_values={

@@ -1,5 +1,7 @@
 """The listener under attack, over real sockets: deadlines, floods, uploads nobody reads; a probe is served meanwhile."""
 
+# ruff: noqa: SIM117 - a client inside its listener reads better nested
+
 import ssl
 
 import pytest
