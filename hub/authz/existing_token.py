@@ -2,7 +2,7 @@
 
 A token that is unknown, expired, revoked, of another client, or whose consent is over is simply not active.
 
-Source: RFC 7009; RFC 7662; RFC 8705 section 3.2; RFC 9396 section 9.2; RFC 9449 section 6.2; OIDC Core 5.3.
+Source: RFC 7009; RFC 7662; RFC 9701; RFC 8705 section 3.2; RFC 9396 section 9.2; RFC 9449 section 6.2; OIDC Core 5.3.
 """
 
 import hmac
@@ -14,7 +14,7 @@ import orjson
 
 from hub.authz.consents import granted
 from hub.authz.facts import UNKNOWN_CALLER, Column, Facts, refuse
-from hub.authz.id_token import subject
+from hub.authz.id_token import alg_of, subject
 from hub.authz.shell import Shell, answer, done
 from hub.authz.steps import Phase, run
 from hub.authz.token import revocation
@@ -24,10 +24,11 @@ from hub.model.fault import Fault
 from hub.model.http import Request, Response
 from hub.model.records import AccessToken, Grant, RefreshToken, digest_of
 from hub.protocol.dpop import ProofFault, check_proof
+from hub.protocol.jose import sign
 from hub.protocol.oauth import show
 from hub.state.keeper import Change, Once, Put
 
-_INACTIVE: Final = b'{"active":false}'
+_SIGNED_TYPE: Final = b"application/token-introspection+jwt"
 _TOKEN_OCTETS: Final = 512
 
 
@@ -47,12 +48,29 @@ class ExistingTokens:
         if fault is not None:
             return await self._shell.refuse(request, facts, fault, event)
         active = is_active(facts)
-        body = orjson.dumps(await self._description(facts)) if active else _INACTIVE
+        description = await self._description(facts) if active else {"active": False}
+        signed = self._wants_signed(request)
+        body = self._signed(facts, description) if signed else orjson.dumps(description)
         event = done(event, request, 200, body, change="active" if active else "inactive")
         stored = await self._shell.commit((), event)
         if isinstance(stored, Fault):
             return self._shell.plain(request, event, stored)
-        return answer(200, body, event)
+        return answer(200, body, event, content_type=_SIGNED_TYPE if signed else b"")
+
+    def _wants_signed(self, request: Request) -> bool:
+        accepted = (request.header(b"accept") or b"").lower()
+        return self._shell.settings.switches.signed_introspection and _SIGNED_TYPE in accepted
+
+    def _signed(self, facts: Facts, description: dict[str, Any]) -> bytes:
+        """Sign an introspection answer for the client that asked (RFC 9701 section 5)."""
+        key = self._shell.signing_keys[0]
+        claims = {
+            "iss": self._shell.rules.issuer,
+            "aud": facts.caller.client_id,
+            "iat": facts.now,
+            "token_introspection": description,
+        }
+        return sign(claims, key, alg=alg_of(key), typ="token-introspection+jwt").encode()
 
     async def _admit(
         self, request: Request, column: Column, route: str

@@ -51,6 +51,7 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
     general: bool = False
     jarm: bool = False
     dpop_required: bool = False
+    tls_client_auth: bool = False
     assertion_s: int = 300
     request_object_s: int = 600
     ahead_s: int = 30
@@ -69,6 +70,7 @@ def rules_of(settings: Settings) -> Rules:
         general=general,
         jarm=settings.switches.jarm,
         dpop_required=settings.switches.dpop_required,
+        tls_client_auth=settings.switches.tls_client_auth,
         assertion_s=limits.assertion_s,
         request_object_s=limits.request_object_s,
         ahead_s=limits.clock_ahead_s,
@@ -146,6 +148,12 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     def caller(self) -> Caller:
         """Return the client behind the certificate; without one it has no id, no role and no URI."""
         return self.judged if isinstance(self.judged, Caller) else UNKNOWN_CALLER
+
+    @property
+    def by_certificate(self) -> bool:
+        """Tell whether the client authenticates by its certificate alone (``tls_client_auth``, RFC 8705 section 2.1)."""
+        sent = {"client_assertion", "client_assertion_type"} & set(self.form)
+        return self.rules.tls_client_auth and not sent and "client_id" in self.form
 
     @property
     def claims(self) -> Mapping[str, Any]:

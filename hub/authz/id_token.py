@@ -16,11 +16,9 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from hub.authz.facts import Facts
 from hub.authz.shell import Shell
 from hub.model.consent import Consent
-from hub.model.event import Event, Kind
-from hub.model.records import Code, Setting
-from hub.protocol.jose import PrivateKey, b64url, sign
+from hub.model.records import Code
+from hub.protocol.jose import PrivateKey, b64url, encrypt, sign
 from hub.protocol.oauth import half_hash
-from hub.state.keeper import Put
 
 _SALT: Final = "authz.subject_salt"
 _RESERVED: Final = frozenset(
@@ -75,7 +73,11 @@ async def id_token(shell: Shell, facts: Facts, code: Code, access_token: str) ->
     if code.nonce:
         claims["nonce"] = code.nonce
     key = shell.signing_keys[0]
-    return sign(claims, key, alg=alg_of(key))
+    token = sign(claims, key, alg=alg_of(key))
+    recipient = shell.trust.encryption_key(code.client_id)
+    if not shell.settings.switches.encrypted_id_tokens or recipient is None:
+        return token
+    return encrypt(token.encode(), recipient, cty="JWT")
 
 
 async def subject(shell: Shell, consent: Consent) -> str:
@@ -83,17 +85,4 @@ async def subject(shell: Shell, consent: Consent) -> str:
     user = (consent.psu_identifiers or {}).get("userId")
     named = f"user\x00{user}" if user else f"consent\x00{consent.id}"
     message = f"{consent.organisation_id}\x00{named}".encode()
-    return b64url(hmac.digest(await _salt(shell), message, hashlib.sha256))
-
-
-async def _salt(shell: Shell) -> bytes:
-    """Return the tenant's salt; the first who needs it makes it."""
-    found = await shell.keeper.lookup(Setting, _SALT)
-    if found is None:
-        made = Setting(name=_SALT, value=shell.dice.token(32))
-        event = Event(kind=Kind.NODE, time_ms=shell.clock.now_ms(), subject=_SALT, change="made")
-        await shell.keeper.commit([Put(made, expect=0)], [event])
-        found = await shell.keeper.lookup(Setting, _SALT)
-    if found is None:
-        raise RuntimeError("the keeper refuses to keep the subject salt")
-    return found[0].value
+    return b64url(hmac.digest(await shell.secrets.get(_SALT), message, hashlib.sha256))

@@ -15,7 +15,7 @@ from hub.authz.tables import DETAIL_TYPES, SCOPES
 from hub.authz.token import GRANT_TYPES
 from hub.config import Settings
 from hub.model.http import Request, Response
-from hub.protocol.jose import PrivateKey, public_jwk
+from hub.protocol.jose import JWE_ALG, JWE_ENC, PrivateKey, public_jwk
 
 PATHS: Final = {
     Column.PAR: "/par",
@@ -70,15 +70,20 @@ def discovery(
         "request_object_signing_alg_values_supported": algs,
         "dpop_signing_alg_values_supported": list(rules.dpop_algs),
     }
+    methods = ["private_key_jwt", *(["tls_client_auth"] if rules.tls_client_auth else [])]
     for column in (Column.CODE, Column.REVOKE, Column.INTROSPECT):
         if column in CLIENT:
             member = _MEMBER_OF[column]
-            document[f"{member}_auth_methods_supported"] = ["private_key_jwt"]
+            document[f"{member}_auth_methods_supported"] = methods
             document[f"{member}_auth_signing_alg_values_supported"] = algs
+    ours = document["id_token_signing_alg_values_supported"]
     if rules.jarm:
-        document["authorization_signing_alg_values_supported"] = sorted(
-            {alg_of(key) for key in signing_keys}
-        )
+        document["authorization_signing_alg_values_supported"] = ours
+    if switches.signed_introspection:
+        document["introspection_signing_alg_values_supported"] = ours
+    if switches.encrypted_id_tokens:
+        document["id_token_encryption_alg_values_supported"] = [JWE_ALG]
+        document["id_token_encryption_enc_values_supported"] = [JWE_ENC]
     return document
 
 

@@ -123,7 +123,7 @@ class PushedRequests:
             return stored
         if isinstance(stored, Fault):
             return shell.plain(request, event, stored)
-        return answer(201, body, event)
+        return answer(201, body, event, await shell.nonce_header(request))
 
 
 def _about(event: Event, facts: Facts) -> Event:

@@ -21,6 +21,7 @@ from hub.authz.facts import (
     Rules,
     refuse,
 )
+from hub.authz.secrets import Secrets
 from hub.authz.steps import Phase, run
 from hub.config import Settings
 from hub.model.caller import Caller
@@ -32,13 +33,14 @@ from hub.observe import Observer
 from hub.protocol.dpop import Proof, ProofFault, check_proof
 from hub.protocol.jose import JoseFault, Parsed, PrivateKey, PublicKey, parse
 from hub.protocol.oauth import FormFault, error_body, parse_form
-from hub.state.keeper import Change, Claim, Conflict, Keeper, Once
+from hub.state.keeper import Change, Conflict, Keeper, Once
 from hub.trust.view import TrustView
 
 TRIES: Final = 5
 _UUID: Final = pattern(rb"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _FORM_TYPE: Final = b"application/x-www-form-urlencoded"
 _NO_STORE: Final = (b"cache-control", b"no-cache, no-store")
+_DPOP_SPACE: Final = "dpop"
 _PROOF_COLUMNS: Final = TOKEN | {Column.PAR}
 
 
@@ -68,6 +70,7 @@ class Shell:
         self.clock = clock
         self.dice = dice
         self.observer = observer
+        self.secrets = Secrets(keeper=keeper, clock=clock, dice=dice)
 
     async def identify(self, request: Request, column: Column) -> Facts:
         """Collect what the IDENTIFY phase looks at."""
@@ -86,21 +89,29 @@ class Shell:
         if form_fault is not None or isinstance(judged, Fault):
             return facts
         assertion = parse(form.get("client_assertion", ""), limit=self.rules.assertion_octets)
-        proof = self._proof(request, now) if column in _PROOF_COLUMNS else None
+        proof = await self._proof(request, now) if column in _PROOF_COLUMNS else None
         key = await self.key_of(judged, assertion)
         return msgspec.structs.replace(facts, assertion=assertion, assertion_key=key, proof=proof)
 
-    def _proof(self, request: Request, now: int) -> Proof | ProofFault | None:
+    async def _proof(self, request: Request, now: int) -> Proof | ProofFault | None:
         headers = request.header_values(b"dpop")
         if not headers:
             return None
+        nonces = await self.secrets.nonces() if self.settings.switches.dpop_nonce else ()
         return check_proof(
             headers,
             method=request.method,
             url=self.rules.issuer + request.path,
             now=now,
+            nonces=nonces,
             algs=self.rules.dpop_algs,
         )
+
+    async def nonce_header(self, request: Request) -> Headers:
+        """Return the ``DPoP-Nonce`` header for an answer to a caller that uses DPoP, where nonces are switched on."""
+        if not self.settings.switches.dpop_nonce or request.header(b"dpop") is None:
+            return ()
+        return ((b"dpop-nonce", (await self.secrets.nonces())[0].encode()),)
 
     async def key_of(self, caller: Caller, token: Parsed | JoseFault) -> PublicKey | None:
         """Return the client's signing key of a token's ``kid``; an unknown one is worth one refresh."""
@@ -121,16 +132,17 @@ class Shell:
         if fault is not None:
             return fault
         claims = _single_use(facts)
-        granted = await self.keeper.claim(claims)
+        granted = await self.keeper.claim(claims) if claims else ()
         if isinstance(granted, Fault):
             return _unavailable(granted)
-        if not granted[0].granted:
+        refused = [claim for claim, one in zip(claims, granted, strict=True) if not one.granted]
+        if not refused:
+            return None
+        if refused[0].space != _DPOP_SPACE:
             public = "client_assertion jti: expected a new value, got one already used"
             return refuse("invalid_client", "client_assertion.replay", public, status=401)
-        if not all(one.granted for one in granted):
-            public = "DPoP jti: expected a new value, got one already used"
-            return refuse("invalid_dpop_proof", "dpop.replay", public)
-        return None
+        public = "DPoP jti: expected a new value, got one already used"
+        return refuse("invalid_dpop_proof", "dpop.replay", public)
 
     async def commit(self, changes: Sequence[Change], event: Event) -> Fault | Conflict | None:
         """Commit changes with their one event; None when durable."""
@@ -163,7 +175,7 @@ class Shell:
         done = await self.commit(changes, event)
         if isinstance(done, Fault):
             return self.plain(request, event, done)
-        headers: list[tuple[bytes, bytes]] = []
+        headers = list(await self.nonce_header(request))
         if fault.status == 401 and request.header(b"authorization") is not None:
             headers.append((b"www-authenticate", b'Basic realm="private_key_jwt is expected"'))
         if fault.retry_after:
@@ -202,14 +214,16 @@ class Shell:
         return given.decode() if _UUID.fullmatch(given) else self.dice.uuid()
 
 
-def _single_use(facts: Facts) -> tuple[Claim, ...]:
-    claims = facts.assertion_claims
-    until = int(claims["exp"]) + facts.rules.ahead_s + 1
-    assertion = Once(space=f"assertion:{facts.caller.client_id}", value=claims["jti"], until=until)
-    if not isinstance(facts.proof, Proof):
-        return (assertion,)
-    proof = facts.proof
-    return (assertion, Once(space="dpop", value=proof.replay_value, until=proof.replay_until))
+def _single_use(facts: Facts) -> tuple[Once, ...]:
+    claims: list[Once] = []
+    if not facts.by_certificate:
+        space, jti = f"assertion:{facts.caller.client_id}", facts.assertion_claims["jti"]
+        until = int(facts.assertion_claims["exp"]) + facts.rules.ahead_s + 1
+        claims.append(Once(space=space, value=jti, until=until))
+    if isinstance(facts.proof, Proof):
+        value, until = facts.proof.replay_value, facts.proof.replay_until
+        claims.append(Once(space=_DPOP_SPACE, value=value, until=until))
+    return tuple(claims)
 
 
 def _unavailable(fault: Fault) -> Fault:
@@ -234,11 +248,13 @@ def elapsed_us(request: Request) -> int:
     return max(0, int(trio.current_time() * 1e6) - request.received_ns // 1000)
 
 
-def answer(status: int, body: bytes, event: Event, extra: Headers = ()) -> Response:
+def answer(
+    status: int, body: bytes, event: Event, extra: Headers = (), *, content_type: bytes = b""
+) -> Response:
     """Make an answer that no cache keeps and that names its interaction."""
     headers: list[tuple[bytes, bytes]] = [_NO_STORE]
     if body:
-        headers.append((b"content-type", b"application/json"))
+        headers.append((b"content-type", content_type or b"application/json"))
     headers.append((b"x-fapi-interaction-id", event.interaction_id.encode()))
     return Response(status=status, headers=(*headers, *extra), body=body, event=event)
 

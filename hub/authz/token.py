@@ -141,7 +141,7 @@ class Tokens:
             return stored
         if isinstance(stored, Fault):
             return shell.plain(request, event, stored)
-        return answer(200, octets, event)
+        return answer(200, octets, event, await shell.nonce_header(request))
 
 
 def _consent_id(facts: Facts) -> str:

@@ -1,0 +1,123 @@
+"""What a tenant may switch on: nonces, encrypted id_tokens, signed introspection, certificates as credentials, other algorithms."""
+
+import orjson
+
+from hub.protocol import jose
+from tests.authz.desk import ALICE, DPOP_KEY, HUB_KEY, ISSUER, KEYS, refused
+
+CREDENTIALS = {"grant_type": "client_credentials", "scope": "accounts"}
+
+
+async def test_a_nonce_is_given_and_then_demanded(desk_with):
+    desk = desk_with(switches={"dpop_nonce": True})
+    form = desk.signed(**CREDENTIALS)
+    response = await desk.post("/token", form, headers=((b"dpop", desk.proof("/token").encode()),))
+    refused(response, "use_dpop_nonce", 400, "dpop.proof")
+    nonce = dict(response.headers)[b"dpop-nonce"].decode()
+    proof = ((b"dpop", desk.proof("/token", nonce=nonce).encode()),)
+    response = await desk.post("/token", form, headers=proof)
+    assert response.status == 200
+    assert dict(response.headers)[b"dpop-nonce"].decode() == nonce
+    desk.clock.advance(300)
+    proof = ((b"dpop", desk.proof("/token", nonce=nonce).encode()),)
+    response = await desk.token(**CREDENTIALS, headers=proof)
+    assert response.status == 200
+    assert dict(response.headers)[b"dpop-nonce"].decode() != nonce
+    desk.clock.advance(300)
+    proof = ((b"dpop", desk.proof("/token", nonce=nonce).encode()),)
+    refused(await desk.token(**CREDENTIALS, headers=proof), "use_dpop_nonce", 400)
+
+
+async def test_without_a_proof_no_nonce_is_given(desk_with):
+    desk = desk_with(switches={"dpop_nonce": True})
+    response = await desk.token(**CREDENTIALS)
+    assert b"dpop-nonce" not in dict(response.headers)
+
+
+async def test_dpop_may_be_required_of_everybody(desk_with):
+    desk = desk_with(switches={"dpop_required": True})
+    refused(await desk.token(**CREDENTIALS), "invalid_dpop_proof", 400, "dpop.required")
+
+
+async def test_an_id_token_is_encrypted_to_the_client(desk_with):
+    desk = desk_with(switches={"encrypted_id_tokens": True})
+    desk.trust.encryption = jose.load_key(jose.public_jwk(KEYS[ALICE], use="enc", alg=""))
+    token = (await desk.tokens())["id_token"]
+    inner = jose.decrypt(token, KEYS[ALICE])
+    parsed = jose.parse(inner)
+    assert jose.verify(parsed, jose.load_key(jose.public_jwk(HUB_KEY)), ("PS256",)) is None
+    assert parsed.claims["aud"] == ALICE
+
+
+async def test_introspection_is_signed_when_asked_for(desk_with):
+    desk = desk_with(switches={"signed_introspection": True})
+    body = await desk.tokens()
+    accept = ((b"accept", b"application/token-introspection+jwt"),)
+    for token, active in ((body["access_token"], True), ("unknown", False)):
+        form = desk.signed(token=token)
+        response = await desk.post("/introspection", form, headers=accept)
+        assert dict(response.headers)[b"content-type"] == accept[0][1]
+        parsed = jose.parse(response.body)
+        assert parsed.header["typ"] == "token-introspection+jwt"
+        assert jose.verify(parsed, jose.load_key(jose.public_jwk(HUB_KEY)), ("PS256",)) is None
+        assert (parsed.claims["iss"], parsed.claims["aud"]) == (ISSUER, ALICE)
+        assert not {"sub", "exp"} & set(parsed.claims)
+        assert parsed.claims["token_introspection"]["active"] is active
+    response = await desk.post("/introspection", desk.signed(token="x"))
+    assert response.body == b'{"active":false}'
+
+
+async def test_introspection_is_plain_while_the_switch_is_off(desk):
+    accept = ((b"accept", b"application/token-introspection+jwt"),)
+    response = await desk.post("/introspection", desk.signed(token="x"), headers=accept)
+    assert response.body == b'{"active":false}'
+
+
+async def test_a_certificate_alone_may_authenticate(desk_with):
+    desk = desk_with(switches={"tls_client_auth": True})
+    form = {"client_id": ALICE, **CREDENTIALS}
+    assert (await desk.post("/token", form)).status == 200
+    assert (await desk.post("/token", form)).status == 200
+    response = await desk.post("/token", {"client_id": "other", **CREDENTIALS})
+    refused(response, "invalid_client", 401, "client_id.matches")
+    refused(await desk.post("/token", CREDENTIALS), "invalid_client", 401)
+    half = {**form, "client_assertion": "x"}
+    refused(await desk.post("/token", half), "invalid_client", 401, "client_assertion.present")
+
+
+async def test_a_certificate_alone_is_not_enough_while_the_switch_is_off(desk):
+    response = await desk.post("/token", {"client_id": ALICE, **CREDENTIALS})
+    refused(response, "invalid_client", 401, "client_assertion.present")
+
+
+async def test_the_general_profile_knows_more_algorithms(desk_with):
+    for profile, status in (("general", 200), ("uae", 401)):
+        desk = desk_with(tenant={"profile": profile})
+        desk.trust.published[ALICE]["dpop"] = DPOP_KEY
+        form = {"client_assertion": desk.assertion(key=DPOP_KEY, alg="ES256")}
+        assert (await desk.token(**CREDENTIALS, **form)).status == status
+
+
+async def test_metadata_tells_what_is_switched_on(desk_with):
+    every = dict.fromkeys(
+        ("jarm", "signed_introspection", "encrypted_id_tokens", "tls_client_auth"), True
+    )
+    desk = desk_with(switches=every, tenant={"profile": "general"})
+    path = "/.well-known/oauth-authorization-server"
+    document = orjson.loads((await desk.tpp["GET", path](desk.request("GET", path))).body)
+    assert document["response_modes_supported"] == ["query", "jwt", "query.jwt"]
+    assert document["authorization_signing_alg_values_supported"] == ["PS256"]
+    assert document["introspection_signing_alg_values_supported"] == ["PS256"]
+    assert document["id_token_encryption_alg_values_supported"] == ["RSA-OAEP-256"]
+    assert "tls_client_auth" in document["token_endpoint_auth_methods_supported"]
+    assert document["request_object_signing_alg_values_supported"] == ["PS256", "ES256", "EdDSA"]
+
+
+async def test_every_refusal_can_be_looked_up(desk):
+    response = await desk.par(aud="https://other.example")
+    uri = orjson.loads(response.body)["error_uri"].removeprefix(ISSUER)
+    page = await desk.tpp["GET", "/errors/{check}"](desk.request("GET", uri))
+    assert page.status == 200
+    assert b"aud" in page.body
+    unknown = await desk.tpp["GET", "/errors/{check}"](desk.request("GET", "/errors/unknown"))
+    assert unknown.status == 404
