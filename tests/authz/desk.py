@@ -7,6 +7,7 @@ import orjson
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from hub.authz.app import Authz
+from hub.authz.steps import explain
 from hub.config import Settings, default_limits
 from hub.model.caller import NOBODY, Caller, Peer
 from hub.model.clock import FixedClock, SeededDice
@@ -364,6 +365,7 @@ def refused(response, error, status=400, check=""):
     assert body["error_uri"] == f"{ISSUER}/errors/{response.event.check}"
     assert dict(response.headers)[b"cache-control"] == b"no-cache, no-store"
     assert response.event.code == error
+    assert explain(response.event.check)
     if check:
         assert response.event.check == check
     return body["error_description"]
