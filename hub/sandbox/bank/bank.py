@@ -56,6 +56,7 @@ class Bank:
         desk: PaymentDesk,
         consents: ConsentDesk,
         hub: Hub,
+        faults: Faults,
         ozone_connect_handler: SiteHandler,
         pages_handler: SiteHandler,
         clients: tuple[httpx.AsyncClient, ...] = (),
@@ -67,7 +68,7 @@ class Bank:
         self.hub = hub
         self.ozone_connect_handler = ozone_connect_handler
         self.pages_handler = pages_handler
-        self.faults = Faults()
+        self.faults = faults
         self._clients = clients
 
     @classmethod
@@ -167,6 +168,7 @@ class Bank:
                 *open_desk.routes(),
             ),
         )
+        faults = Faults()
         pages = Pages(
             base=urlsplit(authorization_path).path,
             book=book,
@@ -174,12 +176,14 @@ class Bank:
             clock=clock,
             dice=dice,
             pii=reader,
+            faults=faults,
         )
         return cls(
             book=book,
             desk=desk,
             consents=consents,
             hub=hub,
+            faults=faults,
             ozone_connect_handler=connect,
             pages_handler=pages,
             clients=clients,

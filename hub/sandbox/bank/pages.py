@@ -19,6 +19,7 @@ from collections.abc import Awaitable, Callable
 from typing import Final, final
 
 from hub.model.clock import Clock, Dice
+from hub.sandbox.bank.bench import Bench
 from hub.sandbox.bank.book import Book
 from hub.sandbox.bank.deciding import Deciding
 from hub.sandbox.bank.hub import Hub, HubTrouble, Interaction, Redirect, Unredirectable
@@ -34,7 +35,7 @@ from hub.sandbox.bank.rendering import (
     stylesheet,
 )
 from hub.sandbox.bank.sessions import TRIES, Logins, Session, Sessions
-from hub.sandbox.site import SiteRequest, SiteResponse
+from hub.sandbox.site import Faults, SiteRequest, SiteResponse
 
 LOG: Final = logging.getLogger("hub.sandbox.bank")
 Action = Callable[[Session, Form], Awaitable[SiteResponse]]
@@ -44,10 +45,18 @@ Action = Callable[[Session, Form], Awaitable[SiteResponse]]
 class Pages:
     """Answer the customer's browser; a ``SiteHandler``."""
 
-    __slots__ = ("_base", "_deciding", "_hub", "_logins", "_own", "_sessions", "_show")
+    __slots__ = ("_base", "_bench", "_deciding", "_hub", "_logins", "_own", "_sessions", "_show")
 
     def __init__(
-        self, *, base: str, book: Book, hub: Hub, clock: Clock, dice: Dice, pii: PiiReader
+        self,
+        *,
+        base: str,
+        book: Book,
+        hub: Hub,
+        clock: Clock,
+        dice: Dice,
+        pii: PiiReader,
+        faults: Faults,
     ) -> None:
         """Take the path of the authorization endpoint, and what the pages work with."""
         self._base = base.rstrip("/")
@@ -56,6 +65,7 @@ class Pages:
         self._sessions = Sessions(clock, dice)
         self._logins = Logins(clock)
         self._deciding = Deciding(book=book, hub=hub, clock=clock, show=self._show, pii=pii)
+        self._bench = Bench(book=book, faults=faults, show=self._show)
         self._own = OwnConsents(book=book, hub=hub, clock=clock, show=self._show)
 
     async def __call__(self, request: SiteRequest) -> SiteResponse:
@@ -73,6 +83,10 @@ class Pages:
                 return await self._see_own(request)
             case "POST", "/consents":
                 return await self._posted(request, self._change_own)
+            case "GET", "/bench":
+                return self._bench.page(self._session(request))
+            case "POST", "/bench":
+                return await self._posted(request, self._bench.change)
             case "POST", "/logout":
                 return await self._posted(request, self._log_out)
             case _:
