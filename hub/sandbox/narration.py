@@ -81,9 +81,8 @@ class Narrator:
     def step(self, what: str, why: str) -> None:
         """Tell one step: what happened, and why it matters."""
         self._step += 1
-        self._tell(
-            f"{self._paint(_BOLD, f'{self._step:3}')}  {what}  {self._paint(_DIM, '- ' + why)}"
-        )
+        self._tell(f"{self._paint(_BOLD, f'{self._step:3}')}  {what}")
+        self._tell(f"     {self._paint(_DIM, why)}")
 
     def good(self, text: str) -> None:
         """Tell that it went as it should."""

@@ -117,11 +117,12 @@ class _Builder:
         bank = bank_address(self._options, places, pki.ca_bundle)
         async with trio.open_nursery() as nursery:
             await self._start_directory(nursery, pki, keys)
-            await self._start_bank(nursery, pki, keys)
             settings = configuration(self._options, places, keys, pki.ca_bundle, bank)
             write_configuration(settings, places.hub_toml)
             hub = await start_hub(places)
             try:
+                # The Hub needs the directory to be ready, but not the bank: they open at the same time.
+                await self._start_bank(nursery, pki, keys)
                 await hub.ready()
                 self._tell(f"Hub: {places.https(0)} (TPPs), {places.https(1)} (the bank)")
                 manifest = self._describe(pki, keys, bank, hub)

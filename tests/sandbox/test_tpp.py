@@ -224,7 +224,7 @@ def test_narration_numbers_steps_and_has_no_colours_off_a_terminal():
     narrator = Narrator(lines.append, colour=False)
     narrator.step("first", "because")
     narrator.step("second", "so")
-    assert lines == ["  1  first  - because", "  2  second  - so"]
+    assert lines == ["  1  first", "     because", "  2  second", "     so"]
 
 
 def test_shown_exchanges_hold_no_secret():

@@ -101,8 +101,9 @@ class Sandbox:
         told = threading.Event()
         self._reader = threading.Thread(target=self._read, args=(process, told), daemon=True)
         self._reader.start()
-        assert told.wait(UP_S), f"it is not up: {self.output}"
-        assert UP_LINE in self.output, f"it ended: {self.output}"
+        if not told.wait(UP_S) or UP_LINE not in self.output:
+            self.stop(signal.SIGTERM)
+            raise AssertionError(f"it is not up: {self.output}")
 
     def _read(self, process: subprocess.Popen[str], told: threading.Event) -> None:
         assert process.stdout is not None
