@@ -1,0 +1,282 @@
+"""The transactional outbox: what changed is told to the bank and to TPPs, in order per consent, until it was heard.
+
+Theory. The audit log is the outbox. A consent's change and its event are one commit, so reading the log's consent events in
+order finds every change exactly once, also after a crash; nobody who changes a consent has to think of it. ``_follow`` turns
+events into ``Delivery`` records and moves its cursor in the same commit. ``_deliver`` takes, for each consent and target, the
+oldest delivery that waits; the next one of that lane waits for it, other lanes do not. What was not heard is tried again
+after 5 s, 30 s, 2 min, 10 min, 1 h and 6 h, then it is a dead letter: visible, and replayable.
+
+Invariants: within a lane deliveries are made in the order of the log; a delivery is made at least once or is dead; each
+attempt leaves an event, which is the ledger of who was told what and when.
+
+Source: decisions.md section 2 (events to the bank); issue 6 point 5.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Final
+
+import msgspec
+import trio
+
+from hub.config import Limits
+from hub.model.clock import Clock, Dice
+from hub.model.consent import Consent
+from hub.model.event import Event, Kind, Verdict
+from hub.model.fault import Fault
+from hub.model.records import Delivery, Setting
+from hub.observe import Observer
+from hub.state.keeper import Change, Invalidation, Keeper, Put, Query
+
+BACK_OFF_S: Final = (5, 30, 120, 600, 3600, 21600)
+_CURSOR: Final = "outbox.cursor"
+_BATCH: Final = 500
+_IDLE_S: Final = 1.0
+
+Send = Callable[[Consent, Delivery], Awaitable[int | Fault]]
+"""Tell one target; return the HTTP status, where 200 to 299 means heard."""
+Wants = Callable[[Consent], bool]
+"""Say whether a target is to be told of a consent at all."""
+
+
+class Target(msgspec.Struct, frozen=True):
+    """Hold one who is told."""
+
+    wants: Wants
+    send: Send
+
+
+class Outbox:
+    """Follow the log and tell the targets; one per tenant."""
+
+    def __init__(
+        self,
+        *,
+        keeper: Keeper,
+        targets: Mapping[str, Target],
+        limits: Limits,
+        clock: Clock,
+        dice: Dice,
+        observer: Observer,
+    ) -> None:
+        """Take the log and those who are told, by the name their deliveries carry."""
+        self._keeper = keeper
+        self._targets = dict(targets)
+        self._limits = limits
+        self._clock = clock
+        self._dice = dice
+        self._observer = observer
+        self._changed = trio.Event()
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Follow and tell until cancelled.
+
+        Cancellation: the only way to end it; a delivery under way may have been heard and is made again.
+        """
+        position = await self._start()
+        end = self._keeper.watch(self._woken)
+        try:
+            task_status.started()
+            while True:
+                self._changed = trio.Event()
+                position = await self.follow(position)
+                if not await self.deliver():
+                    with trio.move_on_after(_IDLE_S):
+                        await self._changed.wait()
+        finally:
+            end()
+
+    def _woken(self, change: Invalidation) -> None:
+        if change.kind == "consent":
+            self._changed.set()
+
+    async def _start(self) -> int:
+        """Return where to read on; an outbox that never ran begins with what happens from now on."""
+        found = await self._keeper.lookup(Setting, _CURSOR)
+        if found is not None:
+            return int(found[0].value)
+        size = (await self._keeper.head()).size
+        await self._commit([self._cursor(size)], self._event("outbox.start", count=0))
+        return size
+
+    def _cursor(self, position: int) -> Put:
+        return Put(Setting(name=_CURSOR, value=str(position).encode()))
+
+    async def follow(self, position: int) -> int:
+        """Turn the events from ``position`` on into deliveries; return where to read on.
+
+        Cancellation: whole batches only.
+        """
+        while leaves := await self._keeper.events(position, _BATCH):
+            changes: list[Change] = []
+            for offset, leaf in enumerate(leaves):
+                changes += await self._deliveries(position + offset, leaf)
+            if changes:
+                made = len(changes)
+                changes.append(self._cursor(position + len(leaves)))
+                if not await self._commit(changes, self._event("outbox.follow", count=made)):
+                    return position
+            position += len(leaves)
+        return position
+
+    async def _deliveries(self, index: int, leaf: bytes) -> list[Change]:
+        if b'"kind":"consent"' not in leaf:
+            return []
+        event = msgspec.json.decode(leaf, type=Event)
+        consent_id = event.consent_id or event.subject
+        found = await self._keeper.lookup(Consent, consent_id) if consent_id else None
+        if event.kind is not Kind.CONSENT or event.verdict is not Verdict.ALLOWED or found is None:
+            return []
+        return [
+            Put(
+                Delivery(
+                    index=index,
+                    target=name,
+                    consent_id=consent_id,
+                    operation="post" if event.change.startswith(">") else "patch",
+                    time_ms=event.time_ms,
+                    due_ms=self._clock.now_ms(),
+                )
+            )
+            for name, target in self._targets.items()
+            if target.wants(found[0])
+        ]
+
+    async def deliver(self) -> int:
+        """Make the deliveries that are due and next in their lane; return how many were tried.
+
+        Cancellation: a delivery under way may have been heard and is made again.
+        """
+        page = await self._keeper.search(
+            Query(
+                kind="delivery",
+                at_most=(("due", self._clock.now_ms()),),
+                order="due",
+                limit=100,
+            )
+        )
+        lanes: dict[tuple[str, str], Delivery] = {}
+        blocked: list[Change] = []
+        for item in page.items:
+            record = item.record
+            if not isinstance(record, Delivery) or (record.consent_id, record.target) in lanes:
+                continue
+            first = await self._first(record)
+            if first.due_ms <= self._clock.now_ms():
+                lanes[record.consent_id, record.target] = first
+            else:  # wait as long as the one before it, and do not stand in the way of other lanes
+                later = msgspec.structs.replace(record, due_ms=first.due_ms)
+                blocked.append(Put(later, item.version))
+        if blocked:
+            await self._commit(blocked, self._event("outbox.wait", count=len(blocked)))
+        bound = trio.CapacityLimiter(self._limits.deliveries)
+        async with trio.open_nursery() as nursery:
+            for delivery in lanes.values():
+                nursery.start_soon(self._tell, delivery, bound)
+        return len(lanes)
+
+    async def _first(self, delivery: Delivery) -> Delivery:
+        lane = f"{delivery.consent_id}:{delivery.target}:waiting"
+        page = await self._keeper.search(
+            Query(kind="delivery", where=(("lane", lane),), order="index", limit=1)
+        )
+        record = page.items[0].record if page.items else delivery
+        return record if isinstance(record, Delivery) else delivery
+
+    async def _tell(self, delivery: Delivery, bound: trio.CapacityLimiter) -> None:
+        async with bound:
+            found = await self._keeper.lookup(Consent, delivery.consent_id)
+            target = self._targets.get(delivery.target)
+            if found is None or target is None:
+                result: int | Fault = 410
+            else:
+                result = await target.send(found[0], delivery)
+        now_ms = self._clock.now_ms()
+        settled = settle(delivery, result, now_ms)
+        check = result.check if isinstance(result, Fault) else ""
+        told = settled.state == "told"
+        event = self._event(
+            f"outbox.{delivery.target}",
+            consent_id=delivery.consent_id,
+            verdict=Verdict.ALLOWED if told else Verdict.FAILED,
+            check=check,
+            status=settled.status,
+            subject=delivery.key,
+            change=f"{delivery.state}>{settled.state}",
+            count=settled.attempts,
+        )
+        if settled.state == "dead":
+            self._observer.note("outbox.dead_letter", target=delivery.target)
+        await self._commit([Put(settled)], event)
+
+    async def _commit(self, changes: list[Change], event: Event) -> bool:
+        done = await self._keeper.commit(changes, [event])
+        if isinstance(done, Fault):
+            self._observer.note("outbox.not_recorded", check=done.check)
+            await trio.sleep(_IDLE_S)
+        return isinstance(done, tuple)
+
+    def _event(self, route: str, **members: str | int) -> Event:
+        plain = Event(
+            kind=Kind.NODE,
+            time_ms=self._clock.now_ms(),
+            interaction_id=self._dice.uuid(),
+            route=route,
+        )
+        return msgspec.structs.replace(plain, **members)
+
+
+def settle(delivery: Delivery, result: int | Fault, now_ms: int) -> Delivery:
+    """Return the delivery after an attempt: told, waiting for the next one, or dead."""
+    status = 0 if isinstance(result, Fault) else result
+    attempts = delivery.attempts + 1
+    changed = msgspec.structs.replace(delivery, attempts=attempts, status=status)
+    if 200 <= status < 300:
+        return msgspec.structs.replace(changed, state="told", told_ms=now_ms)
+    if attempts > len(BACK_OFF_S):
+        return msgspec.structs.replace(changed, state="dead", told_ms=now_ms)
+    due_ms = now_ms + BACK_OFF_S[attempts - 1] * 1000
+    return msgspec.structs.replace(changed, due_ms=due_ms)
+
+
+async def replay(keeper: Keeper, clock: Clock, first_index: int, state: str = "dead") -> int:
+    """Let deliveries from an event index on be made again; return how many.
+
+    Args:
+        keeper: Where they are.
+        clock: For the event.
+        first_index: Of the log.
+        state: ``dead`` for dead letters, ``told`` to tell again.
+
+    Cancellation: whole batches only.
+    """
+    count = 0
+    while True:
+        page = await keeper.search(
+            Query(
+                kind="delivery",
+                where=(("state", state),),
+                at_least=(("index", first_index),),
+                order="index",
+                limit=_BATCH,
+            )
+        )
+        changes = [
+            Put(
+                msgspec.structs.replace(
+                    item.record, state="waiting", attempts=0, due_ms=clock.now_ms()
+                ),
+                item.version,
+            )
+            for item in page.items
+            if isinstance(item.record, Delivery)
+        ]
+        if not changes:
+            return count
+        event = Event(
+            kind=Kind.ADMIN, time_ms=clock.now_ms(), route="outbox.replay", count=len(changes)
+        )
+        done = await keeper.commit(changes, [event])
+        if isinstance(done, Fault):
+            return count
+        if isinstance(done, tuple):
+            count += len(changes)

@@ -1,0 +1,231 @@
+"""The outbox: every change is told, in order per consent, until it was heard; what is not is visible and replayable."""
+
+import msgspec
+import pytest
+import trio
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hub.model.clock import FixedClock, SeededDice
+from hub.model.consent import Status
+from hub.model.consent_change import with_status
+from hub.model.event import Event, Kind
+from hub.model.records import Delivery
+from hub.observe import Observer
+from hub.state.keeper import Put, Query
+from hub.state.memory import MemoryKeeper
+from hub.upstream.faults import bank_failure
+from hub.upstream.outbox import BACK_OFF_S, Outbox, Target, replay, settle
+from tests.lfi.desk import NOW, consent
+from tests.upstream.scripted import limits
+
+
+class World:
+    """A store, an outbox, and a target that answers as told."""
+
+    def __init__(self, answers=(), keeper=None, clock=None):
+        self.clock = clock or FixedClock(NOW)
+        self.keeper = keeper or MemoryKeeper(clock=self.clock)
+        self.answers = list(answers)
+        self.told = []
+        self.observer = Observer(self.clock, log=False)
+        self.position = 0
+        self.outbox = Outbox(
+            keeper=self.keeper,
+            targets={"bank": Target(wants=lambda _: True, send=self.send)},
+            limits=limits(),
+            clock=self.clock,
+            dice=SeededDice(),
+            observer=self.observer,
+        )
+
+    async def send(self, found, delivery):
+        answer = self.answers.pop(0) if self.answers else 204
+        self.told.append((found.id, delivery.operation, delivery.index, str(found.status), answer))
+        await trio.lowlevel.checkpoint()
+        return answer
+
+    async def create(self, consent_id):
+        event = Event(
+            kind=Kind.CONSENT,
+            time_ms=self.clock.now_ms(),
+            consent_id=consent_id,
+            change=">AwaitingAuthorization",
+        )
+        await self.keeper.commit([Put(consent(consent_id), 0)], [event])
+
+    async def change(self, consent_id, status):
+        found, version = await self.keeper.lookup(type(consent()), consent_id)
+        changed = with_status(found, status, self.clock.now_ms())
+        event = Event(
+            kind=Kind.CONSENT,
+            time_ms=self.clock.now_ms(),
+            consent_id=consent_id,
+            change=f"{found.status}>{status}",
+        )
+        await self.keeper.commit([Put(changed, version)], [event])
+
+    async def round(self):
+        self.position = await self.outbox.follow(self.position)
+        return await self.outbox.deliver()
+
+    async def drain(self):
+        while await self.round():
+            pass
+
+    async def deliveries(self, state):
+        page = await self.keeper.search(
+            Query(kind="delivery", where=(("state", state),), order="index", limit=1000)
+        )
+        return [item.record for item in page.items]
+
+
+@pytest.fixture
+async def world():
+    made = World()
+    yield made
+    made.observer.close()
+
+
+async def test_each_change_is_told_once_and_in_order(world):
+    await world.create("a")
+    await world.change("a", Status.AUTHORIZED)
+    await world.create("b")
+    await world.drain()
+    assert [t[:2] for t in world.told if t[0] == "a"] == [("a", "post"), ("a", "patch")]
+    assert [t[:2] for t in world.told if t[0] == "b"] == [("b", "post")]
+    await world.drain()
+    assert len(world.told) == 3
+    assert len(await world.deliveries("told")) == 3
+
+
+async def test_a_later_change_waits_for_an_earlier_one_and_others_do_not(world):
+    world.answers = [500]
+    await world.create("a")
+    await world.round()
+    await world.change("a", Status.AUTHORIZED)
+    await world.create("b")
+    await world.drain()
+    assert [t[0] for t in world.told] == ["a", "b"]
+    world.clock.advance(5)
+    await world.drain()
+    assert [t[:2] for t in world.told] == [
+        ("a", "post"),
+        ("b", "post"),
+        ("a", "post"),
+        ("a", "patch"),
+    ]
+
+
+async def test_what_is_never_heard_becomes_a_dead_letter_and_is_replayed_when_asked(world):
+    world.answers = [bank_failure("bank.timeout", "x", sent=True)] * (len(BACK_OFF_S) + 1)
+    await world.create("a")
+    await world.drain()
+    for pause in BACK_OFF_S:
+        world.clock.advance(pause - 1)
+        assert await world.round() == 0
+        world.clock.advance(1)
+        await world.drain()
+    assert len(world.told) == 7
+    (dead,) = await world.deliveries("dead")
+    assert dead.attempts == 7
+    world.clock.advance(86400)
+    assert await world.round() == 0
+    assert await replay(world.keeper, world.clock, 0) == 1
+    await world.drain()
+    assert len(await world.deliveries("told")) == 1
+    ledger = [
+        msgspec.json.decode(leaf, type=Event)
+        for leaf in await world.keeper.events(0, 1000)
+        if b'"route":"outbox.bank"' in leaf
+    ]
+    assert [e.change for e in ledger] == [*["waiting>waiting"] * 6, "waiting>dead", "waiting>told"]
+    assert {e.consent_id for e in ledger} == {"a"}
+
+
+async def test_nothing_is_forgotten_when_the_node_dies_between_telling_and_recording(world):
+    await world.create("a")
+    world.position = await world.outbox.follow(0)
+    commit = world.keeper.commit
+
+    async def dies(*_):
+        raise RuntimeError("dead")
+
+    world.keeper.commit = dies
+    with pytest.raises(ExceptionGroup):
+        await world.outbox.deliver()
+    world.keeper.commit = commit
+    after = World(keeper=world.keeper, clock=world.clock)
+    await after.drain()
+    after.observer.close()
+    assert [t[:2] for t in world.told + after.told] == [("a", "post")] * 2, "at least once"
+    assert len(await world.deliveries("told")) == 1
+
+
+async def test_the_outbox_goes_on_where_it_stopped_and_is_woken_by_a_change(world, autojump_clock):
+    async with trio.open_nursery() as nursery:
+        await nursery.start(world.outbox.run)
+        await world.create("a")
+        await trio.sleep(3)
+        nursery.cancel_scope.cancel()
+    await world.change("a", Status.AUTHORIZED)
+    after = World(keeper=world.keeper, clock=world.clock)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(after.outbox.run)
+        await trio.sleep(3)
+        nursery.cancel_scope.cancel()
+    after.observer.close()
+    assert [t[:2] for t in world.told + after.told] == [("a", "post"), ("a", "patch")]
+
+
+async def test_an_outbox_that_never_ran_does_not_tell_the_past(world, autojump_clock):
+    await world.create("old")
+    async with trio.open_nursery() as nursery:
+        await nursery.start(world.outbox.run)
+        await world.create("new")
+        await trio.sleep(3)
+        nursery.cancel_scope.cancel()
+    assert [t[0] for t in world.told] == ["new"]
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.lists(st.sampled_from(["a", "b", "c", "tick"]), max_size=25),
+    st.lists(st.sampled_from([204, 204, 500, 404]), max_size=40),
+)
+def test_every_lane_keeps_its_order_whatever_fails(steps, answers):
+    async def run():
+        world = World(answers)
+        made = {}
+        for step in steps:
+            if step == "tick":
+                await world.round()
+                world.clock.advance(7)
+            elif step in made:
+                await world.change(step, Status.SUSPENDED)
+                made[step] += 1
+            else:
+                await world.create(step)
+                made[step] = 1
+        for _ in range(60):
+            await world.drain()
+            world.clock.advance(21_600)
+        world.observer.close()
+        for name, count in made.items():
+            heard = [
+                index for who, _, index, _, status in world.told if who == name and status == 204
+            ]
+            assert heard == sorted(heard)
+            dead = [d for d in await world.deliveries("dead") if d.consent_id == name]
+            assert len(set(heard)) + len(dead) == count
+
+    trio.run(run)
+
+
+def test_back_off_follows_the_published_steps():
+    delivery = Delivery(index=1, target="bank", consent_id="c", operation="post", time_ms=0)
+    for pause in BACK_OFF_S:
+        delivery = settle(delivery, 503, 1000)
+        assert (delivery.state, delivery.due_ms) == ("waiting", 1000 + pause * 1000)
+    assert settle(delivery, 503, 1000).state == "dead"
+    assert settle(delivery, 204, 1000).state == "told"
