@@ -60,6 +60,7 @@ class Compiled(msgspec.Struct, frozen=True):
     shapes: dict[str, Shape]
     projections: dict[str, str]
     queries: dict[str, tuple[str, ...]]
+    requests: dict[str, str]
 
 
 class Contract:
@@ -83,6 +84,7 @@ class Contract:
             for name, shape in compiled.shapes.items()
         }
         self._queries = compiled.queries
+        self._requests = {r: namespace.get(name) for r, name in compiled.requests.items()}
         self._projections = {
             route_id: namespace[name] for route_id, name in compiled.projections.items()
         }
@@ -110,6 +112,16 @@ class Contract:
             KeyError: The route's answer has no body.
         """
         return self._projections[route_id](value)
+
+    def request(self, route_id: str, value: Any) -> Any:
+        """Return a validated body in the bank's shape; a route without a mapper passes it unchanged."""
+        function = self._requests.get(route_id)
+        return value if function is None else function(value)
+
+    def takes_body(self, route_id: str) -> bool:
+        """Tell whether a route's requests have a body that the contract judges."""
+        row = self._rows[route_id]
+        return f"{row.site} request" in self._checks[row.schemas]
 
     def check_body(self, route_id: str, value: Any) -> Fault | None:
         """Judge a request's body (unwrapped, decoded).
@@ -240,13 +252,18 @@ def _compile(folder: Path, rows: tuple[Row, ...]) -> Compiled:
         for row in rows
         if isinstance(kind := schemas[row.schemas].sites.get(f"{row.site} query"), dict)
     }
+    requests = {
+        row.route.id: writer.write(pair, row.route.id)
+        for row in rows
+        if row.route.mapper and (pair := _request_pair(row, schemas)) is not None
+    }
     unmatched = set(writer.unmatched) - set(exceptions.get("filled", ()))
     if unmatched:
         raise ValueError(
             f"{folder}: required members that no bank member fills: {sorted(unmatched)}"
         )
     code = compile(writer.source(), "contract/mappers", "exec")
-    return Compiled(modules, code, shapes, projections, queries)
+    return Compiled(modules, code, shapes, projections, queries, requests)
 
 
 def _query_overrides(
@@ -271,6 +288,15 @@ def _pair(row: Row, schemas: dict[str, SchemaFile]) -> Pair:
             f"{row.route.id}: no schema for the answer of {row.site} or {row.bank_site}"
         )
     return Pair(wanted, given, tpp.types, bank.types)
+
+
+def _request_pair(row: Row, schemas: dict[str, SchemaFile]) -> Pair | None:
+    """Return the pair of a request's mapping, which goes the other way: the bank's shape is made of the TPP's."""
+    tpp, bank = schemas[row.schemas], schemas[row.bank_schemas]
+    wanted, given = bank.sites.get(f"{row.bank_site} request"), tpp.sites.get(f"{row.site} request")
+    if wanted is None or given is None:
+        return None
+    return Pair(wanted, given, bank.types, tpp.types)
 
 
 def _key(folder: Path) -> str:
@@ -298,7 +324,14 @@ def _keep(cache: Path | None, key: str, compiled: Compiled) -> None:
         return
     shapes = {name: msgspec.to_builtins(shape) for name, shape in compiled.shapes.items()}
     data = marshal.dumps(
-        (compiled.modules, compiled.mappers, shapes, compiled.projections, compiled.queries)
+        (
+            compiled.modules,
+            compiled.mappers,
+            shapes,
+            compiled.projections,
+            compiled.queries,
+            compiled.requests,
+        )
     )
     cache.mkdir(mode=0o700, parents=True, exist_ok=True)
     for old in cache.glob("contract-*.bin"):

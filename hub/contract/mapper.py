@@ -208,13 +208,9 @@ def _pages(value: Any) -> int:
 
 
 def _meta(names: tuple[str, ...], meta: dict[str, Any], pages: int) -> dict[str, Any]:
-    out: dict[str, Any] = {}
-    for name in names:
-        if name == "TotalPages":
-            out[name] = pages
-        elif (value := meta.get(name[0].lower() + name[1:])) is not None:
-            out[name] = value
-    return out
+    given = {name.casefold(): value for name, value in meta.items() if value is not None}
+    out = {name: given[name.casefold()] for name in names if name.casefold() in given}
+    return {**out, "TotalPages": pages} if "TotalPages" in names else out
 
 
 def links(names: tuple[str, ...], context: Context, pages: int) -> dict[str, str]:

@@ -161,7 +161,12 @@ class _Body:
             else self._bank
         )
         inner = self._write(element, bank, "")
-        return [f"return [{inner}(i) for i in items(s, {self._path!r})]"] if inner else None
+        if not inner:
+            return None
+        made = f"[{inner}(i) for i in items(s, {self._path!r})]"
+        if self._may_vanish(element):
+            made = f"[m for m in {made} if m is not None]"
+        return [f"return {made}"]
 
     def _object(self) -> list[str] | None:
         tpp = members(self._tpp, self._pair.tpp_types)

@@ -14,7 +14,9 @@ import msgspec
 from hub.contract.notation import Type
 from hub.model.route import Route
 
-_OWN: Final = frozenset({"id", "path", "bank", "query", "schemas", "bank_schemas", "base", "name"})
+_OWN: Final = frozenset(
+    {"id", "path", "bank", "query", "schemas", "bank_schemas", "base", "name", "custom"}
+)
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
@@ -81,7 +83,7 @@ def _row(family: dict[str, Any], raw: dict[str, Any], path: Path) -> Row:
         "bank_path": bank_path,
         "account_parameter": "AccountId" if "{AccountId}" in template else "",
     }
-    if bank_method:
+    if bank_method and not merged.get("custom"):
         fields.setdefault("mapper", fields["id"])
     return Row(
         route=msgspec.convert(fields, Route),

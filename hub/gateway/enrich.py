@@ -102,15 +102,22 @@ def _narrow(
     return out, blank
 
 
-def bank_call(call: Call, access: Access, asked: Asked, provider_id: str) -> BankCall:
-    """Return the request for the bank of a permitted read."""
+def bank_call(
+    call: Call, access: Access, asked: Asked, provider_id: str, body: bytes = b""
+) -> BankCall:
+    """Return the request for the bank of a permitted call; ``body`` is in the bank's shape."""
     route = call.route
     return BankCall(
         method=route.bank_method,
         path=bank_path(route.bank_path, call.parameters),
         family=route.bank_family,
         query=asked.query,
-        headers=o3_headers(call, access, provider_id),
+        headers=(
+            *o3_headers(call, access, provider_id),
+            *forwarded(call),
+            *(((b"content-type", b"application/json"),) if body else ()),
+        ),
+        body=body,
         scope=" ".join(route.scopes),
         deadline_ms=route.deadline_ms,
         repeatable=route.bank_method == "GET",
@@ -150,6 +157,15 @@ def o3_headers(call: Call, access: Access, provider_id: str) -> Headers:
         if _foreign_exchange_only(call, access):
             headers.append(("o3-fx-transactions", "true"))
     return ((b"accept", b"application/json"), *((n.encode(), v.encode()) for n, v in headers))
+
+
+def forwarded(call: Call) -> Headers:
+    """Return the TPP's headers that the bank wants too."""
+    return tuple(
+        (name.encode(), value)
+        for name in call.route.forward
+        if (value := call.request.header(name.encode())) is not None
+    )
 
 
 def psu_identifier(consent: Consent) -> str:

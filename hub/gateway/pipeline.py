@@ -25,6 +25,7 @@ from hub.gateway.enforce import enforce
 from hub.gateway.enrich import ask, bank_call
 from hub.gateway.errors import WITH_BODY, at_resources, bank_error, bare, error_body, error_headers
 from hub.gateway.media import JSON, JWT, answer_media, signed
+from hub.gateway.payee import Directory, discover, payee_answer, payee_question
 from hub.gateway.shadow import Shadow
 from hub.gateway.values import Access, Asked, Call, Reply
 from hub.gateway.verify import Lookup, Verifier
@@ -41,6 +42,7 @@ from hub.upstream.bank import Bank, BankAnswer
 
 _UNROUTED: Final = Admission(limit=65536)
 _ATTEMPTS: Final = 5
+_PAYEE: Final = "confirmation-of-payee.confirmation"
 
 
 class Gateway:
@@ -60,6 +62,7 @@ class Gateway:
         dice: Dice,
         observer: Observer,
         failpoint: Failpoint = no_failpoint,
+        directory: Directory | None = None,
     ) -> None:
         """Compose the stages.
 
@@ -75,6 +78,7 @@ class Gateway:
             dice: For interaction ids.
             observer: Counts what is not an answer.
             failpoint: For tests.
+            directory: Tells other banks' endpoints by their code in an IBAN; None: discovery finds none.
         """
         base = settings.tenant.resource_base
         self._settings = settings
@@ -85,6 +89,7 @@ class Gateway:
         self._clock = clock
         self._dice = dice
         self._failpoint = failpoint
+        self._directory = directory
         self._verifier = Verifier(keeper=keeper, cache=cache, trust=trust, resource_base=base)
         self._bodies = Bodies(contract=contract, trust=trust, issuer=settings.tenant.issuer)
         self._consents = Consents(keeper=keeper, contract=contract, resource_base=base)
@@ -147,11 +152,20 @@ class Gateway:
         fault = self._contract.check_query(call.route, call.request.query)
         if fault is not None:
             return fault
+        missing = next((n for n in call.route.forward if not call.request.header(n.encode())), "")
+        if missing:
+            text = f"{missing}: is required"
+            return caller_fault(400, "Resource.InvalidFormat", text, check="request.header")
+        body: Any = None
+        if self._contract.takes_body(call.route.id):
+            body = await self._bodies.read(call, access)
+            if isinstance(body, Fault):
+                return body
         if call.route.target == "hub":
-            return await self._own(call, access)
-        return await self._forward(call, access, journey)
+            return await self._own(call, access, body)
+        return await self._forward(call, access, body, journey)
 
-    async def _own(self, call: Call, access: Access) -> Reply | Fault:
+    async def _own(self, call: Call, access: Access, body: Any) -> Reply | Fault:
         """Serve a route whose target is the Hub itself."""
         match call.route.id.partition(".")[2]:
             case "account-access-consents":
@@ -159,15 +173,16 @@ class Gateway:
             case "account-access-consent":
                 return await self._consents.read(call, access)
             case "account-access-consent.patch":
-                body = await self._bodies.read(call, access)
-                if isinstance(body, Fault):
-                    return body
                 return await self._consents.patch(call, access, body)
+            case "discovery":
+                return discover(call, body, self._directory, self._settings.tenant.resource_base)
             case other:
                 text = "The Hub cannot serve this."
                 return hub_fault(500, "GenericError", text, check="route.unserved", private=other)
 
-    async def _forward(self, call: Call, access: Access, journey: "_Journey") -> Reply | Fault:
+    async def _forward(
+        self, call: Call, access: Access, body: Any, journey: "_Journey"
+    ) -> Reply | Fault:
         asked = ask(
             call,
             access,
@@ -178,18 +193,25 @@ class Gateway:
             return asked
         self._failpoint(Point.BEFORE_FORWARD)
         started = trio.current_time()
-        answer = await self._bank.exchange(
-            bank_call(call, access, asked, self._settings.tenant.provider_id)
-        )
+        provider = self._settings.tenant.provider_id
+        sent = self._question(call, body)
+        answer = await self._bank.exchange(bank_call(call, access, asked, provider, sent))
         journey.bank_us = round((trio.current_time() - started) * 1e6)
         self._failpoint(Point.AFTER_FORWARD_BEFORE_RECORD)
         if isinstance(answer, Fault):
             return answer
         if not 200 <= answer.status < 300:
-            return bank_error(answer, payment=False, finds=False)
-        return self._normalise(call, asked, answer)
+            return bank_error(answer, payment=False, finds=call.route.finds)
+        return self._normalise(call, asked, body, answer)
 
-    def _normalise(self, call: Call, asked: Asked, answer: BankAnswer) -> Reply | Fault:
+    def _question(self, call: Call, body: Any) -> bytes:
+        if body is None:
+            return b""
+        if call.route.id == _PAYEE:
+            return payee_question(body)
+        return orjson.dumps(self._contract.request(call.route.id, body))
+
+    def _normalise(self, call: Call, asked: Asked, body: Any, answer: BankAnswer) -> Reply | Fault:
         text = "The bank's answer cannot be read."
         try:
             given = orjson.loads(answer.body)
@@ -200,6 +222,8 @@ class Gateway:
         refused = self.shadow.look(call.route.id, given)
         if refused is not None:
             return refused
+        if call.route.id == _PAYEE:
+            return payee_answer(call, body, given, self._settings.tenant.resource_base)
         mapper = self._contract.mapper(call.route.mapper)
         mapped = mapper(given, asked.context, strip=self._settings.switches.strip_detail)
         return (

@@ -58,6 +58,8 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
         body_limit: Largest request body, octets.
         deadline_ms: For the whole exchange with the bank.
         success: The status of success.
+        forward: Headers of the TPP that the bank wants too; they are required.
+        finds: 404 is declared for it.
     """
 
     id: str
@@ -85,3 +87,5 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     body_limit: int = 65536
     deadline_ms: int = 10_000
     success: int = 200
+    forward: tuple[str, ...] = ()
+    finds: bool = False

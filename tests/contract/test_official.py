@@ -77,11 +77,11 @@ def test_every_mapped_answer_is_lawful_for_the_tpp(official, contract):
                 continue
             passed += 1
             errors = [e.message for e in judge_answer.iter_errors(answer)]
-            unlawful += [(row.route.id, e) for e in errors if e != EMPTY_BALANCES]
+            unlawful += [(row.route.id, e[-100:]) for e in errors if e != EMPTY_BALANCES]
         assert passed > 0, row.route.id
         mapped += passed
     print(f"{mapped} answers mapped")
-    assert unlawful == []
+    assert set(unlawful) == set()
 
 
 CONTEXT = Context(
