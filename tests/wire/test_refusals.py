@@ -6,7 +6,7 @@ from joserfc import jwt
 from joserfc.jwk import RSAKey
 
 from hub.sandbox.tls import client_context
-from hub.sandbox.tpp import Callback, Pushed, Refused, Tokens
+from hub.sandbox.tpp import Callback, Pushed, Refused, Tokens, read_callback
 from tests.wire.world import browser, code_of, decide, log_in, moved
 
 pytestmark = pytest.mark.wire
@@ -197,3 +197,49 @@ async def test_the_sandbox_still_answers_after_all_that(sandbox, tpp):
         assert page.form_with("account", "decision") is not None
         async with tpp.page():
             await decide(at, page, "decline", None)
+
+
+async def test_three_wrong_passwords_end_the_request_with_access_denied(sandbox, tpp):
+    pushed = await tpp.push()
+    person = sandbox.manifest.customers[2]
+    async with tpp.page() as callbacks, browser(sandbox) as at:
+        page = await log_in(at, tpp.authorization_url(pushed.request_uri), person, "wrong-1")
+        for wrong in ("wrong-2", "wrong-3"):
+            form = page.form_with("username", "password")
+            assert form is not None
+            page = await at.submit(form, {"username": person.username, "password": wrong})
+        query = callbacks.receive_nowait()
+    came = read_callback(query, pushed, tpp.discovery)
+    assert isinstance(came, Refused)
+    assert came.code == "access_denied"
+
+
+async def test_a_finished_request_uri_cannot_be_used_again(sandbox, tpp):
+    pushed = await tpp.push()
+    assert isinstance(await tpp.callback(pushed), Callback)
+    async with tpp.page() as callbacks, browser(sandbox) as at:
+        await at.visit(tpp.authorization_url(pushed.request_uri))
+        query = callbacks.receive_nowait()
+    assert "error=invalid_request_uri" in query
+
+
+async def test_an_expired_consent_opens_nothing_and_kills_its_tokens(sandbox, tpp):
+    pushed = await tpp.push(lifetime=300)
+    came = await tpp.callback(pushed)
+    assert isinstance(came, Callback)
+    tokens = await tpp.tpp.redeem(tpp.discovery, came.code, pushed)
+    assert isinstance(tokens, Tokens)
+    async with moved(sandbox, 301):
+        refused = await tpp.get("/accounts", tokens.access_token)
+        assert refused.status in {400, 401}
+        again = await tpp.tpp.refresh(tpp.discovery, tokens.refresh_token)
+    assert isinstance(again, Refused)
+    assert again.code == "invalid_grant"
+
+
+async def test_a_day_later_the_consent_still_works_without_the_customer(sandbox, tpp):
+    tokens = await tpp.consented()
+    async with moved(sandbox, 80_000):
+        again = await tpp.tpp.refresh(tpp.discovery, tokens.refresh_token)
+        assert isinstance(again, Tokens), again
+        assert (await tpp.get("/accounts", again.access_token)).status == 200
