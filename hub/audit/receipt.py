@@ -9,13 +9,12 @@ Source: C2SP tlog-proof.
 from base64 import b64encode
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 import msgspec
 import trio
 
 from hub.audit import verify
-from hub.audit.log import Log
 from hub.audit.note import Checkpoint, split
 from hub.audit.source import Events
 from hub.audit.tiles import LogError, Tiles, View
@@ -25,6 +24,23 @@ from hub.protocol.merkle import inclusion_proof
 _READ: Final = 1000
 _TAIL_S: Final = 0.5
 _EVENT: Final = msgspec.json.Decoder(Event)
+
+
+class Published(Protocol):
+    """A published log: ``Log`` in the process that writes it, ``ReadLog`` elsewhere."""
+
+    tiles: Tiles
+    note: str
+
+    @property
+    def size(self) -> int:
+        """Return how many events are published."""
+        ...
+
+    @property
+    def vkey(self) -> str:
+        """Return the public key to check the log with."""
+        ...
 
 
 class Selection(msgspec.Struct, frozen=True, kw_only=True):
@@ -76,21 +92,21 @@ def receipt_of(tiles: Tiles, note: str, index: int) -> str:
     return "\n".join([*lines, "", note])
 
 
-async def receipts(log: Log, keeper: Events, interaction_id: str) -> list[str]:
-    """Return a receipt for each event of an interaction, oldest first; publishes what is not yet published.
+async def receipts(log: Published, keeper: Events, interaction_id: str) -> list[str]:
+    """Return a receipt for each published event of an interaction, oldest first.
+
+    The newest second may not be published yet; a ``Log`` is brought up to date with ``publish`` first.
 
     Raises:
-        LogError: The log does not fit the keeper, or is damaged.
+        LogError: A file of the log is damaged.
     """
-    found = await keeper.trace(interaction_id)
-    if found and found[-1][0] >= log.size:
-        await log.publish(keeper)
-    note = log.note
+    note, size = log.note, log.size
+    found = [one for one in await keeper.trace(interaction_id) if one[0] < size]
     return [await trio.to_thread.run_sync(receipt_of, log.tiles, note, index) for index, _ in found]
 
 
-async def export(log: Log, keeper: Events, selection: Selection, target: Path) -> int:
-    """Write an offline bundle of the selected events; return how many.
+async def export(log: Published, keeper: Events, selection: Selection, target: Path) -> int:
+    """Write an offline bundle of the selected published events; return how many.
 
     The folder ``target`` must not exist. It gets ``events.jsonl``, ``receipts/INDEX.tlog-proof``, ``checkpoint``,
     ``key`` and ``verify.py``.
@@ -99,7 +115,6 @@ async def export(log: Log, keeper: Events, selection: Selection, target: Path) -
         LogError: The log does not fit the keeper, or is damaged.
         OSError: The target cannot be written.
     """
-    await log.publish(keeper)
     note, size = log.note, log.size
     await trio.to_thread.run_sync(_begin_export, target, log)
     count = 0
@@ -115,7 +130,7 @@ async def export(log: Log, keeper: Events, selection: Selection, target: Path) -
     return count
 
 
-def _begin_export(target: Path, log: Log) -> None:
+def _begin_export(target: Path, log: Published) -> None:
     (target / "receipts").mkdir(mode=0o700, parents=True)
     (target / "events.jsonl").touch()
     (target / "checkpoint").write_text(log.note)

@@ -204,6 +204,55 @@ async def open_keeper(
             store.close()
 
 
+@final
+class Reader:
+    """Read a tenant's state from another process, while its keeper has it open or not. Made by ``open_reader``."""
+
+    def __init__(self, store: Store) -> None:
+        """Read from this store."""
+        self._store = store
+
+    async def lookup(self, kind: type[R], key: str) -> tuple[R, int] | None:
+        """Return a record with its version, or None."""
+        found = await trio.to_thread.run_sync(self._store.lookup, kind_of(kind), key)
+        return None if found is None else (cast("R", found.record), found.version)
+
+    async def search(self, query: Query) -> Page:
+        """Return the records that match.
+
+        Raises:
+            ValueError: The question cannot be asked.
+        """
+        check_query(query)
+        return await trio.to_thread.run_sync(self._store.search, query)
+
+    async def events(self, start: int, limit: int) -> tuple[bytes, ...]:
+        """Return the leaf bytes of up to ``limit`` (at most 1000) events from index ``start`` on."""
+        return await trio.to_thread.run_sync(self._store.events, start, limit)
+
+    async def trace(self, interaction_id: str) -> tuple[tuple[int, bytes], ...]:
+        """Return index and leaf bytes of the events of one interaction, oldest first (at most 1000)."""
+        return await trio.to_thread.run_sync(self._store.trace, interaction_id)
+
+    async def head(self) -> TreeHead:
+        """Return the tree head as last committed."""
+        return await trio.to_thread.run_sync(self._store.head)
+
+
+@contextmanager
+def open_reader(folder: Path) -> Iterator[Reader]:
+    """Open a tenant's state for reading only, one question at a time; for the command line.
+
+    Raises:
+        StoreError: There is none, or it cannot be read.
+    """
+    store = Store(folder / DATABASE, readonly=True)
+    try:
+        yield Reader(store)
+    finally:
+        store.close()
+
+
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
     """Hold the folder for this process, mode 0700; the lock ends with the process, however it ends."""
@@ -229,4 +278,11 @@ def _database(folder: Path) -> Path:
     return path
 
 
-__all__ = ["SqliteKeeper", "StoreError", "StoreFailedError", "open_keeper"]
+__all__ = [
+    "Reader",
+    "SqliteKeeper",
+    "StoreError",
+    "StoreFailedError",
+    "open_keeper",
+    "open_reader",
+]

@@ -83,8 +83,8 @@ def check_sqlite(version: str) -> None:
         )
 
 
-def migrate(connection: Any, path: str) -> None:
-    """Bring a database to the newest version, each step in one transaction.
+def check_version(connection: Any, path: str) -> int:
+    """Return the version of a database of ours, 0 for an empty one.
 
     Raises:
         StoreError: It belongs to another application or to a newer Hub.
@@ -99,7 +99,16 @@ def migrate(connection: Any, path: str) -> None:
             f"{path}: was written by a newer Hub (schema {version}, this one knows {SCHEMA_VERSION}); "
             "start that version, or restore a backup"
         )
-    for step in range(version, SCHEMA_VERSION):
+    return version
+
+
+def migrate(connection: Any, path: str) -> None:
+    """Bring a database to the newest version, each step in one transaction.
+
+    Raises:
+        StoreError: It belongs to another application or to a newer Hub.
+    """
+    for step in range(check_version(connection, path), SCHEMA_VERSION):
         with connection:
             connection.pragma("application_id", APPLICATION_ID)
             connection.execute(MIGRATIONS[step])

@@ -23,7 +23,7 @@ from hub.model.records import Seen
 from hub.protocol.merkle import Frontier, leaf_hash
 from hub.state.entry import MOST, Entry, IndexRow, decode, kind_of, plan, put_entry, unavailable
 from hub.state.keeper import Conflict, Granted, Once, Page, Put, Query, TreeHead, Versioned
-from hub.state.schema import StoreError, StoreFailedError, check_sqlite, migrate
+from hub.state.schema import StoreError, StoreFailedError, check_sqlite, check_version, migrate
 from hub.state.selection import Selection
 
 _SEEN: Final = kind_of(Seen)
@@ -83,6 +83,7 @@ class Store:
         replay_entries: int = 1_000_000,
         failpoint: Failpoint = no_failpoint,
         vfs: str | None = None,
+        readonly: bool = False,
     ) -> None:
         """Open or make the database, bring it to the newest schema, and check its tree's head.
 
@@ -91,6 +92,7 @@ class Store:
             replay_entries: The most single-use values remembered at once.
             failpoint: For tests.
             vfs: A VFS without shared memory, for tests: everything then uses one connection.
+            readonly: Only read; any number of processes may, beside the one that writes.
 
         Raises:
             StoreError: It cannot be used; one line says why.
@@ -101,7 +103,7 @@ class Store:
         self._pages = 0
         self._failed = False
         try:
-            self._open(path, vfs)
+            self._open_readonly(path) if readonly else self._open(path, vfs)
         except (apsw.CorruptError, apsw.NotADBError) as error:
             raise StoreError(f"{path}: is damaged ({error}); restore a backup") from error
         except apsw.Error as error:
@@ -109,6 +111,13 @@ class Store:
         self._frontier = self._stored_frontier(path)
         counted = self._writer.execute("SELECT count(*) FROM record WHERE kind = ?", (_SEEN,))
         self._seen = int(counted.get)
+
+    def _open_readonly(self, path: Path) -> None:
+        self._writer: Any = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)
+        self._writer.set_busy_timeout(1000)
+        self._writer.pragma("query_only", "on")
+        check_version(self._writer, str(path))
+        self._reader = self._searcher = self._writer
 
     def _open(self, path: Path, vfs: str | None) -> None:
         self._writer = _connect(path, vfs)

@@ -7,10 +7,12 @@ import sys
 
 import pytest
 import trio
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from hub.audit import verify
 from hub.audit.log import CHECKPOINT, Log
 from hub.audit.note import COSIGNATURE, Signer
+from hub.audit.open import ReadLog, open_log, origin_of
 from hub.audit.publish import publish_forever
 from hub.audit.receipt import Selection, export, receipts, tail, verifier_source
 from hub.audit.source import LogFailedError
@@ -19,6 +21,8 @@ from hub.model.event import Event, Kind
 from hub.protocol.merkle import Frontier, leaf_hash
 from hub.state.keeper import TreeHead
 from hub.state.memory import MemoryKeeper
+from hub.state.open import open_keeper, open_reader
+from tests.state.keepers import limits
 
 NOW = 1_800_000_000
 
@@ -187,29 +191,42 @@ async def test_a_log_of_another_key_is_refused(log, keeper):
 # Receipts
 
 
+async def receipts_now(log, keeper, interaction_id):
+    await log.publish(keeper)
+    return await receipts(log, keeper, interaction_id)
+
+
+async def test_what_is_not_published_yet_has_no_receipt_yet(log, keeper):
+    await append(keeper, 3)
+    await log.publish(keeper)
+    await append(keeper, 1)
+    assert len(await receipts(log, keeper, "i2")) == 1
+    assert await receipts(log, keeper, "i3") == []
+
+
 async def test_each_event_of_an_interaction_has_a_receipt_that_verifies(log, keeper):
     await append(keeper, 300)
     await keeper.commit(
         [], [Event(kind=Kind.INTENT, time_ms=1, interaction_id="i7", consent_id="c")]
     )
-    found = await receipts(log, keeper, "i7")
+    found = await receipts_now(log, keeper, "i7")
     results = [verify.verify_receipt(text.encode(), key_of(log)) for text in found]
     assert [index for index, _, _ in results] == [7, 300]
     assert b'"consent_id":"c"' in results[1][1]
-    assert await receipts(log, keeper, "nobody") == []
+    assert await receipts_now(log, keeper, "nobody") == []
 
 
 async def test_every_entry_of_a_log_has_a_receipt(log, keeper):
     await append(keeper, 600)
     for at in (0, 1, 255, 256, 511, 512, 598, 599):
-        (text,) = await receipts(log, keeper, f"i{at}")
+        (text,) = await receipts_now(log, keeper, f"i{at}")
         index, _, checkpoint = verify.verify_receipt(text.encode(), key_of(log))
         assert (index, checkpoint.size) == (at, 600)
 
 
 async def test_a_changed_receipt_is_refused(log, keeper):
     await append(keeper, 300)
-    (text,) = await receipts(log, keeper, "i7")
+    (text,) = await receipts_now(log, keeper, "i7")
     key, good = key_of(log), text.encode()
     dice = random.Random(1)
     for _ in range(400):
@@ -223,6 +240,7 @@ async def test_an_export_is_verified_without_us(log, keeper, tmp_path):
     await append(keeper, 30)
     await append(keeper, 3, consent_id="c1")
     target = tmp_path / "export"
+    await log.publish(keeper)
     assert await export(log, keeper, Selection(consent_id="c1"), target) == 3
     files = sorted(str(file) for file in (target / "receipts").iterdir())
     command = [sys.executable, "-I", str(target / "verify.py"), "receipt", *files]
@@ -249,6 +267,37 @@ async def test_the_tail_gives_events_as_they_come(keeper, autojump_clock):
         await trio.sleep(1)
         nursery.cancel_scope.cancel()
     assert seen == [(2, "i2"), (3, "i3")]
+
+
+# Another process
+
+
+async def test_another_process_reads_verifies_and_proves_while_the_keeper_runs(
+    tmp_path, clock, signer
+):
+    pem = signer._key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    origin = origin_of("https://hub.example/bank")
+    async with open_keeper(tmp_path, clock=clock, limits=limits()) as keeper:
+        log = open_log(tmp_path, origin=origin, pem=pem)
+        await append(keeper, 300)
+        await log.publish(keeper)
+        await append(keeper, 10)
+        published = ReadLog.read(tmp_path)
+        with open_reader(tmp_path) as reader:
+            assert await reader.head() == await keeper.head()
+            (text,) = await receipts(published, reader, "i7")
+        assert published.verify().size == 300
+    assert verify.verify_receipt(text.encode(), key_of(log))[0] == 7
+    assert origin == "hub.example/bank/log"
+    assert (tmp_path / "audit" / "verify.py").read_bytes() == verifier_source()
+    command = [sys.executable, "-I", "verify.py", "log", "log", "--key", "key"]
+    folder = tmp_path / "audit"
+    assert subprocess.run(command, cwd=folder, stdout=subprocess.DEVNULL).returncode == 0
+
+
+def test_a_folder_without_a_log_says_so(tmp_path):
+    with pytest.raises(LogError, match="no published log"):
+        ReadLog.read(tmp_path)
 
 
 # The stand-alone verifier

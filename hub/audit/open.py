@@ -1,0 +1,85 @@
+"""Where a tenant's log is: ``audit/`` in its folder, with the public key and the verifier beside the log.
+
+``audit/log/`` holds the checkpoint and the tiles and nothing else, so that it can be copied, or served as it is;
+``audit/key`` and ``audit/verify.py`` lie beside it for an auditor who needs nothing of ours.
+"""
+
+from pathlib import Path
+from typing import Final, Self
+
+from hub.audit.log import CHECKPOINT, Log
+from hub.audit.note import Checkpoint, NoteError, Signer, Verifier, open_note
+from hub.audit.receipt import verifier_source
+from hub.audit.tiles import LogError, Tiles
+from hub.audit.verify import Key, Report, verify_log
+from hub.model.failpoint import Failpoint, no_failpoint
+
+AUDIT: Final = "audit"
+LOG: Final = "log"
+KEY: Final = "key"
+VERIFIER: Final = "verify.py"
+
+
+def origin_of(issuer: str) -> str:
+    """Return the log's name: the issuer without its scheme, and ``/log``."""
+    return f"{issuer.removeprefix('https://')}/log"
+
+
+def open_log(folder: Path, *, origin: str, pem: bytes, failpoint: Failpoint = no_failpoint) -> Log:
+    """Open the tenant's log for writing; only the process that has the tenant's state open does this.
+
+    Args:
+        folder: The tenant's folder.
+        origin: The log's name, see ``origin_of``.
+        pem: The log's private key: Ed25519, PKCS #8 PEM, not encrypted.
+        failpoint: For tests.
+
+    Raises:
+        NoteError: The key or the name cannot be used.
+        LogError: The files are damaged, or another key's.
+    """
+    signer = Signer.load(origin, pem)
+    log = Log(folder / AUDIT / LOG, signer, failpoint=failpoint)
+    beside = Tiles(folder / AUDIT)
+    beside.replace(KEY, (log.vkey + "\n").encode())
+    beside.replace(VERIFIER, verifier_source())
+    return log
+
+
+class ReadLog:
+    """A published log as another process sees it: for receipts, exports and verification."""
+
+    def __init__(self, tiles: Tiles, note: str, size: int, vkey: str) -> None:
+        """Hold what ``read`` found."""
+        self.tiles = tiles
+        self.note = note
+        self.size = size
+        self.vkey = vkey
+
+    @classmethod
+    def read(cls, folder: Path) -> Self:
+        """Read the last checkpoint of the tenant's log.
+
+        Raises:
+            LogError: There is none, or its signature does not hold.
+        """
+        audit = folder / AUDIT
+        try:
+            vkey = (audit / KEY).read_text().strip()
+            note = (audit / LOG / CHECKPOINT).read_text()
+            text, _ = open_note(note, [Verifier.parse(vkey)])
+            size = Checkpoint.parse(text).size
+        except OSError as error:
+            raise LogError(f"{audit}: no published log can be read ({error})") from None
+        except (NoteError, UnicodeDecodeError) as error:
+            raise LogError(f"{audit / LOG / CHECKPOINT}: {error}") from None
+        return cls(Tiles(audit / LOG), note, size, vkey)
+
+    def verify(self, *, older: list[tuple[str, bytes]] | None = None) -> Report:
+        """Verify the whole log, passing over files newer than its checkpoint.
+
+        Raises:
+            RejectedError: What does not hold, and where.
+        """
+        key = Key.parse(self.vkey)
+        return verify_log(self.tiles.folder, key, older=older or [], live=True)
