@@ -259,7 +259,8 @@ class Connection:
         if isinstance(verdict, Response):
             nursery.start_soon(self._serve, exchange, nursery, verdict)
             return
-        self._engine.go_on(event.stream)
+        if head.expects_continue and not event.ended:
+            self._engine.go_on(event.stream)
         fresh.append(exchange)
 
     def _body(self, event: Body) -> None:

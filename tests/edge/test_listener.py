@@ -31,6 +31,20 @@ async def test_http2_request_is_answered_with_the_callers_certificate_known(engi
     assert place.notebook.answers[0][1].status == 200
 
 
+async def test_continue_is_sent_to_those_who_wait_for_it_only(engine):
+    async with rig.listening(rig.echo_router(), engine=engine) as place:
+        async with rig.h2_client(place) as client:
+            await client.answer(await client.open())
+            assert not [
+                e for e in client.events if type(e).__name__ == "InformationalResponseReceived"
+            ]
+            number = await client.open("POST", "/", ("expect", "100-continue"), end=False)
+            await client.until(lambda e: type(e).__name__ == "InformationalResponseReceived")
+            client.h2.send_data(number, b"body", end_stream=True)
+            await client.flush()
+            assert (await client.answer(number))[0] == 200
+
+
 async def test_caller_without_certificate_is_served_and_known_as_nobody(engine):
     async with rig.listening(rig.echo_router(), engine=engine) as place:
         async with rig.h2_client(place, certificate=False) as client:
