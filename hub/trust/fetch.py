@@ -12,7 +12,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Final, final
 
-import httpx
 import msgspec
 import orjson
 import trio
@@ -20,10 +19,10 @@ import trio
 from hub.config import Limits, TrustSettings
 from hub.model.clock import Clock
 from hub.trust.mirror import DocumentFault
+from hub.trust.web import Answer, Failure, Web
 
 KEY_SET_OCTETS: Final = 262_144
 """Largest key set, statement or OCSP answer."""
-_HEADERS: Final = {"accept-encoding": "identity", "user-agent": "api-hub"}
 _PARALLEL: Final = 8
 
 
@@ -81,8 +80,8 @@ class Fetcher:
         limits: Limits,
         clock: Clock,
         memory: Memory,
-        plain: httpx.AsyncClient,
-        mutual: httpx.AsyncClient,
+        plain: Web,
+        mutual: Web,
     ) -> None:
         """Use ``fetching``."""
         self._settings = settings
@@ -174,13 +173,13 @@ class Fetcher:
         return token
 
     async def _get(
-        self, client: httpx.AsyncClient, url: str, most: int, headers: dict[str, str] | None = None
+        self, client: Web, url: str, most: int, headers: dict[str, str] | None = None
     ) -> Fetched:
         return await self._exchange(client, "GET", url, most, headers or {}, None)
 
     async def _exchange(
         self,
-        client: httpx.AsyncClient,
+        client: Web,
         method: str,
         url: str,
         most: int,
@@ -191,38 +190,28 @@ class Fetcher:
         known = self._memory.known.get(url) if method == "GET" else None
         if known is not None:
             headers = headers | {"if-none-match": known[0]}
-        try:
-            async with self._room:
-                with trio.fail_after(self._limits.trust_fetch_s):
-                    async with client.stream(method, url, headers=headers, content=body) as answer:
-                        return await self._received(url, answer, known, most)
-        except (
-            httpx.HTTPError,
-            httpx.InvalidURL,
-            trio.TooSlowError,
-            ssl.SSLError,
-            OSError,
-        ) as error:
-            return Unreachable(url, type(error).__name__)
+        sent = tuple((k.encode(), v.encode()) for k, v in headers.items())
+        async with self._room:
+            with trio.move_on_after(self._limits.trust_fetch_s):
+                answer = await client.exchange(method, url, sent, body or b"", most)
+                return self._received(method, url, answer, known)
+        return Unreachable(url, f"no answer within {self._limits.trust_fetch_s} s")
 
-    async def _received(
-        self, url: str, answer: httpx.Response, known: tuple[str, bytes] | None, most: int
+    def _received(
+        self, method: str, url: str, answer: Answer | Failure, known: tuple[str, bytes] | None
     ) -> Fetched:
-        if answer.status_code == 304 and known is not None:
+        if isinstance(answer, Failure):
+            return Unreachable(url, answer.why)
+        if answer.status == 304 and known is not None:
             return Document(known[1], changed=False)
-        if answer.status_code in {404, 410}:
+        if answer.status in {404, 410}:
             return Absent(url)
-        if answer.status_code != 200:
-            return Unreachable(url, f"status {answer.status_code}")
-        body = bytearray()
-        async for piece in answer.aiter_raw():
-            body += piece
-            if len(body) > most:
-                return Unreachable(url, f"larger than {most} octets")
-        if answer.request.method == "GET":
-            etag = answer.headers.get("etag", "")
-            self._memory.keep(url, etag, bytes(body), 4 * self._limits.trust_clients)
-        return Document(bytes(body))
+        if answer.status != 200:
+            return Unreachable(url, f"status {answer.status}")
+        if method == "GET":
+            etag = answer.header(b"etag")
+            self._memory.keep(url, etag, answer.body, 4 * self._limits.trust_clients)
+        return Document(answer.body)
 
 
 def _statement_path(organisation_id: str, statement_id: str) -> str:
@@ -239,19 +228,7 @@ async def fetching(
         OSError, ssl.SSLError: A certificate, key or CA file cannot be read or used.
     """
     plain, mutual = _context(settings, mutual=False), _context(settings, mutual=True)
-    timeout = httpx.Timeout(limits.trust_fetch_s)
-    async with (
-        httpx.AsyncClient(
-            verify=plain, timeout=timeout, headers=_HEADERS, follow_redirects=False, trust_env=False
-        ) as public,
-        httpx.AsyncClient(
-            verify=mutual,
-            timeout=timeout,
-            headers=_HEADERS,
-            follow_redirects=False,
-            trust_env=False,
-        ) as private,
-    ):
+    async with Web(plain) as public, Web(mutual) as private:
         yield Fetcher(settings, limits, clock, memory, public, private)
 
 

@@ -79,7 +79,7 @@ class World:
         pki, self.keys = material()
         self.clock = clock
         self.folder = folder
-        self.pki = pki
+        self.pki = Pki.open(pki.folder, clock)
         self.faults = {"public": Faults(), "api": Faults(), "pki": Faults()}
         self.asked = []
         self.observer = Observer(clock, log=False)
