@@ -244,6 +244,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     request_object_s: int
     clock_ahead_s: int
     replay_entries: int
+    client_requests_per_s: float
+    client_requests: int
     buckets: int
 
 

@@ -23,6 +23,7 @@ from hub.authz.facts import (
 )
 from hub.authz.secrets import Secrets
 from hub.authz.steps import Phase, run
+from hub.authz.strangers import Strangers, network_of
 from hub.config import Settings
 from hub.model.caller import Caller
 from hub.model.clock import Clock, Dice
@@ -33,7 +34,7 @@ from hub.observe import Observer
 from hub.protocol.dpop import Proof, ProofFault, check_proof
 from hub.protocol.jose import JoseFault, Parsed, PrivateKey, PublicKey, parse
 from hub.protocol.oauth import FormFault, error_body, parse_form
-from hub.state.keeper import Change, Conflict, Keeper, Once
+from hub.state.keeper import Change, Conflict, Keeper, Once, Take
 from hub.trust.view import TrustView
 
 TRIES: Final = 5
@@ -70,6 +71,7 @@ class Shell:
         self.clock = clock
         self.dice = dice
         self.observer = observer
+        self.strangers = Strangers()
         self.secrets = Secrets(keeper=keeper, clock=clock, dice=dice)
 
     async def identify(self, request: Request, column: Column) -> Facts:
@@ -132,10 +134,20 @@ class Shell:
         if fault is not None:
             return fault
         claims = _single_use(facts)
-        granted = await self.keeper.claim(claims) if claims else ()
+        limits = self.settings.limits
+        pace = Take(
+            bucket=f"authz:{facts.caller.client_id}",
+            rate=limits.client_requests_per_s,
+            burst=limits.client_requests,
+        )
+        granted = await self.keeper.claim((*claims, pace))
         if isinstance(granted, Fault):
             return _unavailable(granted)
-        refused = [claim for claim, one in zip(claims, granted, strict=True) if not one.granted]
+        if not granted[-1].granted:
+            return _too_many(granted[-1].retry_after)
+        refused = [
+            claim for claim, one in zip(claims, granted[:-1], strict=True) if not one.granted
+        ]
         if not refused:
             return None
         if refused[0].space != _DPOP_SPACE:
@@ -172,6 +184,15 @@ class Shell:
             octets_out=len(body),
             hub_us=elapsed_us(request),
         )
+        address = request.peer.address
+        count = 0
+        if not request.peer.present:
+            count = self.strangers.count(address, fault.check, self.clock.now())
+            if not count:
+                return msgspec.structs.replace(answer(fault.status, body, event), event=None)
+            event = msgspec.structs.replace(
+                event, kind=Kind.REFUSED, subject=network_of(address), count=count
+            )
         done = await self.commit(changes, event)
         if isinstance(done, Fault):
             return self.plain(request, event, done)
@@ -224,6 +245,12 @@ def _single_use(facts: Facts) -> tuple[Once, ...]:
         value, until = facts.proof.replay_value, facts.proof.replay_until
         claims.append(Once(space=_DPOP_SPACE, value=value, until=until))
     return tuple(claims)
+
+
+def _too_many(retry_after: int) -> Fault:
+    public = "client: expected fewer requests per second"
+    fault = refuse("temporarily_unavailable", "client.rate", public, status=429)
+    return msgspec.structs.replace(fault, retry_after=max(1, retry_after))
 
 
 def _unavailable(fault: Fault) -> Fault:
