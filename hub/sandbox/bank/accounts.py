@@ -1,6 +1,7 @@
 """The thirteen operations of bank data sharing: twelve reads and the payee query (Ozone Connect v2.1.11)."""
 
 from datetime import date
+from functools import partial
 from typing import Any
 
 from hub.sandbox.bank.agreements import (
@@ -29,7 +30,7 @@ def _accounts(call: Call) -> Answer:
     if not wanted:
         raise refused(400, "Resource.InvalidFormat", "accountIds is missing")
     found = [call.consented_account(account_id) for account_id in dict.fromkeys(wanted)]
-    return paged(call, [account_shape(account) for account in found])
+    return paged(call, found, account_shape)
 
 
 def _account(call: Call) -> Answer:
@@ -61,7 +62,7 @@ def _transactions(call: Call) -> Answer:
     lines = call.book.lines(account.id, _moment(call, "fromBookingDateTime"), until)
     if call.request.header("o3-fx-transactions").lower() == "true":
         lines = [line for line in lines if line.entry.foreign_currency]
-    return paged(call, [transaction_shape(account, line) for line in lines], paginated=True)
+    return paged(call, lines, partial(transaction_shape, account), paginated=True)
 
 
 def _day(call: Call, name: str) -> date | None:
@@ -107,7 +108,7 @@ def _products(call: Call) -> Answer:
 
 
 def _holders(call: Call) -> Answer:
-    return paged(call, [holder_shape(holding) for holding in call.open_account().holdings])
+    return paged(call, call.open_account().holdings, holder_shape)
 
 
 def _customer(call: Call) -> Answer:

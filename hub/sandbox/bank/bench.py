@@ -25,7 +25,7 @@ _LONGEST_MS: Final = 120_000
 def plan_of(form: Form) -> FaultPlan | None:
     """Return the fault that a form describes, or None where a field makes no sense."""
     numbers = [field(form, name) or "0" for name in ("times", "latency", "status")]
-    if not all(text.isdecimal() and len(text) <= 6 for text in numbers):
+    if not all(text.isascii() and text.isdigit() and len(text) <= 6 for text in numbers):
         return None
     times, latency, status = map(int, numbers)
     kind = field(form, "kind")

@@ -50,7 +50,9 @@ def money(minor: int) -> str:
 def minor_units(text: str) -> int | None:
     """Return an amount's minor units, or None where it is not an amount of at most two decimals."""
     units, dot, cents = text.partition(".")
-    if not units.isdecimal() or len(units) > 13 or (dot and not cents.isdecimal()):
+    if not text.isascii() or not units.isdigit() or len(units) > 13:
+        return None
+    if dot and not cents.isdigit():
         return None
     if cents[2:].strip("0"):
         return None

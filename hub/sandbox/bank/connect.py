@@ -9,8 +9,8 @@ Sources: Ozone Connect bank data sharing v2.1.11, health check v2.1.2.
 
 import base64
 import binascii
-from collections.abc import Awaitable, Callable
-from typing import Any, Final, final
+from collections.abc import Callable, Sequence
+from typing import Any, Final, TypeVar, final
 from urllib.parse import parse_qs, unquote
 
 import msgspec
@@ -22,6 +22,7 @@ from hub.sandbox.bank.people import Account, Customer
 from hub.sandbox.site import SiteRequest, SiteResponse
 
 Json = dict[str, Any]
+Item = TypeVar("Item")
 _NEEDED: Final = (
     "o3-caller-org-id",
     "o3-caller-client-id",
@@ -143,12 +144,19 @@ def refused(status: int, code: str, message: str) -> Refused:
     return Refused(Refusal(status, code, message))
 
 
-def paged(call: Call, items: list[Json], *, paginated: bool = False, **meta: Any) -> Answer:
-    """Answer one page of a list (``page`` from 1, ``page-size`` 1 to 1,000, default 100)."""
+def paged(
+    call: Call,
+    items: Sequence[Item],
+    shape: Callable[[Item], Json] | None = None,
+    *,
+    paginated: bool = False,
+) -> Answer:
+    """Answer one page of a list (``page`` from 1, ``page-size`` 1 to 1,000, default 100), each item shaped when shown."""
     page, size = _whole(call, "page", 1), min(_whole(call, "page-size", 100), _LARGEST_PAGE)
     pages = -(-len(items) // size)
-    shown = items[(page - 1) * size : page * size]
-    about: Json = {"totalPages": pages, "totalRecords": len(items), **meta}
+    cut = items[(page - 1) * size : page * size]
+    shown = list(cut) if shape is None else [shape(item) for item in cut]
+    about: Json = {"totalPages": pages, "totalRecords": len(items)}
     if paginated:
         about = {"paginated": pages > 1, **about}
     return Answer(body={"data": shown, "meta": about})
@@ -158,7 +166,7 @@ def _whole(call: Call, name: str, default: int) -> int:
     text = call.one(name)
     if not text:
         return default
-    if not text.isdecimal() or not 0 < int(text) < 1_000_000:
+    if not (text.isascii() and text.isdigit()) or not 0 < int(text) < 1_000_000:
         raise refused(400, "Resource.InvalidFormat", f"{name} is not a number above zero")
     return int(text)
 
@@ -186,7 +194,7 @@ def respond_refusal(refusal: Refusal) -> SiteResponse:
 class OzoneConnect:
     """Answer the Hub's calls; a ``SiteHandler``."""
 
-    __slots__ = ("_after", "_book", "_gate", "_host", "_provider_id", "_routes")
+    __slots__ = ("_book", "_gate", "_host", "_provider_id", "_routes")
 
     def __init__(
         self,
@@ -196,15 +204,13 @@ class OzoneConnect:
         provider_id: str,
         host: str,
         routes: tuple[Route, ...],
-        after: Callable[[Call, Answer], Awaitable[None]] | None = None,
     ) -> None:
-        """Take the book, the gate, this bank's code and host name, its routes, and what follows an answer."""
+        """Take the book, the gate, this bank's code and host name, and its routes."""
         self._book = book
         self._gate = gate
         self._provider_id = provider_id
         self._host = host
         self._routes = routes
-        self._after = after
 
     async def __call__(self, request: SiteRequest) -> SiteResponse:
         """Answer one call."""
@@ -226,7 +232,7 @@ class OzoneConnect:
         self._book.catch_up()
         query = parse_qs(request.query, keep_blank_values=True)
         call = Call(request=request, query=query, parts=parts, book=self._book)
-        return await self._performed(matched, call)
+        return self._performed(matched, call)
 
     async def _admitted(
         self, request: SiteRequest, subject: Subject, matched: Route | None
@@ -242,13 +248,12 @@ class OzoneConnect:
             return Refusal(400, "Resource.InvalidFormat", f"header {missing[0]} is missing")
         return None
 
-    async def _performed(self, matched: Route, call: Call) -> SiteResponse:
+    @staticmethod
+    def _performed(matched: Route, call: Call) -> SiteResponse:
         try:
             answer = matched.operation(call)
         except Refused as error:
             return respond_refusal(error.refusal)
-        if self._after is not None:
-            await self._after(call, answer)
         if answer.media_type != "application/json":
             headers = (("content-type", answer.media_type),)
             return SiteResponse(status=answer.status, headers=headers, body=answer.raw)

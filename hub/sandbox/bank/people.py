@@ -223,7 +223,7 @@ ACCOUNTS: Final = {
                 Holding(party="cust-3001"),
                 Holding(party="cust-1003", role="Administrator", type="Delegate"),
                 Holding(party="cust-1004", role="Administrator", type="Delegate"),
-            ), opening=145_000_000, opened="2004-07-11",
+            ), opening=545_000_000, opened="2004-07-11",
         ),
         Account(
             id="100300000001", number="0000100300000001", subtype="CurrentAccount",
