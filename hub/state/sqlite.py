@@ -102,6 +102,8 @@ class Store:
         self._replay_entries = replay_entries
         self._pages = 0
         self._failed = False
+        self._reader: Any = None
+        self._searcher: Any = None
         try:
             self._open_readonly(path) if readonly else self._open(path, vfs)
         except (apsw.CorruptError, apsw.NotADBError) as error:
