@@ -4,7 +4,7 @@ Source: hub-apis 3.1; issue 6 point 3.
 """
 
 from hub.config import Settings
-from hub.lfi.consents import Consents
+from hub.lfi.consents import Consents, unknown
 from hub.lfi.payment_log import PaymentLog
 from hub.lfi.shell import Call, Done, Operation, Shell
 from hub.model.clock import Clock, Dice
@@ -53,12 +53,20 @@ class Lfi:
             ),
             ("GET", "/payment-log"): ("payment-log.list", payments.list),
             ("PATCH", "/payment-log/{id}"): ("payment-log.patch", payments.patch),
+            ("PATCH", "/account-opening-log/{logId}"): ("account-opening-log.patch", no_log),
+            ("PATCH", "/fx-quote-log/{logId}"): ("fx-quote-log.patch", no_log),
+            ("PATCH", "/insurance-quote-log/{logId}"): ("insurance-quote-log.patch", no_log),
             ("GET", "/hello-mtls"): ("hello-mtls", hello_mtls),
         }
         return {
             (method, template): self._shell.handler(route, template, operation)
             for (method, template), (route, operation) in table.items()
         }
+
+
+async def no_log(_call: Call) -> Done | Fault:
+    """Refuse every id of a log whose API family is not served here: there is no such entry."""
+    return unknown("logId")
 
 
 async def hello_mtls(call: Call) -> Done | Fault:

@@ -16,9 +16,11 @@ from hub.model.consent_change import with_data
 from hub.model.consent_record import consent_record
 from hub.model.fault import Fault, caller_fault, hub_fault
 from hub.model.http import Headers
+from hub.model.records import Delivery
 from hub.model.shape import AMOUNT, boolean, date_time, items, members, number, one_of, text
 from hub.observe import Observer
 from hub.upstream.bank import Bank, BankAnswer, BankCall
+from hub.upstream.outbox import Target
 
 _TEXT_MOST: Final = 400
 _AUGMENTED: Final = members(
@@ -175,6 +177,16 @@ class ConsentCalls:
                 deadline_ms=int((seconds or self._settings.limits.bank_validate_s) * 1000),
             )
         )
+
+
+def bank_target(calls: ConsentCalls) -> Target:
+    """Return the outbox's target ``bank``: told of every consent."""
+
+    async def send(consent: Consent, delivery: Delivery) -> int | Fault:
+        answer = await calls.tell(consent, delivery.operation)
+        return answer if isinstance(answer, Fault) else answer.status
+
+    return Target(wants=lambda _consent: True, send=send)
 
 
 def _json(body: bytes) -> Any:

@@ -157,13 +157,16 @@ class TlsConnection:
         return bool(data)
 
 
-async def open_connection(host: str, port: int, context: ssl.SSLContext) -> TlsConnection:
+async def open_connection(
+    host: str, port: int, context: ssl.SSLContext, *, address: str = ""
+) -> TlsConnection:
     """Connect and shake hands.
 
     Args:
         host: Name to resolve, to send as server name and to find in the certificate.
         port: TCP port.
         context: From ``client_context``.
+        address: Connect there instead of resolving ``host``, which was done before.
 
     Raises:
         OSError: Not reachable, or broke.
@@ -171,7 +174,7 @@ async def open_connection(host: str, port: int, context: ssl.SSLContext) -> TlsC
 
     Cancellation: nothing stays open.
     """
-    stream = await trio.open_tcp_stream(host, port)
+    stream = await trio.open_tcp_stream(address or host, port)
     raw = socket.socket(fileno=stream.socket.detach())
     raw.settimeout(0)
     connection = TlsConnection(raw, context, host)

@@ -2,13 +2,14 @@
 
 from pathlib import Path
 
+import pytest
 import trio
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from hub.lfi.sweep import settle_due
-from hub.model.consent import ConsentType, Party, Status
+from hub.model.consent import ConsentType, Party, Status, status_at
 from hub.model.consent_patch import revoke
 from hub.model.event import Event, Kind
 from hub.model.fault import Fault
@@ -121,7 +122,7 @@ class LifeCycle(RuleBasedStateMachine):
                 nursery.start_soon(run, first, 0)
                 nursery.start_soon(run, second, 1)
             self.desk.keeper.lookup = lookup
-            return (await self.desk.stored()).status
+            return status_at(await self.desk.stored(), self.desk.clock.now())
 
         status = trio.run(both)
         orders = []
@@ -165,3 +166,15 @@ class LifeCycle(RuleBasedStateMachine):
 
 LifeCycle.TestCase.settings = settings(max_examples=60, stateful_step_count=20, deadline=None)
 test_every_action_in_every_state_by_both_parties = LifeCycle.TestCase
+
+
+class LongLifeCycle(LifeCycle):
+    """The same, 5,000 lives."""
+
+
+LongLifeCycle.TestCase.settings = settings(max_examples=5000, stateful_step_count=30, deadline=None)
+
+
+@pytest.mark.nightly
+class TestFiveThousandLives(LongLifeCycle.TestCase):
+    """Run in the nightly lane."""
