@@ -196,6 +196,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     header_s: float
     body_octets: int
     body_rate_octets_s: int
+    bodies_octets: int
     idle_s: float
     send_s: float
     streams: int

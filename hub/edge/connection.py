@@ -61,7 +61,17 @@ def contained(observer: Observer, name: str) -> Iterator[None]:
 class Desk:
     """Hold what all connections of a listener share."""
 
-    __slots__ = ("_clock", "_date", "_date_at", "app", "face", "hosts", "limits", "observer")
+    __slots__ = (
+        "_clock",
+        "_date",
+        "_date_at",
+        "_held",
+        "app",
+        "face",
+        "hosts",
+        "limits",
+        "observer",
+    )
 
     def __init__(
         self,
@@ -82,6 +92,7 @@ class Desk:
         self._clock = clock
         self._date: Headers = ()
         self._date_at = -1
+        self._held = 0
 
     def date(self) -> Headers:
         """Return the Date field, made once per second; none without a clock (RFC 9110 section 6.6.1)."""
@@ -94,6 +105,17 @@ class Desk:
         """Tell whether a request for this authority came to the right place."""
         hosts = self.hosts
         return not hosts or authority in hosts or authority.rpartition(":")[0] in hosts
+
+    def hold(self, octets: int) -> bool:
+        """Take memory for a body; False when all bodies together have the most they may."""
+        if self._held + octets > self.limits.bodies_octets:
+            return False
+        self._held += octets
+        return True
+
+    def let_go(self, octets: int) -> None:
+        """Give memory of a body back."""
+        self._held -= octets
 
     def admit(self, request: Request, head: Head) -> Admission | Response:
         """Ask the application how to go on; what it raises is a 500."""
@@ -252,7 +274,12 @@ class Connection:
         verdict = self._desk.admit(request, head)
         admission = verdict if isinstance(verdict, Admission) else Admission(limit=0)
         exchange = Exchange(
-            event.stream, request, admission, self._desk.limits, self._engine_consume
+            event.stream,
+            request,
+            admission,
+            self._desk.limits,
+            self._engine_consume,
+            self._desk.hold,
         )
         self._exchanges[event.stream] = exchange
         exchange.ended = event.ended
@@ -319,9 +346,9 @@ class Connection:
         scope.deadline = math.inf  # from here on each send has its own
         engine, stream = self._engine, exchange.stream
         if response.stream is None:
-            exchange.started = True
             body = b"" if exchange.request.method == "HEAD" else response.body
             engine.answer(stream, response.status, self._fields(response, len(response.body)), body)
+            exchange.started = True
             self._wake()
             if engine.backlog(stream):
                 await self._drained(exchange)
@@ -332,10 +359,15 @@ class Connection:
 
     async def _deliver_stream(self, exchange: Exchange, response: Response, scope: Scope) -> None:
         assert response.stream is not None  # noqa: S101 - said by the caller
-        exchange.started = True
-        self._engine.start(exchange.stream, response.status, self._fields(response, None))
+        fields = self._fields(response, None)
         try:
-            await self._pass_on(exchange, response.stream, scope)
+            if exchange.request.method == "HEAD":
+                self._engine.answer(exchange.stream, response.status, fields, b"")
+                exchange.started = True
+            else:
+                self._engine.start(exchange.stream, response.status, fields)
+                exchange.started = True
+                await self._pass_on(exchange, response.stream, scope)
         finally:
             if isinstance(response.stream, AsyncGenerator):
                 # An abandoned generator may still have its last event to make durable.
@@ -386,6 +418,7 @@ class Connection:
         if not exchange.started:
             self._engine.reset(exchange.stream)
         self._exchanges.pop(exchange.stream, None)
+        self._desk.let_go(exchange.held)
         self._dispatch(self._engine.release(exchange.stream), nursery)
         if not self._exchanges:
             self._schedule(trio.current_time())

@@ -46,6 +46,13 @@ class BodyTooSlow(BodyFault):
 
 
 @final
+class NoRoomForBody(BodyFault):
+    """All bodies of the listener together exceed ``bodies_octets``."""
+
+    status = 503
+
+
+@final
 class CallerGone(BodyFault):
     """The peer reset the stream or left before the body was complete."""
 
@@ -55,7 +62,7 @@ class Exchange:
     """Hold the state of one stream."""
 
     __slots__ = (
-        "_consume", "_limits", "_pieces", "admission", "began", "changed", "dispatched", "ended", "gone", "request",
+        "_consume", "_full", "_hold", "_limits", "_pieces", "admission", "began", "changed", "dispatched", "ended", "gone", "held", "request",
         "scope", "size", "started", "stream",
     )  # fmt: skip
 
@@ -66,8 +73,9 @@ class Exchange:
         admission: Admission,
         limits: Limits,
         consume: Callable[[int, int], None],
+        hold: Callable[[int], bool],
     ) -> None:
-        """Begin; ``consume(stream, octets)`` credits the peer's windows."""
+        """Begin; ``consume(stream, octets)`` credits the peer's windows, ``hold`` asks for memory."""
         self.stream = stream
         self.request = request
         self.admission = admission
@@ -81,18 +89,25 @@ class Exchange:
         self.began = request.received_ns / 1e9
         self._limits = limits
         self._consume = consume
+        self._hold = hold
+        self.held = 0
+        self._full = False
         self._pieces: deque[tuple[bytes, int]] = deque()
 
     def add(self, data: bytes, octets: int) -> None:
         """Take a piece of the body; ``octets`` is what it weighs in the windows."""
         self.size += len(data)
-        if self.size > self.admission.limit:
+        if self.size > self.admission.limit or self._full:
             self._pieces.clear()
             self._consume(self.stream, octets)
         elif self.admission.stream:
             self._pieces.append((data, octets))
-        else:
+        elif self._hold(len(data)):
+            self.held += len(data)
             self._pieces.append((data, 0))
+            self._consume(self.stream, octets)
+        else:
+            self._full = True
             self._consume(self.stream, octets)
         self.notify()
 
@@ -148,6 +163,8 @@ class Exchange:
     def _judge(self) -> None:
         if self.size > self.admission.limit:
             raise BodyTooLarge
+        if self._full:
+            raise NoRoomForBody
         if self.gone:
             raise CallerGone(self.gone)
 

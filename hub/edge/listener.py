@@ -260,6 +260,7 @@ class _Listener:
         """Do the handshake and read the peer; None (noted) when it is refused."""
         try:
             with trio.fail_after(self._desk.limits.handshake_s):
+                await transport.hello()
                 async with self._slots:
                     await transport.handshake()
         except (trio.TooSlowError, EOFError, OSError, ssl.SSLError) as error:

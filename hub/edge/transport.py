@@ -112,6 +112,10 @@ class TlsTransport:
         """Return what ALPN chose, or nothing."""
         return self._tls.selected_alpn_protocol() or ""
 
+    async def hello(self) -> None:
+        """Wait for the first octets, so that silent peers hold no handshake slot. Cancellation: nothing is lost."""
+        await trio.lowlevel.wait_readable(self._socket)
+
     async def handshake(self) -> None:
         """Do the handshake.
 

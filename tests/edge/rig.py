@@ -140,7 +140,11 @@ async def tls_stream(port: int, context: ssl.SSLContext) -> trio.SSLStream[trio.
         server_hostname="127.0.0.1",
         https_compatible=True,
     )
-    await stream.do_handshake()
+    try:
+        await stream.do_handshake()
+    except BaseException:
+        await trio.aclose_forcefully(stream)
+        raise
     return stream
 
 

@@ -285,3 +285,53 @@ def test_openssl_sees_only_the_fapi_suites():
         "ECDHE-ECDSA-AES256-GCM-SHA384",
         "ECDHE-RSA-AES256-GCM-SHA384",
     }
+
+
+async def test_answer_that_would_be_split_costs_a_500(engine):
+    async def reflect(request: Request) -> Response:
+        return Response(status=303, headers=((b"location", b"x\r\nset-cookie: a=b"),))
+
+    async with rig.listening(Router({("GET", "/"): reflect}), engine=engine) as place:
+        async with rig.h2_client(place) as client:
+            status, fields, _ = await client.answer(await client.open())
+    assert status == 500
+    assert b"set-cookie" not in fields
+    assert place.notebook.reasons("stream_failed") == ["ValueError"]
+
+
+async def test_head_of_a_streamed_answer_has_no_body_and_closes_the_stream(engine):
+    closed = []
+
+    async def streamed(request: Request) -> Response:
+        async def pieces():
+            try:
+                yield b"never"
+            finally:
+                closed.append(True)
+
+        stream = pieces()
+        await stream.__anext__()
+        return Response(status=200, stream=stream)
+
+    async with rig.listening(Router({("GET", "/"): streamed}), engine=engine) as place:
+        async with rig.h2_client(place) as client:
+            status, _, body = await client.answer(await client.open("HEAD"))
+    assert (status, body, closed) == (200, b"", [True])
+
+
+async def test_bodies_beyond_the_listeners_memory_are_refused_and_it_comes_back(engine):
+    async with rig.listening(rig.echo_router(), engine=engine, bodies_octets=1000) as place:
+        async with rig.h2_client(place) as client:
+            held = await client.open("POST", "/", end=False)
+            client.h2.send_data(held, bytes(900))
+            refused = await client.open("POST", "/", end=False)
+            client.h2.send_data(refused, bytes(200), end_stream=True)
+            await client.flush()
+            assert (await client.answer(refused))[0] == 503
+            client.h2.end_stream(held)
+            await client.flush()
+            assert (await client.answer(held))[0] == 200
+            again = await client.open("POST", "/", end=False)
+            client.h2.send_data(again, bytes(900), end_stream=True)
+            await client.flush()
+            assert (await client.answer(again))[0] == 200
