@@ -88,8 +88,9 @@ async def test_bearer_that_is_not_as_agreed_is_refused(world: World, wrong: str)
     assert code_of(answer)[0] == 401
 
 
-async def test_bearer_for_another_scope_is_refused(world: World) -> None:
-    answer = await world.call(f"/accounts?{IDS}", authorization=bearer(scope="products"))
+@pytest.mark.parametrize("scope", ["products", "", None, "accountsx"])
+async def test_bearer_for_another_scope_is_refused(world: World, scope: str | None) -> None:
+    answer = await world.call(f"/accounts?{IDS}", authorization=bearer(scope=scope))
     assert code_of(answer) == (403, "AccessToken.InvalidScope")
 
 

@@ -84,7 +84,10 @@ async def test_lead_is_taken_and_gets_an_id(world: World) -> None:
 
 async def consent_call(world: World, path: str, record: Any) -> SiteResponse:
     return await world.call(
-        path, method="POST", body=json.dumps(record).encode(), authorization=bearer(scope=None)
+        path,
+        method="POST",
+        body=json.dumps(record).encode(),
+        authorization=bearer(scope="consents"),
     )
 
 

@@ -2,7 +2,7 @@
 
 Both are needed. The certificate's subject must name the Hub's organisation (OU), whatever application of it (CN). The
 bearer is a PS256 JWT whose ``iss`` and ``sub`` are that certificate's subject O and OU, whose ``aud`` is this bank's
-provider id, and which is in force now, give or take ten seconds. Keys come from the Trust Framework's key store: looked up
+provider id, whose ``scope`` holds that of the operation, and which is in force now, give or take ten seconds. Keys come from the Trust Framework's key store: looked up
 by ``kid``, kept for ten minutes, asked for again at once (but at most every ten seconds) when an unknown ``kid`` comes.
 """
 
@@ -129,7 +129,7 @@ class Gate:
         Args:
             authorization: The header's value.
             subject: Of the certificate in use.
-            scopes: One of these must be among the bearer's, where it names any; empty for no such demand.
+            scopes: One of these must be among the bearer's; empty for no such demand.
         """
         scheme, _, token = authorization.partition(" ")
         if scheme.lower() not in _SCHEMES or token.count(".") != 2:
@@ -181,6 +181,6 @@ class Gate:
         if claims.get("nbf", 0) > now + _SKEW:
             return Refusal(401, "JWS.InvalidClaim", "the bearer is not in force yet")
         granted = str(claims.get("scope", "")).split()
-        if granted and scopes and not scopes.intersection(granted):
+        if scopes and not scopes.intersection(granted):
             return Refusal(403, "AccessToken.InvalidScope", "the bearer's scope does not fit")
         return None

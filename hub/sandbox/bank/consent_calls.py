@@ -43,9 +43,9 @@ class ConsentDesk:
     def routes(self) -> tuple[Route, ...]:
         """Return the operations on consents."""
         return (
-            route("POST", "/consent/event/*", self._event),
-            route("POST", "/consent/action/validate", self._validate),
-            route("POST", "/consent/action/augment", self._augment),
+            route("POST", "/consent/event/*", self._event, "consents"),
+            route("POST", "/consent/action/validate", self._validate, "consents"),
+            route("POST", "/consent/action/augment", self._augment, "consents"),
         )
 
     def _event(self, call: Call) -> Answer:
