@@ -26,7 +26,7 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
         account_id: From the path; empty for none.
         permissions: Of the consent, for what is stripped.
         extra: Members of ``Data`` that the bank does not send and the Hub knows.
-        related: ``Links.Related``; empty for none.
+        related: ``Links.Related``, a URL or a list of them; None for none.
     """
 
     url: str
@@ -35,7 +35,7 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
     account_id: str = ""
     permissions: frozenset[str] = frozenset()
     extra: dict[str, Any] = {}
-    related: str = ""
+    related: str | list[str] | None = None
 
 
 class Strip(msgspec.Struct, frozen=True):
@@ -213,11 +213,13 @@ def _meta(names: tuple[str, ...], meta: dict[str, Any], pages: int) -> dict[str,
     return {**out, "TotalPages": pages} if "TotalPages" in names else out
 
 
-def links(names: tuple[str, ...], context: Context, pages: int) -> dict[str, str]:
+def links(names: tuple[str, ...], context: Context, pages: int) -> dict[str, Any]:
     """Return the links of a page: ``Self`` always, the others only where there is more than one page."""
     query = f"?{context.query}" if context.query else ""
-    out = {"Self": _page_url(context, context.page) if context.page > 1 else context.url + query}
-    if context.related and "Related" in names:
+    out: dict[str, Any] = {
+        "Self": _page_url(context, context.page) if context.page > 1 else context.url + query
+    }
+    if context.related is not None and "Related" in names:
         out["Related"] = context.related
     if pages > 1 and "Next" in names:
         out["First"] = _page_url(context, 1)

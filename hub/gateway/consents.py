@@ -1,4 +1,4 @@
-"""Account-access consents as TPPs read and revoke them: routes whose target is the Hub.
+"""Consents as TPPs read and revoke them: routes whose target is the Hub.
 
 A consent is its client's alone: another's, and one that does not exist, get the same answer. A TPP revokes from Awaiting,
 Authorized or Suspended; revoking what is revoked is no error; a patch may also only change the subscription.
@@ -12,7 +12,7 @@ from urllib.parse import parse_qsl
 import msgspec
 
 from hub.contract import Contract
-from hub.gateway.values import Access, Call, Reply
+from hub.gateway.values import Access, Call, Reply, permissions_of
 from hub.model.consent import Consent, Party, Status, status_at
 from hub.model.consent_change import as_of, date_time_of
 from hub.model.consent_patch import revoke
@@ -38,12 +38,12 @@ class Consents:
 
         Cancellation: harmless.
         """
-        group = dict(parse_qsl(call.request.query)).get("baseConsentId", "")
+        group = dict(parse_qsl(call.request.query)).get("baseConsentId")
         page = await self._keeper.search(
             Query(
                 kind="consent",
                 where=(
-                    ("group", group),
+                    *((("group", group),) if group is not None else ()),
                     ("client", access.caller.client_id),
                     ("type", call.route.consent_types[0]),
                 ),
@@ -51,7 +51,11 @@ class Consents:
                 limit=1000,
             )
         )
-        found = [self._shown(v.record, call) for v in page.items if isinstance(v.record, Consent)]
+        found = [
+            self._shown(v.record, call)
+            for v in page.items
+            if isinstance(v.record, Consent) and v.record.standard_version == call.route.version
+        ]
         return Reply(status=200, value=self._contract.project(call.route.id, found))
 
     async def read(self, call: Call, access: Access) -> Reply | Fault:
@@ -91,6 +95,21 @@ class Consents:
         event = _event(call, access, found[0], changed)
         return Reply(status=204, changes=(Put(changed, expect=found[1]),), events=(event,))
 
+    async def attached(self, call: Call, access: Access) -> Access | Fault:
+        """Return the access with the consent that the path names, where it is the client's own and permits the call.
+
+        Faults: those of ``read``; 403 ``AccessToken.InvalidScope``, check ``enforce.permission``.
+
+        Cancellation: harmless.
+        """
+        found = await self._own(call, access)
+        if isinstance(found, Fault):
+            return found
+        if call.route.permissions and not permissions_of(found[0]) & set(call.route.permissions):
+            text = f"The consent lacks the permission {' or '.join(call.route.permissions)}."
+            return caller_fault(403, "AccessToken.InvalidScope", text, check="enforce.permission")
+        return msgspec.structs.replace(access, consent=found[0], version=found[1])
+
     async def _own(self, call: Call, access: Access) -> tuple[Consent, int] | Fault:
         found = await self._keeper.lookup(Consent, call.parameters["ConsentId"])
         if (
@@ -99,6 +118,8 @@ class Consents:
             or found[0].consent_type not in call.route.consent_types
             or found[0].standard_version != call.route.version
         ):
+            if call.route.finds:
+                return caller_fault(404, "", "", check="consent.unknown")
             text = "There is no such consent."
             return caller_fault(400, "Resource.InvalidFormat", text, check="consent.unknown")
         return found
@@ -113,11 +134,10 @@ class Consents:
             "Status": str(current.status),
         }
         base = call.route.path.partition("/{")[0]
-        shown = {
-            "Data": data,
-            "Links": {"Self": f"{self._resource_base}{base}/{current.id}"},
-            "Meta": {},
-        }
+        links: dict[str, Any] = {"Self": f"{self._resource_base}{base}/{current.id}"}
+        if call.route.family == "payment":
+            links["Related"] = []
+        shown = {"Data": data, "Links": links, "Meta": current.body.get("Meta") or {}}
         subscription = current.body.get("Subscription")
         return {**shown, "Subscription": subscription} if subscription else shown
 

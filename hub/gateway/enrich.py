@@ -62,8 +62,18 @@ def ask(call: Call, access: Access, resource_base: str, declared: tuple[str, ...
         page=page,
         account_id=call.parameters.get(call.route.account_parameter, ""),
         permissions=access.permissions,
+        extra=_known(call, access.consent),
+        related=[] if call.route.consent_parameter else None,
     )
     return Asked(query=urlencode(pairs, safe=","), context=context, blank=blank)
+
+
+def _known(call: Call, consent: Consent | None) -> dict[str, str]:
+    """Return the members of ``Data`` that the Hub knows better than the bank."""
+    if consent is None or not call.route.consent_parameter:
+        return {}
+    base = {"BaseConsentId": consent.group_id} if consent.group_id != consent.id else {}
+    return {"ConsentId": consent.id, **base}
 
 
 def _whole(call: Call, name: str, default: int, most: int) -> int | None:

@@ -42,7 +42,7 @@ from hub.upstream.bank import Bank, BankAnswer
 
 _UNROUTED: Final = Admission(limit=65536)
 _ATTEMPTS: Final = 5
-_PAYEE: Final = "confirmation-of-payee.confirmation"
+_PAYEE: Final = "payee"
 
 
 class Gateway:
@@ -167,12 +167,12 @@ class Gateway:
 
     async def _own(self, call: Call, access: Access, body: Any) -> Reply | Fault:
         """Serve a route whose target is the Hub itself."""
-        match call.route.id.partition(".")[2]:
-            case "account-access-consents":
+        match call.route.handler:
+            case "consents":
                 return await self._consents.listed(call, access)
-            case "account-access-consent":
+            case "consent":
                 return await self._consents.read(call, access)
-            case "account-access-consent.patch":
+            case "consent.patch":
                 return await self._consents.patch(call, access, body)
             case "discovery":
                 return discover(call, body, self._directory, self._settings.tenant.resource_base)
@@ -181,8 +181,15 @@ class Gateway:
                 return hub_fault(500, "GenericError", text, check="route.unserved", private=other)
 
     async def _forward(
-        self, call: Call, access: Access, body: Any, journey: "_Journey"
+        self, call: Call, given: Access, body: Any, journey: "_Journey"
     ) -> Reply | Fault:
+        access = (
+            given
+            if not call.route.consent_parameter
+            else await self._consents.attached(call, given)
+        )
+        if isinstance(access, Fault):
+            return access
         asked = ask(
             call,
             access,
@@ -207,7 +214,7 @@ class Gateway:
     def _question(self, call: Call, body: Any) -> bytes:
         if body is None:
             return b""
-        if call.route.id == _PAYEE:
+        if call.route.handler == _PAYEE:
             return payee_question(body)
         return orjson.dumps(self._contract.request(call.route.id, body))
 
@@ -222,7 +229,7 @@ class Gateway:
         refused = self.shadow.look(call.route.id, given)
         if refused is not None:
             return refused
-        if call.route.id == _PAYEE:
+        if call.route.handler == _PAYEE:
             return payee_answer(call, body, given, self._settings.tenant.resource_base)
         mapper = self._contract.mapper(call.route.mapper)
         mapped = mapper(given, asked.context, strip=self._settings.switches.strip_detail)

@@ -60,6 +60,7 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
         success: The status of success.
         forward: Headers of the TPP that the bank wants too; they are required.
         finds: 404 is declared for it.
+        handler: What serves it, where a mapper alone does not: ``consents``, ``consent``, ``consent.patch``, ...
     """
 
     id: str
@@ -89,3 +90,4 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     success: int = 200
     forward: tuple[str, ...] = ()
     finds: bool = False
+    handler: str = ""
