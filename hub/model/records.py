@@ -192,7 +192,8 @@ class Grant(msgspec.Struct, frozen=True, kw_only=True, tag="grant"):
 class Registration(msgspec.Struct, frozen=True, kw_only=True, tag="registration"):
     """Hold a TPP client at this tenant, with the three levels of activation; key: its client id.
 
-    Each level is ``inactive``, ``active`` or ``blocked``. What the framework says of the client (names, roles, URIs,
+    Each level is ``inactive``, ``active`` or ``blocked``; ``blocked_from`` holds, by level, what a blocked one was
+    before. What the framework says of the client (names, roles, URIs,
     keys) is not here but in the trust snapshot; ``framework`` is the last copy, for the portal.
     """
 
@@ -203,6 +204,7 @@ class Registration(msgspec.Struct, frozen=True, kw_only=True, tag="registration"
     tpp_state: str = "inactive"
     statement_state: str = "inactive"
     client_state: str = "inactive"
+    blocked_from: dict[str, str] = {}
     registered: int = 0
     framework: dict[str, Any] = {}
 

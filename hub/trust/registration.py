@@ -66,18 +66,24 @@ def stepped(registration: Registration, level: Level, act: Act) -> Registration 
     state = getattr(registration, _FIELDS[level])
     above = _ABOVE.get(level)
     if act is Act.BLOCK:
-        return _with(registration, level, "blocked")
+        return registration if state == "blocked" else _with(registration, level, "blocked", state)
     if act is Act.ACTIVATE and state == "blocked":
         return _refused("registration.state", f"The {level} is blocked: unblock it instead.")
     if act is Act.UNBLOCK and state != "blocked":
         return _refused("registration.state", f"The {level} is {state}, not blocked.")
-    if act is Act.ACTIVATE and above and getattr(registration, _FIELDS[above]) != "active":
+    if act is Act.UNBLOCK:
+        return _with(registration, level, registration.blocked_from.get(level, "inactive"))
+    if above and getattr(registration, _FIELDS[above]) != "active":
         return _refused("registration.order", f"Activate the {above} before the {level}.")
     return _with(registration, level, "active")
 
 
-def _with(registration: Registration, level: Level, state: str) -> Registration:
-    return msgspec.structs.replace(registration, **{_FIELDS[level]: state})
+def _with(registration: Registration, level: Level, state: str, before: str = "") -> Registration:
+    """Return a registration with a level in a state, remembering what a blocked one was before."""
+    remembered = {name: was for name, was in registration.blocked_from.items() if name != level}
+    if before:
+        remembered[level.value] = before
+    return msgspec.structs.replace(registration, blocked_from=remembered, **{_FIELDS[level]: state})
 
 
 def _refused(check: str, public: str) -> Fault:
@@ -158,12 +164,18 @@ async def _siblings(keeper: Keeper, changed: Registration) -> list[Change]:
         kind="registration", where=(("organisation", changed.organisation_id),), limit=_MOST
     )
     return [
-        Put(msgspec.structs.replace(held, tpp_state=changed.tpp_state), item.version)
+        Put(_like(held, changed), item.version)
         for item in (await keeper.search(query)).items
         if isinstance(held := item.record, Registration)
         and held.client_id != changed.client_id
         and held.tpp_state != changed.tpp_state
     ]
+
+
+def _like(held: Registration, changed: Registration) -> Registration:
+    """Return a registration with the TPP level of another one of the same organisation."""
+    before = changed.blocked_from.get(Level.TPP, "")
+    return _with(held, Level.TPP, changed.tpp_state, before)
 
 
 async def register(
@@ -200,15 +212,17 @@ async def register(
 async def _fresh(keeper: Keeper, clock: Clock, dice: Dice, client: Client) -> Registration:
     query = Query(kind="registration", where=(("organisation", client.organisation_id),), limit=1)
     sibling = next(iter((await keeper.search(query)).items), None)
-    known = sibling.record if sibling is not None else None
-    return Registration(
+    fresh = Registration(
         client_id=client.client_id,
         organisation_id=client.organisation_id,
         software_statement_id=client.software_statement_id,
-        tpp_id=known.tpp_id if isinstance(known, Registration) else dice.uuid(),
-        tpp_state=known.tpp_state if isinstance(known, Registration) else "inactive",
+        tpp_id=dice.uuid(),
         registered=clock.now(),
     )
+    known = sibling.record if sibling is not None else None
+    if not isinstance(known, Registration):
+        return fresh
+    return msgspec.structs.replace(_like(fresh, known), tpp_id=known.tpp_id)
 
 
 def described(client: Client) -> dict[str, object]:
