@@ -154,6 +154,7 @@ class Desk:
         parts |= {"dice": self.dice, "observer": observer}
         guard = BankGuard(**parts, trust=trust, answers=answers)
         routes = ConsentManager(**parts).lfi_routes()
+        self.routes = routes
         self.app = WithoutVersion(
             Router({key: guard.bank_only(handler) for key, handler in routes.items()})
         )
