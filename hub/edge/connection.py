@@ -8,29 +8,24 @@ TLS record, and so are fifty.
 
 Invariants. Every wait has a deadline: reading has the scope of ``_read`` whose deadline follows what the peer owes
 (rest of a head, next request), a body has its rate, an answer ``request_s``, sending ``send_s``. An exception ends
-one exchange (500 or reset) or, outside of one, this connection; it is noted by type and goes no further: here and
-nowhere else in the Hub is ``Exception`` caught. When the caller has gone, its exchanges are cancelled unless their
+one exchange (500 or reset) or, outside of one, this connection; it is noted by type and goes no further. When the caller has gone, its exchanges are cancelled unless their
 admission forbids it; the connection object lives until the last of them has ended.
 """
 
 import math
 import ssl
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
-from contextlib import contextmanager
-from email.utils import formatdate
+from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Final, final
 
 import trio
+from msgspec import structs
 
-from hub.config import Limits
+from hub.edge.desk import Desk
 from hub.edge.exchange import BodyFault, Exchange, Pieces, Scope
 from hub.edge.transport import Transport
 from hub.model.caller import Peer
-from hub.model.clock import Clock
-from hub.model.http import Admission, App, Headers, Request, Response
-from hub.model.terms import Face
-from hub.observe import Observer
-from hub.protocol.message import Body, Ended, Engine, EngineEvent, Gone, Head, Opened, Refused
+from hub.model.http import Admission, Headers, Request, Response
+from hub.protocol.message import Body, Ended, Engine, EngineEvent, Gone, Opened, Refused
 
 _OUR_FIELDS: Final = frozenset(
     (
@@ -46,89 +41,6 @@ _OUR_FIELDS: Final = frozenset(
 _BODYLESS: Final = frozenset((204, 304))
 _LINGER_S: Final = 1.0
 _PIECE: Final = 65536
-
-
-@contextmanager
-def contained(observer: Observer, name: str) -> Iterator[None]:
-    """Keep an exception inside: note it by type and go on. Cancellation passes."""
-    try:
-        yield
-    except Exception as error:  # noqa: BLE001 - the firewall of the connection
-        observer.note(name, error=type(error).__name__)
-
-
-@final
-class Desk:
-    """Hold what all connections of a listener share."""
-
-    __slots__ = (
-        "_clock",
-        "_date",
-        "_date_at",
-        "_held",
-        "app",
-        "face",
-        "hosts",
-        "limits",
-        "observer",
-    )
-
-    def __init__(
-        self,
-        *,
-        face: Face,
-        app: App,
-        limits: Limits,
-        observer: Observer,
-        clock: Clock | None,
-        hosts: tuple[str, ...],
-    ) -> None:
-        """Hold it; ``hosts`` are the authorities to answer to, with or without port (empty: any)."""
-        self.face = face
-        self.app = app
-        self.limits = limits
-        self.observer = observer
-        self.hosts = frozenset(hosts)
-        self._clock = clock
-        self._date: Headers = ()
-        self._date_at = -1
-        self._held = 0
-
-    def date(self) -> Headers:
-        """Return the Date field, made once per second; none without a clock (RFC 9110 section 6.6.1)."""
-        if self._clock is not None and (now := self._clock.now()) != self._date_at:
-            self._date_at = now
-            self._date = ((b"date", formatdate(now, usegmt=True).encode()),)
-        return self._date
-
-    def serves(self, authority: str) -> bool:
-        """Tell whether a request for this authority came to the right place."""
-        hosts = self.hosts
-        return not hosts or authority in hosts or authority.rpartition(":")[0] in hosts
-
-    def hold(self, octets: int) -> bool:
-        """Take memory for a body; False when all bodies together have the most they may."""
-        if self._held + octets > self.limits.bodies_octets:
-            return False
-        self._held += octets
-        return True
-
-    def let_go(self, octets: int) -> None:
-        """Give memory of a body back."""
-        self._held -= octets
-
-    def admit(self, request: Request, head: Head) -> Admission | Response:
-        """Ask the application how to go on; what it raises is a 500."""
-        if not self.serves(head.authority):
-            return Response(status=421)
-        try:
-            verdict = self.app.admit(request)
-        except Exception as error:  # noqa: BLE001 - the firewall around the application
-            self.observer.note("admission_failed", error=type(error).__name__)
-            return Response(status=500)
-        if isinstance(verdict, Admission) and (head.content_length or 0) > verdict.limit:
-            return Response(status=413)
-        return verdict
 
 
 @final
@@ -331,14 +243,10 @@ class Connection:
     async def _respond(self, exchange: Exchange) -> Response:
         request = exchange.request
         if exchange.admission.stream:
-            fields = {name: getattr(request, name) for name in request.__struct_fields__}
-            fields["stream"] = Pieces(exchange)
-            request = exchange.request = Request(**fields)
+            request = exchange.request = structs.replace(request, stream=Pieces(exchange))
         elif not exchange.ended or exchange.size:
             body = await exchange.complete()
-            fields = {name: getattr(request, name) for name in request.__struct_fields__}
-            fields["body"] = body
-            request = exchange.request = Request(**fields)
+            request = exchange.request = structs.replace(request, body=body)
         exchange.dispatched = True
         return await self._desk.app.respond(request)
 

@@ -9,13 +9,13 @@ rest has ``drain_s`` to finish.
 import errno
 import socket
 import ssl
-from pathlib import Path
 from typing import Final, Protocol, final
 
 import trio
 
 from hub.config import Limits
-from hub.edge.connection import Connection, Desk, contained
+from hub.edge.connection import Connection
+from hub.edge.desk import Desk, contained
 from hub.edge.tls import ServerTls, refusal_reason
 from hub.edge.transport import PlainTransport, TlsTransport, Transport
 from hub.model.caller import Peer
@@ -305,8 +305,3 @@ class _Listener:
         self._desk.observer.note(
             name, reason=reason, address=address, face=self._desk.face, count=count + 1
         )
-
-
-def server_tls(certificate: Path, key: Path, client_ca: Path | None) -> ServerTls:
-    """Build a listener's TLS from its files; see ``ServerTls``."""
-    return ServerTls(certificate, key, client_ca)
