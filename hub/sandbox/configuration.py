@@ -6,9 +6,10 @@ from typing import Any, Final
 import msgspec
 
 from hub.sandbox.manifest import SandboxOptions
-from hub.sandbox.parties import BANK, OPERATOR, PROVIDER_ID, Keyring
+from hub.sandbox.parties import BANK, OPERATOR, Keyring
 from hub.sandbox.pki import Issued
 from hub.sandbox.places import LOOPBACK, Places
+from hub.sandbox.tenant import Tenant
 
 AUTHORIZATION_PATH: Final = "/open-finance"
 HEAD: Final = "# The Hub of this sandbox; written anew at each start of it. Never use it or its keys for anything else.\n"
@@ -20,23 +21,20 @@ class BankAddress(msgspec.Struct, frozen=True, kw_only=True):
     base_url: str
     authorization_endpoint: str
     ca: Path
-    audience: str
 
 
-def bank_address(options: SandboxOptions, places: Places, ca: Path) -> BankAddress:
+def bank_address(options: SandboxOptions, places: Places, tenant: Tenant, ca: Path) -> BankAddress:
     """Return the bank of the options, else the model bank."""
     if options.bank_url:
         return BankAddress(
             base_url=options.bank_url.rstrip("/"),
             authorization_endpoint=options.bank_authorization_endpoint,
             ca=(options.bank_ca or ca).absolute(),
-            audience=PROVIDER_ID,
         )
     return BankAddress(
-        base_url=places.https(20),
-        authorization_endpoint=places.https(21) + AUTHORIZATION_PATH,
+        base_url=places.https(tenant.connect),
+        authorization_endpoint=places.https(tenant.pages) + AUTHORIZATION_PATH,
         ca=ca,
-        audience=PROVIDER_ID,
     )
 
 
@@ -53,7 +51,13 @@ def client_bundle(options: SandboxOptions, places: Places, ca: Path) -> Path:
 
 
 def configuration(
-    options: SandboxOptions, places: Places, keys: Keyring, ca: Path, bank: BankAddress
+    options: SandboxOptions,
+    places: Places,
+    tenant: Tenant,
+    keys: Keyring,
+    *,
+    ca: Path,
+    bank: BankAddress,
 ) -> dict[str, Any]:
     """Return the Hub's settings by section; paths relative to the folder."""
     hub = keys.hub
@@ -70,24 +74,24 @@ def configuration(
     return {
         "workers": options.workers,
         "tenant": {
-            "provider_id": PROVIDER_ID,
+            "provider_id": tenant.provider_id,
             "organisation_id": BANK.organisation_id,
             "organisation_name": BANK.name,
-            "issuer": places.https(0),
-            "resource_base": places.https(0),
+            "issuer": places.https(tenant.tpp),
+            "resource_base": places.https(tenant.tpp),
             "environment": "sandbox",
-            "profile": "general" if options.profile == "general" else "uae",
+            "profile": tenant.profile,
         },
-        "tpp": {**tls, **pair(hub.tpp_edge), "port": places.port(0), "client_ca": tpp_ca},
+        "tpp": {**tls, **pair(hub.tpp_edge), "port": places.port(tenant.tpp), "client_ca": tpp_ca},
         "lfi": {
             **tls,
             **pair(hub.lfi_edge),
-            "port": places.port(1),
-            "base": places.https(1),
+            "port": places.port(tenant.lfi),
+            "base": places.https(tenant.lfi),
             "organisation_id": BANK.organisation_id,
             "client_ids": [BANK.client_id],
         },
-        "ops": {"bind": LOOPBACK, "port": places.port(2)},
+        "ops": {"bind": LOOPBACK, "port": places.port(tenant.ops)},
         "keys": {
             "signing": [places.relative(hub.message_signing.key_path)],
             "bearer": places.relative(hub.bearer_signing.key_path),
@@ -98,7 +102,7 @@ def configuration(
             "authorization_endpoint": bank.authorization_endpoint,
             "ca": str(bank.ca) if options.bank_ca else bundle,
             "auth": "jwt",
-            "audience": bank.audience,
+            "audience": tenant.provider_id,
             # What the model bank can do; a bank of your own is asked for the least.
             "validate": not options.bank_url,
             "events": not options.bank_url,
@@ -116,7 +120,7 @@ def configuration(
             "ocsp": f"{places.http(12)}/ocsp",
             "auto_activate": True,
         },
-        "state": {"folder": "state"},
+        "state": {"folder": f"state{tenant.suffix}"},
     }
 
 

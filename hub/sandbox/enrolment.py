@@ -12,6 +12,7 @@ from hub.sandbox.directory import ApiResource, Directory
 from hub.sandbox.manifest import SandboxOptions
 from hub.sandbox.parties import BANK, BANK_CLIENT_NAME, OPERATOR, TPP_ROLES, Keyring, TppKeys
 from hub.sandbox.places import Places
+from hub.sandbox.tenant import Tenant, tenants_of
 
 FAMILIES: Final = ("account-information", "payment")
 VERSION: Final = "2.1"
@@ -36,7 +37,7 @@ def enrol(directory: Directory, keys: Keyring, options: SandboxOptions, places: 
     Raises:
         StartError: The TPP certificate or key set of the options cannot be used.
     """
-    _enrol_bank(directory, keys, places)
+    _enrol_bank(directory, keys, places, tenants_of(options))
     directory.add_organisation(
         organisation_id=OPERATOR.organisation_id, name=OPERATOR.name, size="TSP"
     )
@@ -49,7 +50,9 @@ def enrol(directory: Directory, keys: Keyring, options: SandboxOptions, places: 
         _enrol_stranger(directory, options, places)
 
 
-def _enrol_bank(directory: Directory, keys: Keyring, places: Places) -> None:
+def _enrol_bank(
+    directory: Directory, keys: Keyring, places: Places, tenants: tuple[Tenant, ...]
+) -> None:
     organisation = BANK.organisation_id
     directory.add_organisation(
         organisation_id=organisation, name=BANK.name, size="LFI", roles=BANK.roles
@@ -65,15 +68,16 @@ def _enrol_bank(directory: Directory, keys: Keyring, places: Places) -> None:
         keys.hub.message_signing,
     ):
         directory.add_key(organisation, issued)
-    issuer = places.https(0)
-    directory.add_server(
-        organisation,
-        server_id=SeededDice("api-hub sandbox authorisation server").uuid(),
-        name=BANK.name,
-        issuer=issuer,
-        discovery=f"{issuer}/.well-known/openid-configuration",
-        resources=[_resource(family, issuer) for family in FAMILIES],
-    )
+    for tenant in tenants:
+        issuer = places.https(tenant.tpp)
+        directory.add_server(
+            organisation,
+            server_id=SeededDice(f"api-hub sandbox server {tenant.provider_id}").uuid(),
+            name=f"{BANK.name} ({tenant.provider_id})",
+            issuer=issuer,
+            discovery=f"{issuer}/.well-known/openid-configuration",
+            resources=[_resource(family, issuer) for family in FAMILIES],
+        )
 
 
 def _resource(family: str, base: str) -> ApiResource:
@@ -81,7 +85,7 @@ def _resource(family: str, base: str) -> ApiResource:
     if family == "payment":
         metadata = {kind: {"Supported": True} for kind in PAYMENT_KINDS}
     return ApiResource(
-        id=SeededDice(f"api-hub sandbox resource {family}").uuid(),
+        id=SeededDice(f"api-hub sandbox resource {base} {family}").uuid(),
         family=family,
         version=VERSION,
         endpoints=(f"{base}/open-finance/{family}/v{VERSION}",),

@@ -11,6 +11,7 @@ import trio
 
 from hub.node.errors import StartError
 from hub.sandbox.places import Places
+from hub.sandbox.tenant import Tenant
 
 READY_S: Final = 15.0
 ASK_EVERY_S: Final = 0.05
@@ -22,10 +23,12 @@ LOG_LINES: Final = 5
 class HubChild:
     """One running Hub."""
 
-    def __init__(self, process: trio.Process, places: Places) -> None:
+    def __init__(self, process: trio.Process, ops_base: str, log: Path) -> None:
         """Use ``start_hub``."""
         self._process = process
-        self._places = places
+        self._ready_url = f"{ops_base}/readyz"
+        self._asked = False
+        self.log = log
 
     @property
     def pid(self) -> int:
@@ -38,13 +41,12 @@ class HubChild:
         Raises:
             StartError: It ended before, or was not ready within ``READY_S`` seconds; the line says why.
         """
-        url = f"{self._places.http(2)}/readyz"
         last = "it does not answer"
         async with httpx.AsyncClient(timeout=2.0, trust_env=False) as client:
             with trio.move_on_after(READY_S):
                 while self._process.poll() is None:
                     try:
-                        answer = await client.get(url)
+                        answer = await client.get(self._ready_url)
                     except httpx.HTTPError as error:
                         last = f"it does not answer ({type(error).__name__})"
                     else:
@@ -58,15 +60,22 @@ class HubChild:
             )
         raise StartError(f"the Hub was not ready after {READY_S:.0f} s: {last}")
 
-    async def ended(self) -> int:
-        """Wait until the process has ended; return its status."""
-        return await self._process.wait()
+    async def watch(self) -> None:
+        """Return when the process has ended because it was asked to.
+
+        Raises:
+            StartError: It ended by itself.
+        """
+        status = await self._process.wait()
+        if not self._asked:
+            raise StartError(f"the Hub ended by itself with status {status}; see {self.log}")
 
     async def stop(self) -> None:
         """End the process: SIGTERM, and SIGKILL after ``STOP_S`` seconds.
 
         Cancellation: shielded; the process is gone when this returns.
         """
+        self._asked = True
         with trio.move_on_after(STOP_S + 2, shield=True):
             if self._process.poll() is None:
                 self._process.terminate()
@@ -81,16 +90,18 @@ class HubChild:
 
     def _tail(self) -> str:
         try:
-            lines = self._places.hub_log.read_text(errors="replace").splitlines()
+            lines = self.log.read_text(errors="replace").splitlines()
         except OSError:
             return "it left no log"
         return " / ".join(lines[-LOG_LINES:]) or "it left no log"
 
 
-async def start_hub(places: Places) -> HubChild:
-    """Start the Hub's process on the configuration and clock of a world; its output goes to its log."""
-    command = [sys.executable, "-m", "hub.sandbox.hub_process", str(places.hub_toml)]
-    log = _open_log(places.hub_log)
+async def start_hub(places: Places, tenant: Tenant) -> HubChild:
+    """Start a tenant's Hub on its configuration and the world's clock; its output goes to its log."""
+    configuration = str(tenant.hub_toml(places))
+    command = [sys.executable, "-m", "hub.sandbox.hub_process", configuration]
+    path = tenant.hub_log(places)
+    log = _open_log(path)
     try:
         process = await trio.lowlevel.open_process(
             [*command, str(places.clock)],
@@ -102,7 +113,7 @@ async def start_hub(places: Places) -> HubChild:
         )
     finally:
         os.close(log)
-    return HubChild(process, places)
+    return HubChild(process, places.http(tenant.ops), path)
 
 
 def _open_log(path: Path) -> int:

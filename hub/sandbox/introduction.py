@@ -13,10 +13,12 @@ from hub.sandbox.manifest import (
     HubSection,
     Manifest,
     SandboxOptions,
+    TenantSection,
     TppSection,
 )
-from hub.sandbox.parties import PROVIDER_ID, BankKeys, Keyring, TppKeys
+from hub.sandbox.parties import BankKeys, Keyring, TppKeys
 from hub.sandbox.places import Places
+from hub.sandbox.tenant import Tenant
 
 
 def describe_world(
@@ -25,15 +27,15 @@ def describe_world(
     keys: Keyring,
     *,
     ca: Path,
-    bank: BankAddress,
+    tenants: list[TenantSection],
     customers: list[CustomerSection],
-    hub_pids: list[int],
 ) -> Manifest:
-    """Return the manifest of a world that is up."""
+    """Return the manifest of a world that is up; the first tenant is the main one."""
+    main, *beside = tenants
     return Manifest(
         version=MANIFEST_VERSION,
         ca_bundle=places.relative(ca),
-        hub=_hub(places, hub_pids),
+        hub=main.hub,
         directory=DirectorySection(
             base=places.https(10),
             participants=f"{places.https(10)}/participants",
@@ -41,17 +43,37 @@ def describe_world(
             token_endpoint=f"{places.https(11)}/token",
         ),
         control=str(CONTROL_PATH),
-        bank=_bank(places, keys.bank, bank),
+        bank=main.bank,
         tpps=[
             _tpp(places, tpp, redirect_uris(options, places, index))
             for index, tpp in enumerate(keys.tpps)
         ],
         customers=customers,
+        tenants=beside,
     )
 
 
-def _hub(places: Places, pids: list[int]) -> HubSection:
-    issuer = places.https(0)
+def describe_tenant(
+    places: Places, tenant: Tenant, keys: BankKeys, bank: BankAddress, pids: list[int]
+) -> TenantSection:
+    """Return what the manifest says of one tenant."""
+    return TenantSection(
+        profile=tenant.profile,
+        hub=_hub(places, tenant, pids),
+        bank=BankSection(
+            provider_id=tenant.provider_id,
+            authorization_endpoint=bank.authorization_endpoint,
+            ozone_connect_base=bank.base_url,
+            transport_cert=places.relative(keys.transport_client.cert_path),
+            transport_key=places.relative(keys.transport_client.key_path),
+            signing_key=places.relative(keys.signing.key_path),
+            signing_kid=keys.signing.kid,
+        ),
+    )
+
+
+def _hub(places: Places, tenant: Tenant, pids: list[int]) -> HubSection:
+    issuer, bank_face = places.https(tenant.tpp), places.https(tenant.lfi)
     return HubSection(
         issuer=issuer,
         discovery=f"{issuer}/.well-known/openid-configuration",
@@ -60,22 +82,10 @@ def _hub(places: Places, pids: list[int]) -> HubSection:
         par=f"{issuer}/par",
         token=f"{issuer}/token",
         resource_base=issuer,
-        heimdall_base=places.https(1),
-        consent_manager_base=places.https(1),
-        ops_base=places.http(2),
+        heimdall_base=bank_face,
+        consent_manager_base=bank_face,
+        ops_base=places.http(tenant.ops),
         pids=pids,
-    )
-
-
-def _bank(places: Places, keys: BankKeys, bank: BankAddress) -> BankSection:
-    return BankSection(
-        provider_id=PROVIDER_ID,
-        authorization_endpoint=bank.authorization_endpoint,
-        ozone_connect_base=bank.base_url,
-        transport_cert=places.relative(keys.transport_client.cert_path),
-        transport_key=places.relative(keys.transport_client.key_path),
-        signing_key=places.relative(keys.signing.key_path),
-        signing_kid=keys.signing.kid,
     )
 
 

@@ -85,8 +85,16 @@ class CustomerSection(msgspec.Struct, frozen=True, kw_only=True):
     accounts: list[str]
 
 
+class TenantSection(msgspec.Struct, frozen=True, kw_only=True):
+    """Hold a tenant beside the main one (``--profile both``)."""
+
+    profile: str
+    hub: HubSection
+    bank: BankSection
+
+
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
-    """Hold the whole file."""
+    """Hold the whole file; ``tenants`` are those beside the main one, whose sections stand at the top."""
 
     version: int
     ca_bundle: str
@@ -96,6 +104,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     bank: BankSection
     tpps: list[TppSection]
     customers: list[CustomerSection]
+    tenants: list[TenantSection] = []
 
 
 class SandboxOptions(msgspec.Struct, frozen=True, kw_only=True):

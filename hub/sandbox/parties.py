@@ -42,7 +42,6 @@ TPPS: Final = (
     party("tpp1", "Sample Budget FZ-LLC", TPP_ROLES),
     party("tpp2", "Sample Ledger FZ-LLC", TPP_ROLES),
 )
-PROVIDER_ID: Final = "modelbank"
 
 
 class BankKeys(msgspec.Struct, frozen=True, kw_only=True):

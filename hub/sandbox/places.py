@@ -11,18 +11,25 @@ from hub.node.errors import StartError
 HOST: Final = "localhost"
 LOOPBACK: Final = "127.0.0.1"
 PORTS: Final = 50
-_OFFSETS: Final = {
-    "the Hub's TPP edge": 0,
-    "the Hub's LFI edge": 1,
-    "the Hub's ops listener": 2,
-    "the Hub's portal": 3,
-    "the directory": 10,
-    "the directory's API": 11,
-    "CRL and OCSP": 12,
-    "the bank's Ozone Connect": 20,
-    "the bank's pages": 21,
-    "the first TPP's redirect URI": 30,
-    "the second TPP's redirect URI": 31,
+_NAMES: Final = {
+    0: "the Hub's TPP edge",
+    1: "the Hub's LFI edge",
+    2: "the Hub's ops listener",
+    3: "the Hub's portal",
+    10: "the directory",
+    11: "the directory's API",
+    12: "CRL and OCSP",
+    20: "the bank's Ozone Connect",
+    21: "the bank's pages",
+    30: "the first TPP's redirect URI",
+    31: "the second TPP's redirect URI",
+}
+_SECOND: Final = {
+    40: "the second Hub's TPP edge",
+    41: "the second Hub's LFI edge",
+    42: "the second Hub's ops listener",
+    44: "the second bank's Ozone Connect",
+    45: "the second bank's pages",
 }
 
 
@@ -60,16 +67,6 @@ class Places(msgspec.Struct, frozen=True, kw_only=True):
         return self.folder / "keys"
 
     @property
-    def hub_toml(self) -> Path:
-        """Return the Hub's configuration file."""
-        return self.folder / "hub.toml"
-
-    @property
-    def hub_log(self) -> Path:
-        """Return where the Hub's output goes."""
-        return self.folder / "hub.log"
-
-    @property
     def clock(self) -> Path:
         """Return the shared clock's file."""
         return self.run / "clock"
@@ -79,13 +76,13 @@ class Places(msgspec.Struct, frozen=True, kw_only=True):
         return str(path.relative_to(self.folder))
 
 
-def check_ports(places: Places) -> None:
-    """See that every port of the world is free.
+def check_ports(places: Places, *, second: bool = False) -> None:
+    """See that every port of the world is free, those of a second tenant too where there is one.
 
     Raises:
         StartError: One is taken, or not one a program may use; the line names it and says what to do.
     """
-    for name, offset in _OFFSETS.items():
+    for offset, name in (_NAMES | (_SECOND if second else {})).items():
         port = places.port(offset)
         with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
             # As a server would: a port that lingers in TIME_WAIT is free.

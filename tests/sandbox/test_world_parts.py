@@ -22,6 +22,7 @@ from hub.sandbox.parties import BANK, OPERATOR, TPPS, Keyring, issue_keys, party
 from hub.sandbox.pki import Pki
 from hub.sandbox.places import Places, check_ports
 from hub.sandbox.server import NO_FAULT, Faults
+from hub.sandbox.tenant import UAE
 
 NOW = 1_790_000_000
 
@@ -107,16 +108,18 @@ def test_keys_are_made_once_and_private(made):
 def test_written_configuration_is_one_that_the_hub_loads(made, tmp_path):
     places, pki, keys = made
     options = SandboxOptions(folder=places.folder, port_base=places.base, workers=2)
-    bank = bank_address(options, places, pki.ca_bundle)
-    write_configuration(configuration(options, places, keys, pki.ca_bundle, bank), places.hub_toml)
-    settings = load(places.hub_toml, {}).settings
+    bank = bank_address(options, places, UAE, pki.ca_bundle)
+    write_configuration(
+        configuration(options, places, UAE, keys, ca=pki.ca_bundle, bank=bank), UAE.hub_toml(places)
+    )
+    settings = load(UAE.hub_toml(places), {}).settings
     assert settings.tenant.environment == "sandbox"
     assert settings.tenant.issuer == "https://localhost:27100"
     assert settings.workers == 2
     assert settings.trust.auto_activate
     assert settings.lfi.client_ids == (BANK.client_id,)
     assert settings.keys.signing[0] == keys.hub.message_signing.key_path
-    assert stat.S_IMODE(places.hub_toml.stat().st_mode) == 0o600
+    assert stat.S_IMODE(UAE.hub_toml(places).stat().st_mode) == 0o600
 
 
 def test_your_own_bank_takes_the_place_of_the_model_bank(made, tmp_path):
@@ -127,9 +130,11 @@ def test_your_own_bank_takes_the_place_of_the_model_bank(made, tmp_path):
         bank_authorization_endpoint="https://app.bank.example/consent",
         bank_ca=ca,
     )
-    bank = bank_address(options, places, pki.ca_bundle)
+    bank = bank_address(options, places, UAE, pki.ca_bundle)
     path = tmp_path / "hub.toml"
-    write_configuration(configuration(options, places, keys, pki.ca_bundle, bank), path)
+    write_configuration(
+        configuration(options, places, UAE, keys, ca=pki.ca_bundle, bank=bank), path
+    )
     settings = load(path, {}).settings
     assert settings.bank.base_url == "https://bank.example:9443"
     assert settings.bank.authorization_endpoint == "https://app.bank.example/consent"
@@ -201,8 +206,8 @@ def test_your_own_tpps_certificate_must_name_organisation_and_client(made, direc
 def test_the_hubs_process_refuses_a_configuration_that_is_not_a_sandboxs(made, tmp_path):
     places, pki, keys = made
     options = SandboxOptions(folder=places.folder, port_base=places.base)
-    bank = bank_address(options, places, pki.ca_bundle)
-    settings = configuration(options, places, keys, pki.ca_bundle, bank)
+    bank = bank_address(options, places, UAE, pki.ca_bundle)
+    settings = configuration(options, places, UAE, keys, ca=pki.ca_bundle, bank=bank)
     settings["tenant"]["environment"] = "production"
     settings["trust"]["auto_activate"] = False
     path = tmp_path / "hub.toml"
@@ -264,8 +269,8 @@ def test_only_the_tpp_edge_trusts_your_own_tpps_certificate(made, tmp_path):
     own = tmp_path / "own.pem"
     own.write_text("-----BEGIN CERTIFICATE-----\nown\n-----END CERTIFICATE-----\n")
     options = SandboxOptions(folder=places.folder, port_base=places.base, tpp_cert=own)
-    bank = bank_address(options, places, pki.ca_bundle)
-    settings = configuration(options, places, keys, pki.ca_bundle, bank)
+    bank = bank_address(options, places, UAE, pki.ca_bundle)
+    settings = configuration(options, places, UAE, keys, ca=pki.ca_bundle, bank=bank)
     trusted = (places.folder / settings["tpp"]["client_ca"]).read_text()
     assert own.read_text() in trusted
     assert pki.ca_bundle.read_text() in trusted

@@ -116,10 +116,15 @@ class Sandbox:
 
     def stop(self, by: signal.Signals = signal.SIGINT) -> int:
         """End it as a person would; return its exit status."""
-        process, self._process = self._process, None
-        if process is None:
+        if self._process is None:
             return 0
-        process.send_signal(by)
+        self._process.send_signal(by)
+        return self.wait()
+
+    def wait(self) -> int:
+        """Wait until it has ended; return its exit status."""
+        process, self._process = self._process, None
+        assert process is not None
         try:
             return process.wait(DOWN_S)
         except subprocess.TimeoutExpired:

@@ -1,0 +1,63 @@
+"""One tenant of the world: which profile, under which code, on which ports, in which files."""
+
+from pathlib import Path
+from typing import Final, Literal
+
+import msgspec
+
+from hub.sandbox.manifest import SandboxOptions
+from hub.sandbox.places import Places
+
+
+class Tenant(msgspec.Struct, frozen=True, kw_only=True):
+    """Hold a tenant's names and port offsets: the Hub's three faces, the bank's two sites."""
+
+    profile: Literal["uae", "general"]
+    provider_id: str
+    suffix: str
+    tpp: int
+    lfi: int
+    ops: int
+    connect: int
+    pages: int
+
+    def hub_toml(self, places: Places) -> Path:
+        """Return its Hub's configuration file."""
+        return places.folder / f"hub{self.suffix}.toml"
+
+    def hub_log(self, places: Places) -> Path:
+        """Return where its Hub's output goes."""
+        return places.folder / f"hub{self.suffix}.log"
+
+    def bank_folder(self, places: Places) -> Path:
+        """Return where its bank keeps its book."""
+        return places.folder / f"bank{self.suffix}"
+
+
+UAE: Final = Tenant(
+    profile="uae",
+    provider_id="modelbank",
+    suffix="",
+    tpp=0,
+    lfi=1,
+    ops=2,
+    connect=20,
+    pages=21,
+)
+GENERAL: Final = msgspec.structs.replace(UAE, profile="general")
+BESIDE: Final = Tenant(
+    profile="general",
+    provider_id="modelgeneral",
+    suffix="-general",
+    tpp=40,
+    lfi=41,
+    ops=42,
+    connect=44,
+    pages=45,
+)
+_CHOICE: Final = {"uae": (UAE,), "general": (GENERAL,), "both": (UAE, BESIDE)}
+
+
+def tenants_of(options: SandboxOptions) -> tuple[Tenant, ...]:
+    """Return the tenants that the options ask for; the first is the manifest's main one."""
+    return _CHOICE[options.profile]
