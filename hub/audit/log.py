@@ -23,6 +23,8 @@ from hub.protocol.merkle import Frontier, complete_parts, leaf_hash, root_hash
 
 CHECKPOINT: Final = "checkpoint"
 _READ: Final = 1000
+_STEP: Final = 65_536
+"""Entries in memory at once; a multiple of the tiles' width."""
 
 
 @final
@@ -97,11 +99,18 @@ class Log:
             )
         if head.size == self.size and self.note:
             return False
-        leaves = await self._tail_bundle()
-        for start in range(self.size, head.size, _READ):
-            more = await keeper.events(start, min(_READ, head.size - start))
-            leaves += more
-        await trio.to_thread.run_sync(self._publish, leaves, head)
+        frontier, leaves, start = self._frontier.copy(), await self._tail_bundle(), self.size
+        while start < head.size:
+            end = min(head.size, start // WIDTH * WIDTH + _STEP)
+            while start < end:
+                more = await keeper.events(start, min(_READ, end - start))
+                if not more:
+                    raise LogError(f"{self.folder}: the keeper gave fewer events than it has")
+                leaves += more
+                start += len(more)
+            await trio.to_thread.run_sync(self._lay, leaves, frontier, end)
+            leaves = []
+        await trio.to_thread.run_sync(self._sign, frontier, head)
         return True
 
     async def _tail_bundle(self) -> list[bytes]:
@@ -112,19 +121,24 @@ class Log:
         bundle = await trio.to_thread.run_sync(self.tiles.read, None, index, width)
         return entries_of(bundle, width)
 
-    def _publish(self, leaves: Sequence[bytes], head: Head) -> None:
-        first = self.size // WIDTH
-        if first * WIDTH + len(leaves) != head.size:
-            raise LogError(f"{self.folder}: the keeper gave fewer events than it has")
-        self._write(first, leaves, head.size)
-        frontier = self._frontier.copy()
-        self._read_back(first, frontier, head)
+    def _lay(self, leaves: Sequence[bytes], frontier: Frontier, size: int) -> None:
+        """Write some entries and their tiles, and continue the frontier over what then stands on the disk."""
+        first = frontier.size // WIDTH
+        self._write(first, leaves, size)
+        for index in range(first, -(-size // WIDTH)):
+            width = min(WIDTH, size - index * WIDTH)
+            entries = entries_of(self.tiles.read(None, index, width), width)
+            for entry in entries[max(0, frontier.size - index * WIDTH) :]:
+                frontier.append(leaf_hash(entry))
+
+    def _sign(self, frontier: Frontier, head: Head) -> None:
         if frontier.root() != head.root or self._root(head.size) != head.root:
             raise LogError(f"{self.folder}: the files do not lead to the root that was committed")
         self._failpoint(Point.BEFORE_CHECKPOINT)
         note = self._signer.sign(Checkpoint(self.origin, head.size, head.root).text())
         self.tiles.replace(CHECKPOINT, note.encode())
         self._failpoint(Point.AFTER_CHECKPOINT)
+        first = self.size // WIDTH
         self._frontier, self.note = frontier, note
         self._drop_partials(first, head.size)
 
@@ -153,14 +167,6 @@ class Log:
             hashes = [view.over(level, index * WIDTH + at) for at in range(width)]
             self.tiles.write(tile_path(level, index, width), b"".join(hashes))
         return first
-
-    def _read_back(self, first: int, frontier: Frontier, head: Head) -> None:
-        """Continue the frontier over what now stands on the disk."""
-        for index in range(first, -(-head.size // WIDTH)):
-            width = min(WIDTH, head.size - index * WIDTH)
-            entries = entries_of(self.tiles.read(None, index, width), width)
-            for entry in entries[max(0, frontier.size - index * WIDTH) :]:
-                frontier.append(leaf_hash(entry))
 
     def _drop_partials(self, first: int, size: int) -> None:
         for index in range(first, size // WIDTH):

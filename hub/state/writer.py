@@ -107,6 +107,10 @@ class Writer:
                         await self._write_group(nursery)
         finally:
             self._closed = self._closed or "the keeper is stopping"
+            self._finish(
+                self._waiting, [unavailable("keeper.stopping", self._closed)] * len(self._waiting)
+            )
+            self._waiting = []
 
     async def _write_group(self, nursery: trio.Nursery) -> None:
         group, self._waiting = self._waiting[:_GROUP], self._waiting[_GROUP:]
@@ -120,6 +124,7 @@ class Writer:
             return
         except BaseException as error:
             self._closed = f"the store failed: {error}"
+            self._finish(group, [unavailable("keeper.stopping", self._closed)] * len(group))
             raise
         self._failpoint(Point.BEFORE_INVALIDATION)
         self._acknowledge(nursery, group, results)

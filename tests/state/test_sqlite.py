@@ -332,8 +332,31 @@ async def test_a_failed_fsync_ends_the_keeper_and_acknowledges_nothing(tmp_path,
     with trio.fail_after(1), pytest.raises(ExceptionGroup) as caught:
         await use()
     assert caught.group_contains(StoreFailedError)
-    assert answered == []
+    assert not any(isinstance(one, tuple) for one in answered)
     disk.broken = False
+
+
+async def test_whoever_waits_when_the_store_fails_is_told_that_it_is_unknown(tmp_path, clock, disk):
+    answers, keepers = [], []
+
+    async def write(keeper) -> None:
+        answers.append(await keeper.commit([put("a")], [event()]))
+
+    async def use(outside) -> None:
+        async with opened(tmp_path, clock, vfs=disk.name) as keeper:
+            keepers.append(keeper)
+            disk.broken = True
+            for _ in range(3):
+                outside.start_soon(write, keeper)
+            await trio.sleep_forever()
+
+    async with trio.open_nursery() as outside:
+        with pytest.raises(ExceptionGroup) as caught:
+            await use(outside)
+        assert caught.group_contains(StoreFailedError)
+    assert [(one.status, one.check) for one in answers] == [(503, "keeper.stopping")] * 3
+    refused = await keepers[0].commit([put("b")], [event()])
+    assert (refused.status, refused.check) == (503, "keeper.stopping")
 
 
 def test_a_group_that_met_a_full_disk_leaves_no_trace(tmp_path, disk):
