@@ -58,15 +58,22 @@ async def _live(options: SandboxOptions, tell: Callable[[str], object]) -> int:
         tell(f"The sandbox is up after {trio.current_time() - began:.1f} s.")
         folder = world.places.folder
         if options.exit_after_journey:
-            status = await run_journey(folder, tell=tell)
+            status = await _travel(options, world, tell)
             nursery.cancel_scope.cancel()
         else:
             status = 0
             if options.journey:
-                await run_journey(folder, tell=tell)
+                await _travel(options, world, tell)
             tell(f"An outside client finds everything in {folder / MANIFEST_NAME}")
             tell("The sandbox stays up; Ctrl-C ends it.")
     return status
+
+
+async def _travel(options: SandboxOptions, world: World, tell: Callable[[str], object]) -> int:
+    if options.bank_url:
+        tell("No journey is told: only you know your bank's pages and customers.")
+        return 0
+    return await run_journey(world.places.folder, tell=tell)
 
 
 async def _end_by_signal(end: Callable[[], object]) -> None:
