@@ -171,3 +171,12 @@ async def test_the_key_set_holds_public_members_only(desk):
     response = await desk.tpp["GET", "/jwks"](desk.request("GET", "/jwks"))
     (key,) = orjson.loads(response.body)["keys"]
     assert set(key) == {"kty", "n", "e", "kid", "use", "alg"}
+
+
+async def test_the_signed_request_is_kept_and_verifies_again(desk):
+    request_uri = await desk.pushed()
+    pushed, _ = await desk.keeper.lookup(Pushed, digest_of(request_uri))
+    parsed = jose.parse(pushed.request_object)
+    key = desk.trust.key(ALICE, "alice-1", "sig")
+    assert jose.verify(parsed, key, ("PS256",)) is None
+    assert parsed.claims["authorization_details"][0]["consent"]["ConsentId"] == CONSENT_ID
