@@ -1,19 +1,14 @@
 """The Trust Framework as the rest of the Hub sees it: judged in memory, refreshed in the background.
 
-Theory. ``run`` owns the only nursery. In it: rounds of refreshing at the configured interval (by wall time, looked at
-every second, so that a moved sandbox clock is noticed), fetches of single key sets for those who wait in
-``refresh_keys``, and the re-reading of registrations that somebody changed. Requests never fetch anything themselves,
-except a TPP's own registration.
+Theory. ``run`` owns the only nursery: in it the refresher keeps the mirror fresh, and registrations that somebody
+changed are read again. Requests never fetch anything themselves, except a TPP's own registration.
 
-Invariants. A part is replaced only by a newer one that was verified; a failed fetch leaves the old part and moves
-``failed_at``. A changed registration is refused from the moment the keeper announces it until it is read again, so a
-block holds when it is acknowledged. One fetch per client however many wait, and at most ``_BURST`` in quick succession,
-then one per ``_REFILL_S`` seconds.
+Invariant. A changed registration is refused from the moment the keeper announces it until it is read again, so a block
+holds when it is acknowledged.
 """
 
-import ssl
 from collections.abc import Mapping, Sequence
-from typing import Final, final
+from typing import final
 
 import msgspec
 import trio
@@ -21,7 +16,6 @@ import trio
 from hub.config import Limits, Tenant, TrustSettings
 from hub.model.caller import Caller, Peer
 from hub.model.clock import Clock, Dice
-from hub.model.event import Event, Kind, Verdict
 from hub.model.fault import Fault
 from hub.model.http import Handler
 from hub.model.records import Registration
@@ -30,39 +24,18 @@ from hub.protocol.jose import PublicKey
 from hub.state.keeper import Invalidation, Keeper, Query
 from hub.trust.decide import Bounds
 from hub.trust.enrol import Enrolment
-from hub.trust.fetch import Absent, Document, Fetcher, Memory, fetching
 from hub.trust.known import Known
-from hub.trust.mirror import Client, DocumentFault, Index, Revoked
-from hub.trust.refresh import (
-    Problem,
-    described,
-    look_at_client,
-    look_at_index,
-    look_at_keys,
-    look_at_revocations,
-    look_at_statement_keys,
-)
-from hub.trust.revocation import ask_for, read_authorities, read_ocsp
+from hub.trust.refresher import Refresher
 from hub.trust.snapshot import (
     CLIENT,
     DATES,
     INDEX,
     Dates,
-    encode_client,
-    encode_dates,
-    encode_index,
-    keep,
     load_client,
     load_dates,
     load_index,
 )
 from hub.trust.view import Risk
-
-_LOOK_S: Final = 1.0
-_RETRY_S: Final = (1, 2, 5, 10, 20, 30)
-_BURST: Final = 3
-_REFILL_S: Final = 20
-_WAITING: Final = 1000
 
 
 @final
@@ -96,35 +69,30 @@ class Trust:
             leader: False: the snapshot is somebody else's work; read it from the keeper as it changes.
         """
         self._settings = settings
-        self._tenant = tenant
         self._keeper = keeper
-        self._clock = clock
-        self._dice = dice
-        self._observer = observer
-        self._limits = limits
         self._also = {client: organisation for organisation, client in also}
         self._leader = leader
+        self._limits = limits
         bounds = Bounds(read=settings.outage_read, pay=settings.outage_pay)
         self._known = Known(bounds, crl=bool(settings.crl), failed_at=clock.now())
-        self._memory = Memory()
-        self._statement_keys: tuple[PublicKey, ...] = ()
-        self._kept: dict[str, bytes] = {}
-        self._problem = "not yet refreshed"
-        self._begun = 0
-        self._ended = 0
-        self._round_over = trio.Event()
-        self._flights: dict[str, trio.Event] = {}
-        self._rates: dict[str, tuple[float, float]] = {}
-        self._wanted, self._to_fetch = trio.open_memory_channel[str](_WAITING)
+        self._refresher = Refresher(
+            settings=settings,
+            limits=limits,
+            keeper=keeper,
+            clock=clock,
+            dice=dice,
+            observer=observer,
+            known=self._known,
+            wanted=self._wanted_clients,
+        )
         self._changed: set[tuple[str, str]] = set()
         self._wake = trio.Event()
-        self._again = trio.Event()
         self._enrolment = Enrolment(
             keeper=keeper,
             clock=clock,
             dice=dice,
             auto_activate=settings.auto_activate,
-            look=self.look,
+            look=self._refresher.look,
             vet=lambda peer: self._known.vet(peer, clock.now()),
             installed=self._reload_registration,
         )
@@ -157,33 +125,7 @@ class Trust:
 
         Cancellation: harmless; the fetch goes on for the others that wait.
         """
-        landed = self._flights.get(client_id)
-        if landed is None:
-            landed = self._take_off(client_id)
-        if landed is not None:
-            with trio.move_on_after(self._limits.trust_fetch_s):
-                await landed.wait()
-
-    def _take_off(self, client_id: str) -> trio.Event | None:
-        """Ask the background for one key set, if the client is known and its rate allows."""
-        if self._known.clients.get(client_id) is None or not self._allowed(client_id):
-            return None
-        landed = self._flights[client_id] = trio.Event()
-        try:
-            self._wanted.send_nowait(client_id)
-        except (trio.WouldBlock, trio.BrokenResourceError):
-            del self._flights[client_id]
-            return None
-        return landed
-
-    def _allowed(self, client_id: str) -> bool:
-        now = trio.current_time()
-        left, since = self._rates.get(client_id, (float(_BURST), now))
-        left = min(_BURST, left + (now - since) / _REFILL_S)
-        if left < 1:
-            return False
-        self._rates[client_id] = (left - 1, now)
-        return True
+        await self._refresher.refresh_keys(client_id)
 
     # -- for node, portal and operators
 
@@ -206,7 +148,7 @@ class Trust:
             "clients": len(self._known.clients),
             "registrations": len(self._known.registrations),
             "revoked": len(self._known.revoked.serials),
-            "problem": self._problem,
+            "problem": self._refresher.problem,
         }
 
     async def refresh(self) -> str:
@@ -214,35 +156,7 @@ class Trust:
 
         Cancellation: harmless; the round goes on.
         """
-        wanted = self._begun + 1
-        self._again.set()
-        while self._ended < wanted:
-            await self._round_over.wait()
-        return self._problem
-
-    async def look(self, organisation_id: str, client_id: str) -> Client | Absent | Problem:
-        """Fetch one client and its organisation now, install them, and return the client.
-
-        Cancellation: nothing is installed half.
-        """
-        try:
-            async with fetching(self._settings, self._limits, self._clock, self._memory) as fetcher:
-                if organisation_id.lower() not in self._known.index.organisations:
-                    index = await look_at_index(fetcher, self._known.index, self._clock.now())
-                    if isinstance(index, Index):
-                        self._known.index = index
-                        self._known.changed()
-                if not self._statement_keys:
-                    await self._learn_statement_keys(fetcher)
-                found = await look_at_client(
-                    fetcher, organisation_id, client_id, self._statement_keys, self._clock.now()
-                )
-        except (OSError, ssl.SSLError) as error:
-            return DocumentFault(f"certificates of the trust settings: {type(error).__name__}")
-        if isinstance(found, Client):
-            self._known.install_client(client_id, found)
-            await self._keep_clients([client_id])
-        return found
+        return await self._refresher.refresh()
 
     # -- the background
 
@@ -259,161 +173,17 @@ class Trust:
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._follow_changes)
-                nursery.start_soon(self._fly)
-                failures = 0 if not self._leader or await self._round() else 1
+                nursery.start_soon(self._refresher.fly)
+                if self._leader:
+                    await nursery.start(self._refresher.run)
                 task_status.started()
-                while True:
-                    await self._rest(failures)
-                    if self._leader:
-                        failures = 0 if await self._round() else failures + 1
         finally:
             unwatch()
 
-    async def _rest(self, failures: int) -> None:
-        """Wait for the next round: the interval with a little jitter, less after failures, none when asked."""
-        interval = min(self._settings.refresh, self._settings.keys_refresh)
-        if failures:
-            interval = min(interval, _RETRY_S[min(failures, len(_RETRY_S)) - 1])
-        jitter = int.from_bytes(self._dice.token(2)) / 65536 * 0.1
-        due = self._clock.now_ms() + interval * 1000 * (1 - jitter)
-        while self._clock.now_ms() < due and not self._again.is_set():
-            with trio.move_on_after(_LOOK_S):
-                await self._again.wait()
-        if self._again.is_set():
-            self._again = trio.Event()
-
-    async def _round(self) -> bool:
-        """Look at everything once; tell whether all of it answered."""
-        self._begun += 1
-        problems: list[Problem] = []
-        try:
-            async with fetching(self._settings, self._limits, self._clock, self._memory) as fetcher:
-                await self._look_at_shared(fetcher, problems)
-                wanted = self._wanted_clients()
-                async with trio.open_nursery() as nursery:
-                    for client_id, organisation_id in wanted.items():
-                        nursery.start_soon(
-                            self._look_at_one, fetcher, client_id, organisation_id, problems
-                        )
-                await self._ask_ocsp(fetcher)
-        except (OSError, ssl.SSLError, ValueError) as error:
-            problems.append(DocumentFault(f"trust settings: {type(error).__name__}: {error}"))
-        self._after(problems)
-        await self._keep_round()
-        self._ended = self._begun
-        self._round_over.set()
-        self._round_over = trio.Event()
-        return not problems
-
     def _wanted_clients(self) -> dict[str, str]:
+        """Return the clients to mirror with their organisations: registered ones, and the bank's own."""
         registered = {r.client_id: r.organisation_id for r in self._known.registrations.values()}
         return self._also | registered
-
-    async def _look_at_shared(self, fetcher: Fetcher, problems: list[Problem]) -> None:
-        now = self._clock.now()
-        index = await look_at_index(fetcher, self._known.index, now)
-        if isinstance(index, Index):
-            self._known.index = index
-        else:
-            problems.append(index)
-        problem = await self._learn_statement_keys(fetcher)
-        if problem is not None:
-            problems.append(problem)
-        if self._settings.crl:
-            authorities = read_authorities(self._settings.ca)
-            revoked = await look_at_revocations(fetcher, authorities, now)
-            if isinstance(revoked, Revoked):
-                self._known.revoked = revoked
-            else:
-                problems.append(revoked)
-        self._known.changed()
-
-    async def _learn_statement_keys(self, fetcher: Fetcher) -> Problem | None:
-        keys = await look_at_statement_keys(fetcher)
-        if isinstance(keys, tuple):
-            self._statement_keys = keys
-            return None
-        return keys
-
-    async def _look_at_one(
-        self, fetcher: Fetcher, client_id: str, organisation_id: str, problems: list[Problem]
-    ) -> None:
-        found = await look_at_client(
-            fetcher, organisation_id, client_id, self._statement_keys, self._clock.now()
-        )
-        if isinstance(found, Client):
-            self._known.install_client(client_id, found)
-        elif isinstance(found, Absent):
-            self._known.install_client(client_id, None)
-        else:
-            problems.append(found)
-
-    async def _ask_ocsp(self, fetcher: Fetcher) -> None:
-        """Ask about each certificate in use whose last answer has run out; silence changes nothing."""
-        if not self._settings.ocsp:
-            return
-        authorities = read_authorities(self._settings.ca)
-        now = self._clock.now()
-        for serial, certificate in list(self._known.seen.items()):
-            last = self._known.ocsp.get(serial)
-            if last is not None and now + self._settings.refresh < last.until:
-                continue
-            question = ask_for(certificate, authorities)
-            answer = await fetcher.ask_ocsp(question) if question is not None else None
-            if isinstance(answer, Document):
-                read = read_ocsp(answer.body, certificate, authorities, now)
-                if not isinstance(read, DocumentFault):
-                    self._known.ocsp[serial] = read
-        self._known.changed()
-
-    def _after(self, problems: Sequence[Problem]) -> None:
-        """Note how a round went."""
-        if problems:
-            self._known.failed_at = self._clock.now()
-            self._problem = described(problems[0])
-            self._observer.note("trust.refresh_failed", problems=len(problems), why=self._problem)
-        else:
-            self._problem = ""
-        self._known.changed()
-        age = self._clock.now() - self._known.index.fetched if self._known.index.fetched else -1
-        self._observer.gauge("hub_trust_age_seconds", "Age of the trust snapshot", age)
-        self._observer.gauge(
-            "hub_trust_clients", "Clients in the trust snapshot", len(self._known.clients)
-        )
-
-    # -- key sets on demand
-
-    async def _fly(self) -> None:
-        async with trio.open_nursery() as nursery:
-            async for client_id in self._to_fetch:
-                nursery.start_soon(self._fetch_keys, client_id)
-
-    async def _fetch_keys(self, client_id: str) -> None:
-        """Fetch one key set and wake all who wait for it."""
-        client = self._known.clients.get(client_id)
-        try:
-            if client is not None:
-                await self._fetch_keys_of(client)
-        finally:
-            self._flights.pop(client_id).set()
-
-    async def _fetch_keys_of(self, client: Client) -> None:
-        with trio.move_on_after(self._limits.trust_fetch_s):
-            try:
-                async with fetching(
-                    self._settings, self._limits, self._clock, self._memory
-                ) as fetcher:
-                    found = await look_at_keys(fetcher, client, client.fetched)
-            except (OSError, ssl.SSLError) as error:
-                self._observer.note("trust.keys_failed", why=type(error).__name__)
-                return
-            if not isinstance(found, Client):
-                self._observer.note("trust.keys_failed", why=described(found))
-                return
-            if self._known.clients.get(client.client_id) is client:
-                self._known.install_client(client.client_id, found)
-
-    # -- the snapshot and the registrations
 
     async def _load(self) -> None:
         dates = await load_dates(self._keeper)
@@ -489,37 +259,3 @@ class Trust:
             if client is not None:
                 dated = msgspec.structs.replace(client, fetched=fetched)
                 self._known.install_client(client_id, dated)
-
-    async def _keep_round(self) -> None:
-        """Keep what changed, and the dates."""
-        index = encode_index(self._known.index)
-        settings = [index] if self._kept.get(INDEX) != index.value else []
-        await self._keep_clients(list(self._known.clients), settings)
-
-    async def _keep_clients(self, client_ids: Sequence[str], more: Sequence = ()) -> None:  # type: ignore[type-arg]
-        settings = list(more)
-        for client_id in client_ids:
-            undated = self._known.clients[client_id]
-            if undated is not None:
-                undated = msgspec.structs.replace(undated, fetched=0)
-            setting = encode_client(client_id, undated)
-            if self._kept.get(setting.name) != setting.value:
-                settings.append(setting)
-        settings.append(encode_dates(self._dates()))
-        event = Event(
-            kind=Kind.NODE,
-            time_ms=self._clock.now_ms(),
-            interaction_id=self._dice.uuid(),
-            verdict=Verdict.FAILED if self._problem else Verdict.ALLOWED,
-            check="trust.refresh" if self._problem else "",
-            change="trust.refreshed",
-            count=len(settings),
-        )
-        if await keep(self._keeper, settings, event):
-            self._kept.update((setting.name, setting.value) for setting in settings)
-        else:
-            self._observer.note("trust.snapshot_not_kept")
-
-    def _dates(self) -> Dates:
-        dated = {cid: c.fetched for cid, c in self._known.clients.items() if c is not None}
-        return Dates(index=self._known.index.fetched, clients=dated, revoked=self._known.revoked)

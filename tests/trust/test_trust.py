@@ -268,7 +268,7 @@ async def test_a_clock_that_jumps_does_not_make_a_healthy_framework_stale(world,
 async def test_a_framework_that_misbehaves_changes_nothing_but_its_age(world, trust, plan, site):
     before = judged(trust)
     world.faults[site].set(plan)
-    trust._memory.known.clear()  # an unchanged document has no body that could be spoiled
+    trust._refresher._memory.known.clear()  # an unchanged document has no body that could be spoiled
     await refreshed(trust)
     assert trust.status()["problem"]
     assert judged(trust) == before
