@@ -25,7 +25,10 @@ from hub.protocol.jose import PrivateKey
 from hub.state.cache import Cache
 from hub.state.keeper import Keeper
 from hub.trust.trust import Trust
+from hub.upstream.bank import Bank
+from hub.upstream.bearer import JwtAuth, subject_of
 from hub.upstream.connections import BankConnections
+from hub.upstream.consent_calls import ConsentCalls
 
 
 class Parts(msgspec.Struct, frozen=True, kw_only=True):
@@ -106,6 +109,7 @@ def build(given: Given, *, leader: bool = True) -> Parts:
         clock=given.clock,
         dice=given.dice,
         observer=given.observer,
+        validate=consent_calls_of(given, bank).validate if settings.bank.validate else None,
     )
     gateway = Gateway(
         settings=settings,
@@ -134,6 +138,7 @@ def build(given: Given, *, leader: bool = True) -> Parts:
         dice=given.dice,
         observer=given.observer,
         trust=trust,
+        answers=answer_bearer(given) if settings.bank.jwt_auth_inbound else None,
     )
     return Parts(
         apps={
@@ -167,6 +172,38 @@ def trust_of(given: Given, *, leader: bool = True) -> Trust:
         )
     except OSError as error:
         raise StartError(f"[trust] {settings.trust.certificate}: {error}") from None
+
+
+def consent_calls_of(given: Given, bank: Bank) -> ConsentCalls:
+    """Make what asks and tells the bank about consents."""
+    return ConsentCalls(
+        bank=bank,
+        settings=given.settings,
+        clock=given.clock,
+        dice=given.dice,
+        observer=given.observer,
+    )
+
+
+def answer_bearer(given: Given) -> JwtAuth:
+    """Make what signs our answers to the bank, in the name of the LFI face's certificate.
+
+    Raises:
+        StartError: The key or the certificate cannot be used.
+    """
+    settings = given.settings
+    try:
+        subject = subject_of(settings.lfi.certificate.read_bytes())
+    except (OSError, ValueError) as error:
+        raise StartError(f"[lfi] {settings.lfi.certificate}: {error}") from None
+    return JwtAuth(
+        subject=subject,
+        audience=settings.bank.audience,
+        key=load_signing_key(settings.keys.bearer),
+        clock=given.clock,
+        dice=given.dice,
+        life=settings.limits.bearer_s,
+    )
 
 
 def bank_of(given: Given) -> BankConnections:

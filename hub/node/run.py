@@ -25,6 +25,7 @@ from hub.node.errors import StartError
 from hub.node.faces import Faces
 from hub.node.ops import ops_routes
 from hub.node.supervise import Supervisor
+from hub.node.telling import outbox_of, tell_others
 from hub.node.wall import SystemDice, WallClock
 from hub.node.watch import watch_files, watch_signals
 from hub.node.worker import end_with_standard_input, keeper_socket, report, run_worker
@@ -147,6 +148,7 @@ async def _live(given: Given, parts: Parts, task_status: trio.TaskStatus[None]) 
         await background.start(parts.trust.run)
         await background.start(parts.bank.run)
         await background.start(sweep, given.keeper, given.clock, given.dice, given.observer)
+        await background.start(outbox_of(given, parts.bank, parts.trust).run)
         background.start_soon(watch_files, faces.files(), faces.reload)
         async with trio.open_nursery() as served:
             for face, app in parts.apps.items():
@@ -175,6 +177,7 @@ async def _supervise(
         await background.start(serve_keeper, keeper, keeper_socket(given.settings))
         await background.start(trust.run)
         await background.start(sweep, keeper, given.clock, given.dice, given.observer)
+        await background.start(tell_others, given, trust)
         async with trio.open_nursery() as served:
             await served.start(workers.run)
             await served.start(faces.serve, Face.OPS, ops)

@@ -4,19 +4,19 @@ Source: consents 9; decisions.md section 2 (webhook in a subscription). RFC 7515
 """
 
 import ssl
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import orjson
 import trio
 
 from hub.config import Settings
+from hub.model.caller import Caller
 from hub.model.clock import Clock
 from hub.model.consent import Consent, ConsentType
 from hub.model.consent_change import as_of, date_time_of
 from hub.model.fault import Fault, hub_fault
 from hub.model.records import Delivery
 from hub.protocol import jose
-from hub.trust.view import TrustView
 from hub.upstream.address import Destination, destination_of, resolve
 from hub.upstream.exchange import Progress, Upload, converse
 from hub.upstream.h1 import AnswerReader, request_head
@@ -61,11 +61,23 @@ def consent_message(consent: Consent, operation: str, time_ms: int, now_ms: int)
     }
 
 
+class Clients(Protocol):
+    """Know the registered clients (``TrustView`` does)."""
+
+    def caller(self, client_id: str) -> Caller | None:
+        """Return a registered and active client, or None."""
+        ...
+
+    def encryption_key(self, client_id: str) -> jose.PublicKey | None:
+        """Return its newest encryption key, or None."""
+        ...
+
+
 class Webhooks:
     """Send webhooks."""
 
     def __init__(
-        self, *, settings: Settings, trust: TrustView, signing_key: jose.PrivateKey, clock: Clock
+        self, *, settings: Settings, trust: Clients, signing_key: jose.PrivateKey, clock: Clock
     ) -> None:
         """Take what signs, who knows the TPPs' keys and URLs, and the clock.
 
