@@ -22,6 +22,7 @@ from hub.sandbox.bank.connect import OzoneConnect
 from hub.sandbox.bank.consent_calls import ConsentDesk
 from hub.sandbox.bank.hub import Hub, HubTrouble
 from hub.sandbox.bank.open_data import OpenDesk
+from hub.sandbox.bank.own_bearer import OwnBearer
 from hub.sandbox.bank.pages import Pages
 from hub.sandbox.bank.payments import PaymentDesk
 from hub.sandbox.bank.people import CUSTOMERS
@@ -89,6 +90,8 @@ class Bank:
         host: str = "localhost",
         authorization_path: str = "/open-finance",
         encryption_key: Path | None = None,
+        signing_key: Path | None = None,
+        signing_kid: str = "",
     ) -> Self:
         """Open the bank in a folder of its own; the first time, found it.
 
@@ -108,6 +111,8 @@ class Bank:
             authorization_path: Path of the authorization endpoint.
             encryption_key: What TPPs seal payments' personal data for (Enc1), private, PEM; without it sealed
                 payments are refused.
+            signing_key: What the bank signs its bearers towards the Hub with (Sig4), private, PEM; None sends none.
+            signing_kid: Its key id.
 
         Raises:
             OSError: The folder or a file cannot be used.
@@ -115,10 +120,20 @@ class Bank:
         """
         to_hub = _http(client_context(ca_bundle, transport_cert, transport_key))
         to_keys = _http(client_context(ca_bundle))
+        bearer = None
+        if signing_key is not None:
+            bearer = OwnBearer(
+                key=signing_key,
+                kid=signing_kid,
+                certificate=transport_cert,
+                audience=provider_id,
+                clock=clock,
+                dice=dice,
+            )
         return cls.assemble(
             book=Book.open(folder, clock),
             provider_id=provider_id,
-            hub=Hub(to_hub, hub_heimdall_base, hub_consent_manager_base),
+            hub=Hub(to_hub, hub_heimdall_base, hub_consent_manager_base, bearer),
             hub_organisation_id=hub_client_subject,
             fetch_keys=keys_from(to_keys, hub_keys_url),
             clock=clock,

@@ -12,6 +12,8 @@ from urllib.parse import quote
 import httpx
 import msgspec
 
+from hub.sandbox.bank.own_bearer import OwnBearer
+
 Json = dict[str, Any]
 _TIMEOUT_S: Final = 10.0
 
@@ -59,11 +61,18 @@ def _object(answer: httpx.Response) -> Json:
 class Hub:
     """Call the Hub's face for the bank."""
 
-    __slots__ = ("_consents", "_heimdall", "_http")
+    __slots__ = ("_bearer", "_consents", "_heimdall", "_http")
 
-    def __init__(self, http: httpx.AsyncClient, heimdall_base: str, consent_base: str) -> None:
-        """Take a client with the bank's certificate, and the bases (https, no trailing slash)."""
+    def __init__(
+        self,
+        http: httpx.AsyncClient,
+        heimdall_base: str,
+        consent_base: str,
+        bearer: OwnBearer | None = None,
+    ) -> None:
+        """Take a client with the bank's certificate, the bases (https, no trailing slash), and what signs bearers."""
         self._http = http
+        self._bearer = bearer
         self._heimdall = heimdall_base.rstrip("/")
         self._consents = consent_base.rstrip("/")
 
@@ -134,8 +143,11 @@ class Hub:
             raise HubTrouble(f"status {answer.status_code} of {method}")
 
     async def _send(self, method: str, url: str, **content: Any) -> httpx.Response:
+        headers = {} if self._bearer is None else {"authorization": self._bearer.value()}
         try:
-            return await self._http.request(method, url, timeout=_TIMEOUT_S, **content)
+            return await self._http.request(
+                method, url, timeout=_TIMEOUT_S, headers=headers, **content
+            )
         except httpx.HTTPError as error:
             raise HubTrouble(f"{type(error).__name__} of {method}") from error
 
