@@ -2,6 +2,7 @@
 
 from hub.contract.contract import Contract, load_contract
 from hub.contract.mapper import Context, Mapper
+from hub.contract.tables import plain_id
 from hub.contract.validators import Violation
 
-__all__ = ["Context", "Contract", "Mapper", "Violation", "load_contract"]
+__all__ = ["Context", "Contract", "Mapper", "Violation", "load_contract", "plain_id"]

@@ -25,7 +25,7 @@ from hub.contract import mapping, notation, validators
 from hub.contract.mapper import Mapper, Shape, Strip, plan
 from hub.contract.mapping import TOOLS, Pair, Writer
 from hub.contract.notation import Type
-from hub.contract.tables import Matcher, Row, read_rows
+from hub.contract.tables import Matcher, Row, plain_id, read_rows
 from hub.contract.validators import Violation, generate, judge, load_checks
 from hub.model.fault import Fault, caller_fault
 from hub.model.route import Route
@@ -80,7 +80,7 @@ class Contract:
         namespace: dict[str, Any] = dict(TOOLS)
         exec(compiled.mappers, namespace)  # noqa: S102 - our own generated source
         self._mappers = {
-            name: Mapper(shape, namespace.get(shape.function), strips.get(name, ()))
+            name: Mapper(shape, namespace.get(shape.function), strips.get(plain_id(name), ()))
             for name, shape in compiled.shapes.items()
         }
         self._queries = compiled.queries

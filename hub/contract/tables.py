@@ -75,7 +75,7 @@ def _row(family: dict[str, Any], raw: dict[str, Any], path: Path) -> Row:
     bank_method, _, bank_path = merged.get("bank", "").partition(" ")
     fields = {k: v for k, v in merged.items() if k in Route.__struct_fields__}
     fields |= {
-        "id": f"{family['name']}.{raw['id']}",
+        "id": f"{family['name']}.{raw['id']}{_beside(path)}",
         "family": family["name"],
         "method": method,
         "path": family["base"] + template,
@@ -93,6 +93,17 @@ def _row(family: dict[str, Any], raw: dict[str, Any], path: Path) -> Row:
         bank_template=bank_path,
         query=merged.get("query", {}),
     )
+
+
+def _beside(path: Path) -> str:
+    """Return what a table of another version, laid beside ours, adds to its routes' ids (``@v2.2``)."""
+    _, mark, version = path.stem.partition("@")
+    return mark + version
+
+
+def plain_id(route_id: str) -> str:
+    """Return a route's id without its version: what exceptions are listed under."""
+    return route_id.partition("@")[0]
 
 
 class Matcher:

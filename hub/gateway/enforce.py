@@ -26,8 +26,12 @@ def enforce(call: Call, access: Access) -> Fault | None:
     ``Consent.PermanentAccountAccessFailure`` (``enforce.account``).
     """
     fault = _token_fault(call.route, access)
-    if fault is not None or access.consent is None or call.route.token is not TokenKind.USER:
+    if fault is not None or access.consent is None:
         return fault
+    if status_at(access.consent, call.now) is Status.REVOKED:
+        return denied("enforce.revoked")
+    if call.route.token is not TokenKind.USER:
+        return None
     return _consent_fault(call, access) or _account_fault(call, access)
 
 
@@ -55,8 +59,6 @@ def _consent_fault(call: Call, access: Access) -> Fault | None:
     match status_at(consent, call.now):
         case Status.AUTHORIZED:
             pass
-        case Status.REVOKED:
-            return denied("enforce.revoked")
         case Status.SUSPENDED:
             code, text = "Consent.AccountTemporarilyBlocked", "The consent is suspended."
             return caller_fault(403, code, text, check="enforce.suspended")

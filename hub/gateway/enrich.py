@@ -13,7 +13,7 @@ from urllib.parse import parse_qsl, quote, urlencode
 
 import orjson
 
-from hub.contract import Context
+from hub.contract import Context, plain_id
 from hub.gateway.values import Access, Asked, Call
 from hub.model.consent import Consent
 from hub.model.fault import Fault, caller_fault
@@ -51,7 +51,7 @@ def ask(call: Call, access: Access, resource_base: str, declared: tuple[str, ...
     ]
     narrowed, blank = _narrow(call, dict(given), access.consent)
     pairs = list(narrowed.items())
-    if call.route.id.endswith(".accounts") and access.consent is not None:
+    if plain_id(call.route.id) == "account-information.accounts" and access.consent is not None:
         pairs.append(("accountIds", ",".join(access.consent.account_ids)))
     if call.route.paged:
         pairs += [("page", str(page)), ("page-size", str(size))]
@@ -93,7 +93,7 @@ def _narrow(
     call: Call, query: dict[str, str], consent: Consent | None
 ) -> tuple[dict[str, str], bool]:
     """Narrow the asked dates to the consent's, and say whether nothing is left."""
-    window = _WINDOWS.get(call.route.id)
+    window = _WINDOWS.get(plain_id(call.route.id))
     if window is None or consent is None:
         return query, False
     data = consent.body.get("Data", {})
@@ -184,6 +184,6 @@ def psu_identifier(consent: Consent) -> str:
 
 
 def _foreign_exchange_only(call: Call, access: Access) -> bool:
-    return call.route.id.endswith(".transactions") and not (
+    return plain_id(call.route.id) == "account-information.transactions" and not (
         access.permissions & _PLAIN_TRANSACTIONS
     )

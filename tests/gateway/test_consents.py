@@ -109,6 +109,11 @@ async def test_a_user_token_is_worth_nothing_after_the_revocation():
     assert (await world.get("/accounts")).status == 401
 
 
+async def test_a_user_token_of_a_revoked_consent_does_not_read_it_either():
+    world = await World().start(consent_of(status=Status.REVOKED))
+    assert (await world.get(PATH)).status == 401
+
+
 async def test_revoking_twice_is_no_error():
     world = await started()
     assert [(await patch(world, REVOKE)).status for _ in range(2)] == [204, 204]

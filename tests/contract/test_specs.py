@@ -1,0 +1,84 @@
+"""``hub specs``: our contract beside the official documents."""
+
+import shutil
+
+import pytest
+
+from hub.config import config_folder
+from hub.contract import Context, load_contract
+from hub.contract.specs import check_specs, diff_specs, list_specs, listed_differences, use_specs
+
+OURS = config_folder() / "contract"
+pytestmark = pytest.mark.specs
+
+
+def test_our_documents_are_listed():
+    found = {spec.name: spec for spec in list_specs(OURS)}
+    assert found["account-information"].version == "v2.1-errata2"
+    assert found["account-information"].base == "/open-finance/account-information/v2.1"
+    assert found["data-sharing"].sites > 20
+
+
+def test_every_difference_from_the_official_documents_is_listed_with_its_reason(specs):
+    differences = check_specs(OURS, specs)
+    assert [d.text for d in differences if not d.listed] == []
+    assert {d.text for d in differences} == listed_differences(OURS)
+
+
+def test_a_difference_is_named_by_operation_and_member(specs, tmp_path):
+    ours = shutil.copytree(OURS, tmp_path / "contract")
+    path = ours / "schemas/account-information.yaml"
+    path.write_text(
+        path.read_text().replace("BeneficiaryId!: str 1..40", "BeneficiaryId: str 1..40")
+    )
+    found = [d for d in check_specs(ours, specs) if not d.listed]
+    where = "account-information GET /accounts/{AccountId}/beneficiaries 200"
+    assert found
+    assert all(d.where.startswith(where) for d in found)
+
+
+def test_a_folder_without_our_documents_is_said_to_be_one(tmp_path):
+    with pytest.raises(ValueError, match="none of our documents"):
+        check_specs(OURS, tmp_path)
+    with pytest.raises(ValueError, match="none of our documents"):
+        use_specs(OURS, tmp_path, tmp_path / "out")
+
+
+def test_official_documents_laid_over_ours_are_enforced_and_each_repair_is_reported(
+    specs, tmp_path
+):
+    used = use_specs(OURS, specs, tmp_path / "out")
+    assert any("uae-account-information-openapi.yaml v2.1-errata2" in d for d in used.documents)
+    assert len(used.repairs) == 15
+    assert load_contract(tmp_path / "out", None).routes == load_contract(OURS, None).routes
+
+
+def test_another_version_is_served_beside_ours(specs, tmp_path):
+    derived = tmp_path / "official/v2.2"
+    derived.mkdir(parents=True)
+    name = "uae-account-information-openapi.yaml"
+    text = (specs / "dist/standards/v2.1-errata2" / name).read_text()
+    (derived / name).write_text(
+        text.replace("/account-information/v2.1", "/account-information/v2.2")
+    )
+    use_specs(OURS, derived.parent, tmp_path / "out")
+    contract = load_contract(tmp_path / "out", None)
+    old, _ = contract.match("GET", "/open-finance/account-information/v2.1/accounts")
+    new, _ = contract.match("GET", "/open-finance/account-information/v2.2/accounts")
+    assert (old.version, new.version, new.id) == (
+        "v2.1",
+        "v2.2",
+        "account-information.accounts@v2.2",
+    )
+    answer = contract.mapper(new.mapper)(
+        {"data": [{"id": "a", "description": "d"}]}, Context(url="u")
+    )
+    assert answer["Data"] == {"Account": [{"AccountId": "a"}]}
+
+
+def test_a_new_releases_changes_are_told(specs):
+    standards = specs / "dist/standards"
+    changes = diff_specs(standards / "v2.1", standards / "v2.1-errata2")
+    assert any(d.what == "is gone" for d in changes)
+    assert any(d.where.startswith("uae-account-information-openapi.yaml GET") for d in changes)
+    assert diff_specs(standards / "v2.1", standards / "v2.1") == ()
