@@ -135,3 +135,19 @@ def test_customers_accounts_and_parties_fit_together() -> None:
         assert customer.party in PARTIES
         for account_id in customer.accounts:
             assert customer.party in {h.party for h in ACCOUNTS[account_id].holdings}
+
+
+def test_line_that_was_cut_short_is_dropped_and_the_book_goes_on(tmp_path: Path) -> None:
+    clock = FixedClock(NOW)
+    book = Book.open(tmp_path, clock)
+    book.set_status("100100000001", "Suspended")
+    path = tmp_path / "bank.jsonl"
+    with path.open("ab") as file:
+        file.write(b'{"type":"status","account_id":"1001')
+    again = Book.open(tmp_path, clock)
+    again.set_status("100100000002", "Closed")
+    third = Book.open(tmp_path, FixedClock(NOW + YEAR))
+    states = [third.account(f"10010000000{n}") for n in (1, 2)]
+    assert [a.status for a in states if a is not None] == ["Suspended", "Closed"]
+    assert third.begins() == NOW
+    assert path.stat().st_mode & 0o777 == 0o600

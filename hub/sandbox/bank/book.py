@@ -1,7 +1,8 @@
 """The bank's book: accounts with their history, and what changed since: payments, consents given, accounts blocked.
 
-History is made again at each start (``history``); everything else is kept in ``bank.json`` in the bank's folder, written
-whole after each change and before the change is answered. The book is the only writer of the ledger.
+History is made again at each start (``history``); everything else is a line of ``bank.jsonl`` in the bank's folder, appended
+before the change is made and answered. A last line that was cut short never was answered and is dropped. The book is the only
+writer of the ledger.
 """
 
 import os
@@ -16,7 +17,7 @@ from hub.sandbox.bank.history import History
 from hub.sandbox.bank.ledger import Entry, Ledger, signed
 from hub.sandbox.bank.people import ACCOUNTS, CUSTOMERS, Account, Customer
 
-BOOK_NAME: Final = "bank.json"
+BOOK_NAME: Final = "bank.jsonl"
 
 
 class Granted(msgspec.Struct, frozen=True, kw_only=True):
@@ -69,15 +70,40 @@ class Payment(msgspec.Struct, frozen=True, kw_only=True):
     back: Entry | None = None
 
 
-class Saved(msgspec.Struct, kw_only=True):
-    """Hold everything that is kept on disk."""
+class Founded(msgspec.Struct, frozen=True, tag="founded"):
+    """Note when the bank was founded."""
 
-    version: int = 1
-    founded: int
-    granted: dict[str, Granted] = {}
-    payments: dict[str, Payment] = {}
-    statuses: dict[str, str] = {}
-    file_consents: dict[str, dict[str, object]] = {}
+    at: int
+
+
+class GrantNote(msgspec.Struct, frozen=True, tag="granted"):
+    """Note what a customer agreed to."""
+
+    consent_id: str
+    granted: Granted
+
+
+class PaymentNote(msgspec.Struct, frozen=True, tag="payment"):
+    """Note a payment, as it is now."""
+
+    payment: Payment
+
+
+class StatusNote(msgspec.Struct, frozen=True, tag="status"):
+    """Note the state of an account."""
+
+    account_id: str
+    status: str
+
+
+class FileNote(msgspec.Struct, frozen=True, tag="file"):
+    """Note what a file consent announced."""
+
+    consent_id: str
+    request: dict[str, object]
+
+
+Note = Founded | GrantNote | PaymentNote | StatusNote | FileNote
 
 
 class Line(msgspec.Struct, frozen=True, kw_only=True):
@@ -92,21 +118,36 @@ class Line(msgspec.Struct, frozen=True, kw_only=True):
 class Book:
     """Keep accounts, movements and consents of one bank."""
 
-    __slots__ = ("_clock", "_history", "_ledger", "_path", "_saved")
+    __slots__ = (
+        "_by_consent",
+        "_by_key",
+        "_clock",
+        "_files",
+        "_founded",
+        "_granted",
+        "_history",
+        "_ledger",
+        "_path",
+        "_payments",
+        "_statuses",
+    )
 
-    def __init__(self, path: Path, saved: Saved, clock: Clock) -> None:
-        """Make the history again and book the payments that were kept."""
+    def __init__(self, path: Path, founded: int, clock: Clock) -> None:
+        """Make the history again; ``open`` reads what changed since."""
         self._path = path
-        self._saved = saved
         self._clock = clock
+        self._founded = founded
+        self._granted: dict[str, Granted] = {}
+        self._payments: dict[str, Payment] = {}
+        self._by_key: dict[tuple[str, str], str] = {}
+        self._by_consent: dict[str, list[str]] = {}
+        self._statuses: dict[str, str] = {}
+        self._files: dict[str, dict[str, object]] = {}
         self._ledger = Ledger()
         for account in ACCOUNTS.values():
             self._ledger.open_account(account.id, account.opening, f"bank:{account.currency}")
         currencies = {account.id: account.currency for account in ACCOUNTS.values()}
-        self._history = History(saved.founded, currencies)
-        for payment in saved.payments.values():
-            for entry in _entries(payment):
-                self._ledger.post(entry)
+        self._history = History(founded, currencies)
         self.catch_up()
 
     @classmethod
@@ -115,23 +156,54 @@ class Book:
 
         Raises:
             OSError: The folder cannot be used.
-            msgspec.DecodeError: ``bank.json`` is damaged.
+            msgspec.DecodeError: ``bank.jsonl`` is damaged.
         """
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         path = folder / BOOK_NAME
-        if path.exists():
-            return cls(path, msgspec.json.decode(path.read_bytes(), type=Saved), clock)
-        book = cls(path, Saved(founded=clock.now()), clock)
-        book.save()
+        notes = _read(path)
+        if notes and isinstance(notes[0], Founded):
+            book = cls(path, notes[0].at, clock)
+            for note in notes[1:]:
+                book._apply(note)
+            return book
+        book = cls(path, clock.now(), clock)
+        book._append(Founded(book._founded))
         return book
 
-    def save(self) -> None:
-        """Write the changes, whole or not at all."""
-        part = self._path.with_suffix(".part")
-        descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    def _note(self, note: Note) -> None:
+        """Keep a change, then make it."""
+        self._append(note)
+        self._apply(note)
+
+    def _append(self, note: Note) -> None:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+        descriptor = os.open(self._path, flags, 0o600)
         with os.fdopen(descriptor, "wb") as file:
-            file.write(msgspec.json.encode(self._saved))
-        part.replace(self._path)
+            file.write(msgspec.json.encode(note) + b"\n")
+
+    def _apply(self, note: Note) -> None:
+        match note:
+            case GrantNote(consent_id, granted):
+                self._granted[consent_id] = granted
+            case PaymentNote(payment):
+                self._apply_payment(payment)
+            case StatusNote(account_id, status):
+                self._statuses[account_id] = status
+            case FileNote(consent_id, request):
+                self._files[consent_id] = request
+            case Founded():
+                pass
+
+    def _apply_payment(self, payment: Payment) -> None:
+        known = self._payments.get(payment.id)
+        for entry in _entries(payment):
+            if entry not in _entries(known):
+                self._ledger.post(entry)
+        self._payments[payment.id] = payment
+        if known is None:
+            self._by_consent.setdefault(payment.consent_id, []).append(payment.id)
+            if payment.key:
+                self._by_key[payment.client_id, payment.key] = payment.id
 
     def now(self) -> int:
         """Return the bank's time."""
@@ -147,7 +219,7 @@ class Book:
         account = ACCOUNTS.get(account_id)
         if account is None:
             return None
-        status = self._saved.statuses.get(account_id, account.status)
+        status = self._statuses.get(account_id, account.status)
         return msgspec.structs.replace(account, status=status)
 
     def account_by_iban(self, iban: str) -> Account | None:
@@ -157,8 +229,7 @@ class Book:
 
     def set_status(self, account_id: str, status: str) -> None:
         """Block, unblock or close an account."""
-        self._saved.statuses[account_id] = status
-        self.save()
+        self._note(StatusNote(account_id, status))
 
     def balance(self, account_id: str, at: int | None = None) -> int:
         """Return an account's balance in minor units, now or after its last entry up to ``at``."""
@@ -183,7 +254,7 @@ class Book:
 
     def begins(self) -> int:
         """Return the time of the founding."""
-        return self._saved.founded
+        return self._founded
 
     def total(self) -> int:
         """Return the sum over the whole ledger: zero."""
@@ -191,18 +262,17 @@ class Book:
 
     def grant(self, consent_id: str, granted: Granted) -> None:
         """Remember what a customer agreed to."""
-        self._saved.granted[consent_id] = granted
-        self.save()
+        self._note(GrantNote(consent_id, granted))
 
     def granted(self, consent_id: str) -> Granted | None:
         """Return what was agreed to under a consent, or None."""
-        return self._saved.granted.get(consent_id)
+        return self._granted.get(consent_id)
 
     def waiting_for(self, customer: Customer) -> list[str]:
         """Return the payment consents that wait for this customer as the next signatory."""
         return [
             consent_id
-            for consent_id, granted in self._saved.granted.items()
+            for consent_id, granted in self._granted.items()
             if granted.kind == "payment"
             and customer.user_id not in granted.approvals
             and granted.accounts[0] in customer.accounts
@@ -211,42 +281,43 @@ class Book:
 
     def payment(self, payment_id: str) -> Payment | None:
         """Return a payment, or None."""
-        return self._saved.payments.get(payment_id)
+        return self._payments.get(payment_id)
 
     def payment_by_key(self, client_id: str, key: str) -> Payment | None:
         """Return the payment that a client ordered under an idempotency key, or None."""
-        if not key:
-            return None
-        return next(
-            (p for p in self._saved.payments.values() if (p.client_id, p.key) == (client_id, key)),
-            None,
-        )
+        found = self._by_key.get((client_id, key))
+        return None if found is None else self._payments[found]
 
     def payments_of(self, consent_id: str) -> list[Payment]:
         """Return the payments ordered under a consent, oldest first."""
-        return [p for p in self._saved.payments.values() if p.consent_id == consent_id]
+        return [self._payments[found] for found in self._by_consent.get(consent_id, ())]
 
     def pending(self) -> list[Payment]:
         """Return the payments whose status is not final, oldest first."""
-        return [p for p in self._saved.payments.values() if p.status == "Pending"]
+        return [p for p in self._payments.values() if p.status == "Pending"]
 
     def record(self, payment: Payment) -> None:
         """Book and keep a payment, or a change of its status."""
-        known = _entries(self._saved.payments.get(payment.id))
-        for entry in _entries(payment):
-            if entry not in known:
-                self._ledger.post(entry)
-        self._saved.payments[payment.id] = payment
-        self.save()
+        self._note(PaymentNote(payment))
 
     def keep_file_consent(self, consent_id: str, request: dict[str, object]) -> None:
         """Keep what a file consent announced."""
-        self._saved.file_consents[consent_id] = request
-        self.save()
+        self._note(FileNote(consent_id, request))
 
     def file_consent(self, consent_id: str) -> dict[str, object] | None:
         """Return what a file consent announced, or None."""
-        return self._saved.file_consents.get(consent_id)
+        return self._files.get(consent_id)
+
+
+def _read(path: Path) -> list[Note]:
+    if not path.exists():
+        return []
+    raw = path.read_bytes()
+    whole = raw[: raw.rfind(b"\n") + 1]
+    if len(whole) != len(raw):
+        with path.open("r+b") as file:
+            file.truncate(len(whole))
+    return [msgspec.json.decode(line, type=Note) for line in whole.splitlines()]
 
 
 def _entries(payment: Payment | None) -> list[Entry]:

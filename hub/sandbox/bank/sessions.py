@@ -129,7 +129,9 @@ class Logins:
         customer = customer_by_username(username)
         expected = customer.password if customer is not None else "-"
         right = hmac.compare_digest(expected.encode(), password.encode())
-        if customer is not None and right and not self.locked(username):
+        if self.locked(username):
+            return None
+        if customer is not None and right:
             self._failures.pop(username, None)
             return customer
         self._count(username)
