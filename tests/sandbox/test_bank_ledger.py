@@ -105,7 +105,7 @@ def test_ledger_is_balanced_whatever_is_posted(moves: list[tuple[str, str, int, 
         assert ledger.balance(account) == ledger.balance_at(account, 100)
 
 
-@given(st.integers(0, 10**15))
+@given(st.integers(0, 10**15 - 1))
 def test_money_is_written_and_read_back(minor: int) -> None:
     assert minor_units(money(minor)) == minor
 
