@@ -182,6 +182,7 @@ class Switches(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     strict_interaction_id: bool = False
     strip_detail: bool = True
     publish_log: bool = False
+    personal_identifiers: Literal["accept", "flag", "refuse"] = "flag"
     response_validation: Literal["off", "shadow", "enforce"] = "shadow"
 
 

@@ -7,8 +7,10 @@ death of its tokens where it was revoked, and the events.
 Source: hub-apis 3.1 to 3.6; decisions.md section 2.
 """
 
+from collections.abc import Mapping
 from typing import Any, Final
 
+from hub.config import Settings
 from hub.lfi.paging import Wanted, meta_of, query_of, read_wanted
 from hub.lfi.shell import Call, Done, Shell
 from hub.lfi.sweep import settle_due
@@ -18,9 +20,11 @@ from hub.model.consent_patch import REVOKED_BY, apply_patch, read_patch, revoke
 from hub.model.consent_record import consent_record
 from hub.model.event import Event, Kind
 from hub.model.fault import Fault, caller_fault
+from hub.model.personal import personal_members
 from hub.model.records import ConsentChange
 from hub.model.shape import members, text
 from hub.model.terms import Face
+from hub.observe import Observer
 from hub.state.keeper import Change, Put, Query
 from hub.state.revocation import revocation_of
 
@@ -34,11 +38,13 @@ _GROUP_MOST: Final = 1000
 class Consents:
     """Decide the operations; the shell commits them."""
 
-    def __init__(self, shell: Shell, provider_id: str) -> None:
-        """Take the shell (for its keeper) and the bank's code, which the history names."""
+    def __init__(self, shell: Shell, settings: Settings, observer: Observer) -> None:
+        """Take the shell (for its keeper), the tenant, and who is told of identifiers that look personal."""
         self._keeper = shell.keeper
         self._shell = shell
-        self._provider_id = provider_id
+        self._provider_id = settings.tenant.provider_id
+        self._personal = settings.switches.personal_identifiers
+        self._observer = observer
 
     async def list_all(self, call: Call) -> Done | Fault:
         """List consents, changed after a moment."""
@@ -112,6 +118,9 @@ class Consents:
         patch = read_patch(consent.consent_type, body)
         if isinstance(patch, Fault):
             return patch
+        personal = self._personal_fault(patch.fields)
+        if personal is not None:
+            return personal
         changed = apply_patch(consent, patch, call.now_ms)
         if isinstance(changed, Fault):
             return changed
@@ -124,6 +133,22 @@ class Consents:
             consent_id=consent.id,
             change=change_of(consent, changed),
         )
+
+    def _personal_fault(self, fields: Mapping[str, Any]) -> Fault | None:
+        """Flag or refuse identifiers that are not opaque, as the tenant has it."""
+        if self._personal == "accept":
+            return None
+        for path, kind in personal_members(fields):
+            if self._personal == "refuse":
+                return caller_fault(
+                    400,
+                    "Body.InvalidFormat",
+                    f"{path}: looks like {kind}; expected an opaque identifier",
+                    check="consent.personal_identifier",
+                    path=path,
+                )
+            self._observer.note("consent.personal_identifier", member=path, kind=kind)
+        return None
 
     async def revoke(self, call: Call) -> Done | Fault:
         """Revoke one consent and kill its tokens."""

@@ -22,9 +22,8 @@ class Lfi:
     ) -> None:
         """Take what the operations need."""
         self._shell = Shell(keeper=keeper, clock=clock, dice=dice)
-        self._consents = Consents(self._shell, settings.tenant.provider_id)
+        self._consents = Consents(self._shell, settings, observer)
         self._payments = PaymentLog(self._shell, settings.tenant.time_zone)
-        self._observer = observer
 
     def lfi_routes(self) -> dict[tuple[str, str], Handler]:
         """Return the handlers by method and path template, without any version prefix and without the guard."""

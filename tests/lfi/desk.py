@@ -11,6 +11,7 @@ from hub.config import (
     Listen,
     Settings,
     StateSettings,
+    Switches,
     Tenant,
     TrustSettings,
     default_limits,
@@ -41,7 +42,7 @@ BANK = Peer(
 OTHER = msgspec.structs.replace(BANK, organisation_id="org-tpp")
 
 
-def settings(tmp_path, **bank):
+def settings(tmp_path, *, switches=None, **bank):
     values = {
         "base_url": "https://b.example",
         "authorization_endpoint": "https://b.example/a",
@@ -81,6 +82,7 @@ def settings(tmp_path, **bank):
         ),
         state=StateSettings(folder=tmp_path),
         limits=Limits(**default_limits()),
+        switches=Switches(**(switches or {})),
     )
 
 
