@@ -120,6 +120,8 @@ def configuration(
             "ocsp": f"{places.http(12)}/ocsp",
             "auto_activate": True,
         },
+        # The general profile shows what the UAE's leaves out; more by HUB__SWITCHES__... in the environment.
+        "switches": {"jarm": tenant.profile == "general"},
         "state": {"folder": f"state{tenant.suffix}"},
     }
 

@@ -1,6 +1,6 @@
-"""What a running sandbox can be told over its control socket besides ``time`` and ``stop``: directory and bank knobs."""
+"""What a running sandbox can be told over its control socket besides ``time`` and ``stop``: to misbehave."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import msgspec
@@ -22,12 +22,12 @@ _DIRECTORY: Final[dict[str, tuple[str, ...]]] = {
 """What can be done to the directory, and which members a request of it has."""
 
 
-def knob_actions(directory: Directory, bank_faults: Faults) -> dict[str, Action]:
-    """Return the actions ``directory`` and ``bank``.
+def knob_actions(directory: Directory, sites: Mapping[str, Faults]) -> dict[str, Action]:
+    """Return the actions ``directory`` and ``fault``.
 
     ``{"do": "directory", "act": "revoke", "kid": "..."}`` does one of ``_DIRECTORY``;
-    ``{"do": "bank", "fault": {"status": 500, "times": 3}}`` sets a ``FaultPlan``, ``{"do": "bank", "fault": null}``
-    clears it.
+    ``{"do": "fault", "at": "bank", "plan": {"status": 500, "times": 3}}`` sets a ``FaultPlan`` of a site,
+    ``{"do": "fault", "at": "bank", "plan": null}`` clears it. Sites: ``bank``, ``directory``, ``directory-api``, ``pki``.
     """
 
     def change_directory(request: dict[str, Any]) -> Answer:
@@ -41,19 +41,22 @@ def knob_actions(directory: Directory, bank_faults: Faults) -> dict[str, Action]
             raise ControlError(f"the directory does not know {error}") from None
         return {}
 
-    def change_bank(request: dict[str, Any]) -> Answer:
-        if "fault" not in request:
-            raise ControlError("fault: expected a fault plan, or null to clear it")
-        if request["fault"] is None:
-            bank_faults.clear()
+    def change_site(request: dict[str, Any]) -> Answer:
+        faults = sites.get(str(request.get("at")))
+        if faults is None:
+            raise ControlError(f"at: expected one of {', '.join(sorted(sites))}")
+        if "plan" not in request:
+            raise ControlError("plan: expected a fault plan, or null to clear it")
+        if request["plan"] is None:
+            faults.clear()
             return {}
         try:
-            bank_faults.set(msgspec.convert(request["fault"], FaultPlan, strict=True))
+            faults.set(msgspec.convert(request["plan"], FaultPlan, strict=True))
         except msgspec.ValidationError as error:
-            raise ControlError(f"fault: {error}") from None
+            raise ControlError(f"plan: {error}") from None
         return {}
 
-    return {"directory": change_directory, "bank": change_bank}
+    return {"directory": change_directory, "fault": change_site}
 
 
 def _text(request: dict[str, Any], name: str) -> str:

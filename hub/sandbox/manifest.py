@@ -6,7 +6,7 @@ All private keys are PEM (PKCS#8), certificates PEM; JSON Web Key Sets are where
 The control socket (``control``, a Unix stream socket of mode 0600) speaks one JSON object per line, each answered by
 one: ``{"do": "time", "add": seconds}`` moves the clock of the whole world and answers ``{"ok": true, "now": ...}``;
 ``{"do": "stop"}`` ends the world; an unknown request answers ``{"ok": false, "error": "..."}``. ``{"do": "directory",
-"act": ...}`` and ``{"do": "bank", "fault": ...}`` turn the counterparties' knobs (see ``knobs``).
+"act": ...}`` and ``{"do": "fault", "at": ...}`` turn the counterparties' knobs (see ``knobs``).
 
 The bank's pages are plain HTML forms with stable field names: ``username``, ``password``; then ``account``
 (repeated) and ``decision`` = ``approve`` or ``decline``.

@@ -24,6 +24,7 @@ from hub.sandbox.manifest import Manifest, SandboxOptions, TenantSection, write_
 from hub.sandbox.parties import Keyring, issue_keys
 from hub.sandbox.pki import Pki
 from hub.sandbox.places import Places, check_ports
+from hub.sandbox.server import Faults
 from hub.sandbox.tenancy import Tenancy, serve
 from hub.sandbox.tenant import Tenant, tenants_of
 from hub.sandbox.tls import server_context
@@ -93,6 +94,7 @@ class _Builder:
         self._clock = clock
         self._tell = tell
         self._dice = SystemDice()
+        self._faults: dict[str, Faults] = {}
 
     async def run(self, task_status: trio.TaskStatus[World]) -> None:
         places = self._places
@@ -117,7 +119,9 @@ class _Builder:
                 write_manifest(manifest, places.folder)
                 world = World(manifest, places, self._clock)
                 actions = world_actions(self._clock, world.stop)
-                actions |= knob_actions(directory, tenancies[0].bank_faults)
+                actions |= knob_actions(
+                    directory, {**self._faults, "bank": tenancies[0].bank_faults}
+                )
                 await nursery.start(serve_control, places.folder / CONTROL_PATH, actions)
                 task_status.started(world)
                 await world.over()
@@ -150,11 +154,14 @@ class _Builder:
         )
         enrol(directory, keys, self._options, places)
         files = (keys.directory.cert_path, keys.directory.key_path, pki.ca_bundle)
-        tls = server_context(*files, "none")
-        await serve(nursery, directory.public_handler, places.port(10), tls)
-        tls = server_context(*files, "required")
-        await serve(nursery, directory.api_handler, places.port(11), tls)
-        await serve(nursery, directory.pki_handler, places.port(12), None)
+        open_to_all, mutual = server_context(*files, "none"), server_context(*files, "required")
+        for name, handler, offset, tls in (
+            ("directory", directory.public_handler, 10, open_to_all),
+            ("directory-api", directory.api_handler, 11, mutual),
+            ("pki", directory.pki_handler, 12, None),
+        ):
+            self._faults[name] = Faults()
+            await serve(nursery, handler, places.port(offset), tls, self._faults[name])
         self._tell(f"Trust Framework: {places.https(10)}/participants")
         return directory
 

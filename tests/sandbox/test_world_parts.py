@@ -232,7 +232,7 @@ def test_knobs_change_directory_and_bank(made, directory):
     places, _, keys = made
     enrol(directory, keys, SandboxOptions(), places)
     faults = Faults()
-    actions = knob_actions(directory, faults)
+    actions = knob_actions(directory, {"bank": faults})
     client = TPPS[0].client_id
     actions["directory"]({"act": "suspend", "client_id": client})
     assert directory.register.application(client).status == "Suspended"
@@ -242,9 +242,9 @@ def test_knobs_change_directory_and_bank(made, directory):
         {"act": "drop_role", "organisation_id": TPPS[0].organisation_id, "role": "BSIP"}
     )
     assert directory.register.organisation(TPPS[0].organisation_id).roles == ("BDSP",)
-    actions["bank"]({"fault": {"status": 500, "times": 2}})
+    actions["fault"]({"at": "bank", "plan": {"status": 500, "times": 2}})
     assert faults.plan.status == 500
-    actions["bank"]({"fault": None})
+    actions["fault"]({"at": "bank", "plan": None})
     assert faults.plan is NO_FAULT
 
 
@@ -255,13 +255,15 @@ def test_knobs_change_directory_and_bank(made, directory):
         ("directory", {"act": "suspend"}),
         ("directory", {"act": "suspend", "client_id": "nobody"}),
         ("directory", {"act": "_keep"}),
-        ("bank", {}),
-        ("bank", {"fault": {"status": "soon"}}),
+        ("fault", {}),
+        ("fault", {"at": "hub", "plan": None}),
+        ("fault", {"at": "bank"}),
+        ("fault", {"at": "bank", "plan": {"status": "soon"}}),
     ],
 )
 def test_knobs_refuse_what_they_do_not_know(made, directory, name, request_):
     with pytest.raises(ControlError):
-        knob_actions(directory, Faults())[name](request_)
+        knob_actions(directory, {"bank": Faults()})[name](request_)
 
 
 def test_only_the_tpp_edge_trusts_your_own_tpps_certificate(made, tmp_path):
