@@ -4,8 +4,8 @@ Theory. Tile ``n`` of level ``l`` holds 256 hashes, each of a complete subtree o
 tiles are partial and lie beside under ``.p/``; when a tile is full, its partial ones are removed. Any complete subtree
 of any level is folded from one tile, so the folder alone gives every proof (``complete``).
 
-Invariants. A file appears whole or not at all (temporary file, fsync, rename, fsync of the folder). What is there is
-not written again.
+Invariants. A file appears whole or not at all (temporary file beside the log's folder, fsync, rename, fsync of the
+file's folder). What is there is not written again. One process writes.
 
 Source: C2SP tlog-tiles.
 """
@@ -93,7 +93,7 @@ class Tiles:
         """
         target = self.folder / path
         target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        temporary = target.with_name(target.name + ".new")
+        temporary = self.folder.with_name(self.folder.name + ".new")
         with temporary.open("wb") as file:
             file.write(data)
             file.flush()

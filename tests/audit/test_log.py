@@ -18,6 +18,7 @@ from hub.audit.receipt import Selection, export, receipts, tail, verifier_source
 from hub.audit.source import LogFailedError
 from hub.audit.tiles import LogError, bundle_of, tile_path
 from hub.model.event import Event, Kind
+from hub.model.failpoint import Point
 from hub.protocol.merkle import Frontier, leaf_hash
 from hub.state.keeper import TreeHead
 from hub.state.memory import MemoryKeeper
@@ -132,6 +133,47 @@ async def test_full_tiles_replace_their_partial_ones(log, keeper):
     assert not (log.folder / "tile/0/000.p").exists()
     assert not (log.folder / "tile/entries/000.p").exists()
     assert (log.folder / "tile/0/001.p/44").exists()
+
+
+class Crash(Exception):
+    pass
+
+
+@pytest.mark.parametrize("point", [Point.BEFORE_CHECKPOINT, Point.AFTER_CHECKPOINT])
+async def test_a_crash_around_signing_is_overcome(tmp_path, keeper, signer, point):
+    def crash(reached):
+        if reached is point:
+            raise Crash
+
+    await append(keeper, 300)
+    await Log(tmp_path / "log", signer).publish(keeper)
+    await append(keeper, 300)
+    with pytest.raises(Crash):
+        await Log(tmp_path / "log", signer, failpoint=crash).publish(keeper)
+    await append(keeper, 300)
+    log = Log(tmp_path / "log", signer)
+    assert log.size == (300 if point is Point.BEFORE_CHECKPOINT else 600)
+    await log.publish(keeper)
+    assert verify.verify_log(log.folder, key_of(log)).size == 900
+
+
+async def test_a_crash_in_the_middle_of_a_file_leaves_nothing_in_the_log(
+    log, keeper, signer, monkeypatch
+):
+    await append(keeper, 300)
+    await log.publish(keeper)
+    await append(keeper, 300)
+
+    def crash(_descriptor):
+        raise Crash
+
+    with monkeypatch.context() as patched:
+        patched.setattr("hub.audit.tiles.os.fsync", crash)
+        with pytest.raises(Crash):
+            await log.publish(keeper)
+    assert verify.verify_log(log.folder, key_of(log)).size == 300
+    await Log(log.folder, signer).publish(keeper)
+    assert verify.verify_log(log.folder, key_of(log)).size == 600
 
 
 async def test_a_log_ahead_of_its_keeper_is_never_signed_again(log, keeper, clock):
