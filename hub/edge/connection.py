@@ -121,7 +121,7 @@ class Connection:
             if exchange.changed is not None and not self._engine.backlog(exchange.stream):
                 exchange.notify()
         self._schedule(now)
-        self._wake()
+        self._wake_for_output()
 
     async def _room(self) -> None:
         """Wait while the peer does not take our output, or its own body is not read here."""
@@ -213,11 +213,12 @@ class Connection:
         self._desk.observer.note("request_refused", reason=event.reason, address=self._peer.address)
         response = Response(status=event.status)
         self._engine.answer(event.stream, event.status, self._fields(response, 0), b"")
+        self._wake()
 
     def _engine_consume(self, stream: int, octets: int) -> None:
         self._engine.consume(stream, octets)
         self._continue()
-        self._wake()
+        self._wake_for_output()
 
     # One exchange.
 
@@ -257,7 +258,7 @@ class Connection:
             body = b"" if exchange.request.method == "HEAD" else response.body
             engine.answer(stream, response.status, self._fields(response, len(response.body)), body)
             exchange.started = True
-            self._wake()
+            self._hand_over()
             if engine.backlog(stream):
                 await self._drained(exchange)
         else:
@@ -291,7 +292,8 @@ class Connection:
             scope.deadline = math.inf
             for at in range(0, len(piece), _PIECE):
                 engine.write(exchange.stream, piece[at : at + _PIECE])
-                self._wake()
+                self._push()  # so that the next line knows whether the socket is full
+                await trio.lowlevel.checkpoint()
                 await self._drained(exchange, through=True)
             if exchange.gone:
                 return
@@ -333,7 +335,7 @@ class Connection:
             if self._quiet is not None:
                 self._quiet.set()
         self._continue()
-        self._wake()
+        self._wake_for_output()
 
     def _fields(self, response: Response, length: int | None) -> Headers:
         fields = tuple([field for field in response.headers if field[0] not in _OUR_FIELDS])
@@ -346,6 +348,28 @@ class Connection:
     def _wake(self) -> None:
         self._alarm.set()
 
+    def _wake_for_output(self) -> None:
+        if self._engine.has_output or self._engine.closing:
+            self._alarm.set()
+
+    def _hand_over(self) -> None:
+        """Send at once if this is the only exchange (a wake-up less: 40 us of 150), else let the writer gather."""
+        if len(self._exchanges) > 1:
+            self._wake()
+        else:
+            self._push()
+
+    def _push(self) -> None:
+        """Send what the engine has, as far as the socket takes it; the writer waits for the rest."""
+        if self._transport.stuck or self._lost:
+            self._wake()
+            return
+        try:
+            if not self._transport.send_now(self._engine.take()):
+                self._wake()
+        except (OSError, ssl.SSLError) as error:
+            self._lose(type(error).__name__)
+
     def _continue(self) -> None:
         if self._resume is not None:
             self._resume.set()
@@ -355,7 +379,7 @@ class Connection:
         """Send what the engine has, once per wake-up, until told to stop."""
         while True:
             data = self._engine.take()
-            if data and not self._lost:
+            if (data or self._transport.stuck) and not self._lost:
                 await self._send(data)
             if self._engine.closing and self._scope is not None:
                 self._scope.cancel()

@@ -102,6 +102,11 @@ class H1Engine:
         return (self._close or self._draining) and self._answered and not self._waiting
 
     @property
+    def has_output(self) -> bool:
+        """Tell whether ``take`` would give something."""
+        return bool(self._out)
+
+    @property
     def partial(self) -> bool:
         """Tell whether a head has begun and is not complete."""
         return self._phase is _Phase.HEAD and bool(self._buffer)

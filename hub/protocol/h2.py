@@ -68,6 +68,11 @@ class H2Engine:
         return self._closed or (self._final and not self._streams)
 
     @property
+    def has_output(self) -> bool:
+        """Tell whether ``take`` would give something."""
+        return bool(self._out.parts)
+
+    @property
     def partial(self) -> bool:
         """Tell whether the preface, the first SETTINGS or a header block is incomplete."""
         return self._input.partial
@@ -81,8 +86,6 @@ class H2Engine:
     def wants_data(self) -> bool:
         """Always True: flow control bounds what may come."""
         return True
-
-    # Receiving.
 
     def receive(self, data: bytes, now: float) -> list[EngineEvent]:
         """Take octets; what breaks the protocol ends the connection with GOAWAY."""
@@ -310,8 +313,6 @@ class H2Engine:
         for record in self._out.unblock():
             self._sent(record)
 
-    # Errors.
-
     def _fail(self, code: int, reason: str, events: list[EngineEvent]) -> None:
         """End the connection; what was opened is gone, what was read of this batch before it stays."""
         self._goaway(self._last, code)
@@ -348,8 +349,6 @@ class H2Engine:
 
     def _goaway(self, last: int, code: int) -> None:
         self._out.frame(guard.GOAWAY, 0, 0, last.to_bytes(4) + code.to_bytes(4))
-
-    # Sending.
 
     def take(self) -> bytes:
         """Return what is to be sent."""

@@ -74,6 +74,11 @@ class H2PackageEngine:
         return self._closed or (self._final and not self._live)
 
     @property
+    def has_output(self) -> bool:
+        """Return True: the package does not say."""
+        return True
+
+    @property
     def partial(self) -> bool:
         """Tell whether the preface or a header block is incomplete."""
         return self._guard.partial

@@ -106,6 +106,11 @@ class Engine(Protocol):
         ...
 
     @property
+    def has_output(self) -> bool:
+        """Tell whether ``take`` would give something (True if that is not known)."""
+        ...
+
+    @property
     def partial(self) -> bool:
         """Tell whether the peer owes the rest of a head (or of the connection's beginning)."""
         ...

@@ -238,3 +238,30 @@ async def test_garbage_instead_of_tls_is_refused_and_noted():
         await rig.http1(place.port, b"GET / HTTP/1.1\r\nHost: h\r\n\r\n")
         await probe(place)
     assert place.notebook.reasons("handshake_refused") == ["http_request"]
+
+
+@pytest.mark.parametrize("secure", [True, False])
+async def test_endless_answer_is_held_back_by_a_peer_that_does_not_read(secure):
+    made = 0
+
+    async def endless(request: Request) -> Response:
+        async def pieces():
+            nonlocal made
+            while True:
+                made += 65536
+                yield bytes(65536)
+
+        return Response(status=200, stream=pieces())
+
+    request = b"GET / HTTP/1.1\r\nHost: h\r\n\r\n"
+    async with rig.listening(Router({("GET", "/"): endless}), tls=secure, send_s=0.3) as place:
+        if secure:
+            stream = await rig.tls_stream(place.port, rig.client_context("http/1.1"))
+        else:
+            stream = await trio.open_tcp_stream("127.0.0.1", place.port)
+        await stream.send_all(request)
+        with trio.fail_after(10):
+            while not place.notebook.reasons("slow_reader"):
+                await trio.lowlevel.checkpoint()
+        await trio.aclose_forcefully(stream)
+    assert made < 16_000_000
