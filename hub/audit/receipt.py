@@ -7,23 +7,19 @@ Source: C2SP tlog-proof.
 """
 
 from base64 import b64encode
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Final, Protocol
 
-import msgspec
 import trio
 
 from hub.audit import verify
 from hub.audit.note import Checkpoint, split
+from hub.audit.search import Selection, event_of
 from hub.audit.source import Events
 from hub.audit.tiles import LogError, Tiles, View
-from hub.model.event import Event
 from hub.protocol.merkle import inclusion_proof
 
 _READ: Final = 1000
-_TAIL_S: Final = 0.5
-_EVENT: Final = msgspec.json.Decoder(Event)
 
 
 class Published(Protocol):
@@ -41,34 +37,6 @@ class Published(Protocol):
     def vkey(self) -> str:
         """Return the public key to check the log with."""
         ...
-
-
-class Selection(msgspec.Struct, frozen=True, kw_only=True):
-    """Say which events to export; what is empty or zero selects all.
-
-    Attributes:
-        start_ms: From this time on, milliseconds since 1970.
-        end_ms: Before this time.
-        consent_id: Of this consent.
-        client_id: Of this TPP client.
-        interaction_id: Of this interaction.
-    """
-
-    start_ms: int = 0
-    end_ms: int = 0
-    consent_id: str = ""
-    client_id: str = ""
-    interaction_id: str = ""
-
-    def takes(self, event: Event) -> bool:
-        """Tell whether an event is selected."""
-        return (
-            event.time_ms >= self.start_ms
-            and (not self.end_ms or event.time_ms < self.end_ms)
-            and self.consent_id in {"", event.consent_id}
-            and self.client_id in {"", event.client_id}
-            and self.interaction_id in {"", event.interaction_id}
-        )
 
 
 def receipt_of(tiles: Tiles, note: str, index: int) -> str:
@@ -121,9 +89,7 @@ async def export(log: Published, keeper: Events, selection: Selection, target: P
     for start in range(0, size, _READ):
         leaves = await keeper.events(start, min(_READ, size - start))
         chosen = [
-            (start + at, leaf)
-            for at, leaf in enumerate(leaves)
-            if selection.takes(_EVENT.decode(leaf))
+            (start + at, leaf) for at, leaf in enumerate(leaves) if selection.takes(event_of(leaf))
         ]
         await trio.to_thread.run_sync(_export_some, target, log.tiles, note, chosen)
         count += len(chosen)
@@ -149,15 +115,3 @@ def _export_some(target: Path, tiles: Tiles, note: str, chosen: list[tuple[int, 
 def verifier_source() -> bytes:
     """Return the stand-alone verifier's file."""
     return Path(verify.__file__).read_bytes()
-
-
-async def tail(keeper: Events, start: int | None = None) -> AsyncIterator[tuple[int, Event]]:
-    """Give index and event of each event from ``start`` on (default: from now), as they come, until cancelled."""
-    at = (await keeper.head()).size if start is None else start
-    while True:
-        leaves = await keeper.events(at, _READ)
-        for leaf in leaves:
-            yield at, _EVENT.decode(leaf)
-            at += 1
-        if not leaves:
-            await trio.sleep(_TAIL_S)

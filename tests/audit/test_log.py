@@ -14,7 +14,8 @@ from hub.audit.log import CHECKPOINT, Log
 from hub.audit.note import COSIGNATURE, Signer
 from hub.audit.open import ReadLog, open_log, origin_of
 from hub.audit.publish import publish_forever
-from hub.audit.receipt import Selection, export, receipts, tail, verifier_source
+from hub.audit.receipt import export, receipts, verifier_source
+from hub.audit.search import Selection, search, tail
 from hub.audit.source import LogFailedError
 from hub.audit.tiles import LogError, bundle_of, tile_path
 from hub.model.event import Event, Kind
@@ -135,7 +136,7 @@ async def test_full_tiles_replace_their_partial_ones(log, keeper):
     assert (log.folder / "tile/0/001.p/44").exists()
 
 
-class Crash(Exception):
+class CrashError(Exception):
     pass
 
 
@@ -143,12 +144,12 @@ class Crash(Exception):
 async def test_a_crash_around_signing_is_overcome(tmp_path, keeper, signer, point):
     def crash(reached):
         if reached is point:
-            raise Crash
+            raise CrashError
 
     await append(keeper, 300)
     await Log(tmp_path / "log", signer).publish(keeper)
     await append(keeper, 300)
-    with pytest.raises(Crash):
+    with pytest.raises(CrashError):
         await Log(tmp_path / "log", signer, failpoint=crash).publish(keeper)
     await append(keeper, 300)
     log = Log(tmp_path / "log", signer)
@@ -165,11 +166,11 @@ async def test_a_crash_in_the_middle_of_a_file_leaves_nothing_in_the_log(
     await append(keeper, 300)
 
     def crash(_descriptor):
-        raise Crash
+        raise CrashError
 
     with monkeypatch.context() as patched:
         patched.setattr("hub.audit.tiles.os.fsync", crash)
-        with pytest.raises(Crash):
+        with pytest.raises(CrashError):
             await log.publish(keeper)
     assert verify.verify_log(log.folder, key_of(log)).size == 300
     await Log(log.folder, signer).publish(keeper)
@@ -292,6 +293,30 @@ async def test_an_export_is_verified_without_us(log, keeper, tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.count("is in the log") == 3
     assert len((target / "events.jsonl").read_text().splitlines()) == 3
+
+
+async def test_a_search_gives_the_newest_first_in_pages(keeper):
+    for route, count in (("a", 1500), ("b", 3), ("a", 2)):
+        await append(keeper, count, route=route)
+    newest = await search(keeper, Selection(route="a"), limit=3)
+    assert [index for index, _ in newest] == [1504, 1503, 1499]
+    more = await search(keeper, Selection(route="a"), limit=2, before=1499)
+    assert [index for index, _ in more] == [1498, 1497]
+    assert [index for index, _ in await search(keeper, Selection(route="b"))] == [1502, 1501, 1500]
+    assert await search(keeper, Selection(route="c")) == []
+    assert len(await search(keeper, Selection(), limit=2000)) == 1505
+
+
+async def test_a_search_by_interaction_uses_the_rest_of_the_selection_too(keeper):
+    for route in ("a", "b", "a"):
+        await keeper.commit(
+            [], [Event(kind=Kind.CALL, time_ms=5, interaction_id="x", route=route, status=403)]
+        )
+    both = Selection(interaction_id="x", route="a")
+    assert [index for index, _ in await search(keeper, both)] == [2, 0]
+    assert await search(keeper, Selection(interaction_id="x", status=200)) == []
+    assert await search(keeper, Selection(interaction_id="x", start_ms=6)) == []
+    assert len(await search(keeper, Selection(status=403, end_ms=6, verdict="allowed"))) == 3
 
 
 async def test_the_tail_gives_events_as_they_come(keeper, autojump_clock):
