@@ -249,6 +249,10 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     client_requests_per_s: float
     client_requests: int
     buckets: int
+    calls_operation_per_s: float
+    calls_client_per_s: float
+    calls_organisation_per_s: float
+    calls_platform_per_s: float
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

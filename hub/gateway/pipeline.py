@@ -27,6 +27,7 @@ from hub.gateway.errors import WITH_BODY, at_resources, bank_error, bare, error_
 from hub.gateway.media import JSON, JWT, answer_media, signed
 from hub.gateway.payee import Directory, discover, payee_answer, payee_question
 from hub.gateway.shadow import Shadow
+from hub.gateway.throttle import Throttle
 from hub.gateway.values import Access, Asked, Call, Reply
 from hub.gateway.verify import Lookup, Verifier
 from hub.model.clock import Clock, Dice
@@ -90,6 +91,7 @@ class Gateway:
         self._dice = dice
         self._failpoint = failpoint
         self._directory = directory
+        self._throttle = Throttle(keeper=keeper, limits=settings.limits)
         self._verifier = Verifier(keeper=keeper, cache=cache, trust=trust, resource_base=base)
         self._bodies = Bodies(contract=contract, trust=trust, issuer=settings.tenant.issuer)
         self._consents = Consents(keeper=keeper, contract=contract, resource_base=base)
@@ -144,7 +146,7 @@ class Gateway:
         return await self._serve(call, access, journey)
 
     async def _serve(self, call: Call, access: Access, journey: "_Journey") -> Reply | Fault:
-        fault = enforce(call, access)
+        fault = await self._throttle.judge(call, access) or enforce(call, access)
         if fault is not None:
             return fault
         if journey.media is None:

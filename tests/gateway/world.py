@@ -1,6 +1,7 @@
 """A gateway with everything around it faked but the keeper and the contract: what each test starts from."""
 
 from base64 import urlsafe_b64encode
+from collections.abc import Mapping
 from io import StringIO
 from typing import Any
 
@@ -114,14 +115,17 @@ def contract() -> Contract:
 class World:
     """Hold a gateway and what surrounds it."""
 
-    def __init__(self, **switches: Any) -> None:
+    def __init__(self, limits: Mapping[str, float] | None = None, **switches: Any) -> None:
         """Build everything; ``start`` fills the store."""
         settings = load(config_folder() / "hub.production.toml", {}).settings
         tenant = msgspec.structs.replace(
             settings.tenant, resource_base=BASE, issuer=BASE, provider_id="BANK1"
         )
         self.settings = msgspec.structs.replace(
-            settings, tenant=tenant, switches=msgspec.structs.replace(settings.switches, **switches)
+            settings,
+            tenant=tenant,
+            switches=msgspec.structs.replace(settings.switches, **switches),
+            limits=msgspec.structs.replace(settings.limits, **(limits or {})),
         )
         self.clock = FixedClock(NOW)
         self.trust = FakeTrust()
