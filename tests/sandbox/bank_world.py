@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import trio
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -102,7 +103,8 @@ class ScriptedHub:
         )
         self.down: set[str] = set()
 
-    def __call__(self, request: httpx.Request) -> httpx.Response:
+    async def __call__(self, request: httpx.Request) -> httpx.Response:
+        await trio.lowlevel.checkpoint()
         path = request.url.path
         body: Any = request.content.decode()
         if request.headers.get("content-type", "").startswith("application/json"):

@@ -5,6 +5,7 @@ from urllib.parse import parse_qs, urlencode
 
 import httpx
 import pytest
+import trio
 
 from hub.sandbox.bank.sessions import COOKIE
 from hub.sandbox.browser import Form, forms_of
@@ -229,6 +230,23 @@ async def test_decision_counts_once(world: World) -> None:
     again = await browser.submit(page, "account", account=[A], decision="approve")
     assert again.status == 400
     assert len(world.hub.of("PATCH")) == 1
+
+
+async def test_form_that_is_sent_twice_at_once_counts_once(world: World) -> None:
+    browser = Browser(world)
+    page = await browser.log_in()
+    statuses: list[int] = []
+
+    async def press() -> None:
+        answer = await browser.submit(page, "account", account=[A], decision="approve")
+        statuses.append(answer.status)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(press)
+        nursery.start_soon(press)
+    assert sorted(statuses) == [303, 400]
+    assert len(world.hub.of("PATCH")) == 1
+    assert not world.hub.of("POST", "doFail")
 
 
 async def test_session_gets_a_new_id_at_login_and_ends_by_time(world: World) -> None:

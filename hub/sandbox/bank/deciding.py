@@ -112,6 +112,8 @@ class Deciding:
         record: Json,
         problem: str = "",
     ) -> SiteResponse:
+        session.add(interaction)
+        session.deciders[interaction.id] = customer
         self._book.catch_up()
         accounts = self._eligible(customer, record)
         ask = ask_of(record, interaction.tpp_name)
@@ -131,7 +133,8 @@ class Deciding:
     async def decide(
         self, session: Session, interaction: Interaction, customer: Customer, form: Form
     ) -> SiteResponse:
-        """Carry out a decision."""
+        """Carry out a decision; while that goes on, the same form sent again finds no interaction."""
+        session.drop(interaction.id)
         decision = field(form, "decision")
         if decision == "decline":
             return await self.fail(
@@ -151,7 +154,6 @@ class Deciding:
             redirect = await self._hub.confirm(interaction.id)
         except HubTrouble as trouble:
             return await self._trouble(session, interaction, trouble)
-        session.drop(interaction.id)
         return sent_to(redirect)
 
     async def _approve(

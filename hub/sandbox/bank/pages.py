@@ -146,7 +146,6 @@ class Pages:
         customer = self._logins.check(username, field(form, "password"))
         if customer is not None:
             self._sessions.log_in(session, customer)
-            session.deciders[interaction.id] = customer
             return await self._deciding.page(session, interaction, customer)
         if self._logins.locked(username):
             return await self._deciding.fail(
