@@ -186,7 +186,7 @@ async def test_handshake_that_never_comes_is_closed_and_noted():
 
 
 async def test_handshakes_waiting_for_a_slot_do_not_outlive_their_deadline():
-    async with rig.listening(rig.echo_router(), handshake_s=0.3, handshakes=1) as place:
+    async with rig.listening(rig.echo_router(), handshake_s=1.0, handshakes=1) as place:
         held = [await trio.open_tcp_stream("127.0.0.1", place.port) for _ in range(3)]
         for stream in held:
             await rig.read_all(stream)
@@ -195,7 +195,7 @@ async def test_handshakes_waiting_for_a_slot_do_not_outlive_their_deadline():
 
 
 async def test_body_slower_than_the_least_rate_is_answered_with_408(engine):
-    async with rig.listening(rig.echo_router(), engine=engine, header_s=0.2) as place:
+    async with rig.listening(rig.echo_router(), engine=engine, header_s=1.0) as place:
         async with rig.h2_client(place) as client:
             number = await client.open("POST", "/", end=False)
             assert (await client.answer(number))[0] == 408
