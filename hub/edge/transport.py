@@ -13,6 +13,8 @@ from typing import Final, final
 import trio
 
 _CHUNK: Final = 65536
+_BARREN_MOST: Final = 65536
+"""So many octets of TLS records must hold some data; an honest record has at most 16 KiB (KeyUpdate floods)."""
 
 
 @final
@@ -155,6 +157,7 @@ class TlsTransport:
             self._fresh = False
             if (data := self._read_all()) is None or data:
                 return data or b""
+        barren = 0
         while True:
             received = await self._plain.receive()
             if not received:
@@ -165,6 +168,9 @@ class TlsTransport:
                 return b""
             if data:
                 return data
+            barren += len(received)
+            if barren > _BARREN_MOST:
+                raise ConnectionAbortedError("records without data")
 
     def _read_all(self) -> bytes | None:
         """Decrypt what is here: None at the peer's close_notify, nothing if a record is incomplete."""
