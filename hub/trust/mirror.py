@@ -87,23 +87,42 @@ class DocumentFault(msgspec.Struct, frozen=True):
     why: str
 
 
-def read_organisations(document: bytes, fetched: int) -> Index | DocumentFault:
-    """Read the list of organisations: an array, or an object with the array as ``content``."""
-    rows = _rows(document)
-    if rows is None:
-        return DocumentFault("expected a JSON array of organisations")
-    read = (_organisation(row) for row in rows)
-    return Index(organisations={o.id: o for o in read if o is not None}, fetched=fetched)
+class _Content(msgspec.Struct):
+    content: tuple[msgspec.Raw, ...]
 
 
-def _rows(document: bytes) -> list[Any] | None:
+_ROWS: Final = msgspec.json.Decoder(tuple[msgspec.Raw, ...])
+_CONTENT: Final = msgspec.json.Decoder(_Content)
+
+
+def split_organisations(document: bytes) -> tuple[msgspec.Raw, ...] | DocumentFault:
+    """Split the list of organisations into its rows, unread: an array, or an object with it as ``content``.
+
+    Splitting is quick; reading a row is not, and a large list is read in many small steps by the caller.
+    """
     try:
-        decoded = orjson.loads(document)
+        if document.lstrip()[:1] == b"{":
+            return _CONTENT.decode(document).content
+        return _ROWS.decode(document)
+    except msgspec.DecodeError:
+        return DocumentFault("expected a JSON array of organisations")
+
+
+def read_organisation(raw: msgspec.Raw) -> Organisation | None:
+    """Read one row; None where it names no organisation."""
+    try:
+        return _organisation(orjson.loads(bytes(raw)))
     except orjson.JSONDecodeError:
         return None
-    if isinstance(decoded, dict):
-        decoded = decoded.get("content")
-    return decoded if isinstance(decoded, list) else None
+
+
+def read_organisations(document: bytes, fetched: int) -> Index | DocumentFault:
+    """Read the whole list at once."""
+    rows = split_organisations(document)
+    if isinstance(rows, DocumentFault):
+        return rows
+    read = (read_organisation(row) for row in rows)
+    return Index(organisations={o.id: o for o in read if o is not None}, fetched=fetched)
 
 
 def _organisation(row: object) -> Organisation | None:

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import msgspec
 import orjson
+import trio
 from cryptography import x509
 
 from hub.protocol.jose import (
@@ -25,14 +26,17 @@ from hub.trust.mirror import (
     Client,
     DocumentFault,
     Index,
+    Organisation,
     Revoked,
     read_client,
-    read_organisations,
+    read_organisation,
     read_revoked_kids,
+    split_organisations,
 )
 from hub.trust.revocation import read_crl
 
 _EMPTY: Final = b'{"keys":[]}'
+_STEP: Final = 32
 _ID: Final = frozenset("0123456789abcdefABCDEF-")
 
 Problem = Unreachable | DocumentFault
@@ -50,8 +54,23 @@ async def look_at_index(fetcher: Fetcher, known: Index, now: int) -> Index | Pro
     if isinstance(answer, Document):
         if not answer.changed and known.fetched:
             return msgspec.structs.replace(known, fetched=now)
-        return read_organisations(answer.body, now)
+        return await _read_gently(answer.body, now)
     return _problem(answer)
+
+
+async def _read_gently(document: bytes, now: int) -> Index | DocumentFault:
+    """Read a list of any size in steps of about a millisecond, so that requests in flight do not wait for it."""
+    rows = split_organisations(document)
+    if isinstance(rows, DocumentFault):
+        return rows
+    found: dict[str, Organisation] = {}
+    for at, row in enumerate(rows):
+        if at % _STEP == 0:
+            await trio.lowlevel.checkpoint()
+        organisation = read_organisation(row)
+        if organisation is not None:
+            found[organisation.id] = organisation
+    return Index(organisations=found, fetched=now)
 
 
 async def look_at_revocations(
