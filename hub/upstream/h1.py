@@ -12,6 +12,7 @@ Source: RFC 9112 sections 2 to 7, RFC 9110 section 15.
 """
 
 import re
+from functools import lru_cache
 from typing import Final
 
 import httptools
@@ -21,6 +22,7 @@ from hub.model.http import Headers
 _TOKEN: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z")
 _TARGET: Final = re.compile(rb"/[\x21-\x22\x24-\x7e]*\Z")
 _VALUE: Final = re.compile(rb"[\t\x20-\x7e\x80-\xff]*\Z")
+_VALUES: Final = re.compile(rb"[\t\n\x20-\x7e\x80-\xff]*\Z")
 _OURS: Final = frozenset(
     {b"host", b"content-length", b"transfer-encoding", b"connection", b"expect", b"upgrade", b"te"}
 )
@@ -46,13 +48,10 @@ def request_head(
     raw_target = target.encode("latin-1")
     if not (_TARGET.match(raw_target) and _TOKEN.match(method.encode())):
         raise ValueError("method or target is not fit for a request line")
+    fields = [pair for pair in headers if pair[0] not in _OURS]
+    _check_fields(fields)
     out = [b"%s %s HTTP/1.1\r\nhost: %s\r\n" % (method.encode(), raw_target, host)]
-    for name, value in headers:
-        if name in _OURS:
-            continue
-        if not (_TOKEN.match(name) and _VALUE.match(value)):
-            raise ValueError(f"header {name!r} is not fit for a request")
-        out.append(b"%s: %s\r\n" % (name, value))
+    out += [b"%s: %s\r\n" % pair for pair in fields]
     if length is None:
         out.append(b"transfer-encoding: chunked\r\n\r\n")
     elif length or method in {"POST", "PUT", "PATCH"}:
@@ -60,6 +59,21 @@ def request_head(
     else:
         out.append(b"\r\n")
     return b"".join(out)
+
+
+def _check_fields(fields: list[tuple[bytes, bytes]]) -> None:
+    """Refuse names and values that would not stay one field each; all values are looked at in one go."""
+    for name, _ in fields:
+        if not _is_token(name):
+            raise ValueError(f"header {name!r} is not fit for a request")
+    values = b"\n".join([value for _, value in fields])
+    if values.count(b"\n") >= max(1, len(fields)) or not _VALUES.match(values):
+        raise ValueError("a header value is not fit for a request")
+
+
+@lru_cache(1024)
+def _is_token(name: bytes) -> bool:
+    return _TOKEN.match(name) is not None
 
 
 def chunk(piece: bytes) -> bytes:

@@ -1,11 +1,14 @@
 """What a bank may do to an exchange, and what the caller gets: the answer, or one Fault within the deadline."""
 
+from datetime import UTC, datetime
+from functools import partial
+
 import pytest
 import trio
 
 from hub.model.fault import Fault
 from hub.upstream.bank import BankAnswer
-from tests.upstream.scripted import OK, Identity, answering, bank, get, limits, post
+from tests.upstream.scripted import OK, Identity, answering, bank, connections, get, limits, post
 
 
 async def test_a_call_is_answered_and_its_connection_used_again(tmp_path):
@@ -65,7 +68,31 @@ def whole(octets):
     return script
 
 
+async def drip(line):
+    await line.request()
+    for at in range(len(OK)):
+        await line.say(OK[at : at + 1])
+        await trio.sleep(0.05)
+
+
+async def endless_head(line):
+    await line.request()
+    await line.say(b"HTTP/1.1 200 OK\r\n")
+    while True:
+        await line.say(b"x: " + b"a" * 60_000 + b"\r\n")
+
+
+async def endless_body(line):
+    await line.request()
+    await line.say(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n")
+    while True:
+        await line.say(b"10000\r\n" + b"b" * 65536 + b"\r\n")
+
+
 BROKEN = {
+    "one octet at a time": (drip, "bank.timeout"),
+    "endless head": (endless_head, "bank.malformed"),
+    "endless body": (endless_body, "bank.malformed"),
     "hang": (nothing, "bank.timeout"),
     "reset": (drop, "bank.reset"),
     "half a head": (half(b"HTTP/1.1 200 OK\r\ncont"), None),
@@ -282,6 +309,49 @@ async def test_a_bank_that_refuses_our_certificate_is_a_tls_fault(tmp_path):
     over = {"certificate": other / "c.pem", "key": other / "k.pem"}
     async with bank(answering(OK), tmp_path, identity=identity, **over) as (_, hub):
         assert (await hub.exchange(get())).check in {"bank.tls", "bank.reset"}
+
+
+async def test_a_server_whose_certificate_has_expired_is_refused(tmp_path):
+    identity = Identity(tmp_path)
+    long_ago = datetime(2020, 1, 1, tzinfo=UTC)
+    identity.server = identity.ca.issue_cert("localhost", not_after=long_ago)
+    async with bank(answering(OK), tmp_path, identity=identity) as (_, hub):
+        assert (await hub.exchange(get())).check == "bank.tls"
+
+
+async def test_a_peer_that_accepts_and_says_nothing_is_unreachable_in_time(tmp_path):
+    async def say_nothing(_stream):
+        await trio.sleep_forever()
+
+    Identity(tmp_path)
+    async with trio.open_nursery() as nursery:
+        serve = partial(trio.serve_tcp, say_nothing, 0, host="localhost")
+        (listener, *_) = await nursery.start(serve)
+        port = listener.socket.getsockname()[1]
+        hub = connections(tmp_path, port, bounds=limits(bank_connect_s=0.2))
+        began = trio.current_time()
+        fault = await hub.exchange(get())
+        assert fault.check == "bank.unreachable"
+        assert fault.private.endswith("(sent=no)")
+        assert trio.current_time() - began < 0.5
+        assert hub.busy == 0
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_network_that_swallows_everything_is_unreachable_in_time(
+    tmp_path, monkeypatch, autojump_clock
+):
+    async def swallowed(*_args):
+        await trio.sleep_forever()
+
+    Identity(tmp_path)
+    monkeypatch.setattr(trio, "open_tcp_stream", swallowed)
+    hub = connections(tmp_path, 1)
+    for deadline_ms, most in ((10_000, 3.0), (500, 0.5)):
+        began = trio.current_time()
+        fault = await hub.exchange(get(deadline_ms=deadline_ms))
+        assert fault.check == "bank.unreachable"
+        assert trio.current_time() - began == pytest.approx(most)
 
 
 async def test_more_calls_than_connections_wait_and_too_many_are_refused(tmp_path):
