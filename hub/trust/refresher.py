@@ -9,7 +9,8 @@ Invariants. A part is replaced only by a newer one that was verified; a failed f
 """
 
 import ssl
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Final, final
 
 import msgspec
@@ -25,6 +26,7 @@ from hub.state.keeper import Keeper
 from hub.trust.fetch import Absent, Document, Fetcher, Memory, fetching
 from hub.trust.known import Known
 from hub.trust.mirror import Client, DocumentFault, Index, Revoked
+from hub.trust.radar import Blip, Mark, nearest, scan_files, scan_seen
 from hub.trust.refresh import (
     Problem,
     described,
@@ -59,6 +61,7 @@ class Refresher:
         observer: Observer,
         known: Known,
         wanted: Callable[[], dict[str, str]],
+        watched: Mapping[str, Path],
     ) -> None:
         """Take what it needs.
 
@@ -71,6 +74,7 @@ class Refresher:
             observer: For notes and gauges.
             known: Where parts are installed.
             wanted: Tells the clients to mirror, with their organisations.
+            watched: Other certificate files on the radar, by what they are.
         """
         self._settings = settings
         self._limits = limits
@@ -80,6 +84,8 @@ class Refresher:
         self._observer = observer
         self._known = known
         self._wanted_clients = wanted
+        self._watched = dict(watched)
+        self._marked: dict[tuple[str, str], Mark] = {}
         self._memory = Memory()
         self._statement_keys: tuple[PublicKey, ...] = ()
         self._kept: dict[str, bytes] = {}
@@ -240,11 +246,33 @@ class Refresher:
         else:
             self.problem = ""
         self._known.changed()
+        self._sweep_radar()
         age = self._clock.now() - self._known.index.fetched if self._known.index.fetched else -1
         self._observer.gauge("hub_trust_age_seconds", "Age of the trust snapshot", age)
         self._observer.gauge(
             "hub_trust_clients", "Clients in the trust snapshot", len(self._known.clients)
         )
+
+    def expiries(self) -> tuple[Blip, ...]:
+        """Return what ends within sixty days: our certificates for the framework, its CAs, and callers' certificates."""
+        files = {"trust client": self._settings.certificate, "trust CA": self._settings.ca}
+        files |= self._watched
+        now = self._clock.now()
+        return nearest((*scan_files(files, now), *scan_seen(self._known.seen.values(), now)))
+
+    def _sweep_radar(self) -> None:
+        """Count what ends soon, and note each end once per mark."""
+        blips = self.expiries()
+        self._observer.gauge(
+            "hub_expiring", "Certificates that end within sixty days or have ended", len(blips)
+        )
+        marks = {(b.id, b.what): b for b in blips}
+        for key, found in marks.items():
+            if self._marked.get(key) != found.mark:
+                self._observer.note(
+                    "certificate.ends", owner=found.owner, what=found.what, within=found.mark
+                )
+        self._marked = {key: found.mark for key, found in marks.items()}
 
     async def fly(self) -> None:
         """Fetch the key sets that somebody waits for, until cancelled."""

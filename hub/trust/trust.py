@@ -8,6 +8,8 @@ holds when it is acknowledged.
 """
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
 from typing import final
 
 import msgspec
@@ -25,6 +27,7 @@ from hub.state.keeper import Invalidation, Keeper, Query
 from hub.trust.decide import Bounds
 from hub.trust.enrol import Enrolment
 from hub.trust.known import Known
+from hub.trust.radar import Blip
 from hub.trust.refresher import Refresher
 from hub.trust.snapshot import (
     CLIENT,
@@ -54,6 +57,7 @@ class Trust:
         limits: Limits,
         also: Sequence[tuple[str, str]] = (),
         leader: bool = True,
+        watched: Mapping[str, Path] = MappingProxyType({}),
     ) -> None:
         """Know nothing yet; ``run`` begins.
 
@@ -66,6 +70,7 @@ class Trust:
             observer: For notes and gauges.
             limits: Bounds on documents and time.
             also: Pairs of organisation and client whose keys are mirrored without a registration (the bank's own).
+            watched: Certificate files on the expiry radar besides ours for the framework, by what they are.
             leader: False: the snapshot is somebody else's work; read it from the keeper as it changes.
         """
         self._settings = settings
@@ -84,6 +89,7 @@ class Trust:
             observer=observer,
             known=self._known,
             wanted=self._wanted_clients,
+            watched=watched,
         )
         self._changed: set[tuple[str, str]] = set()
         self._wake = trio.Event()
@@ -150,6 +156,10 @@ class Trust:
             "revoked": len(self._known.revoked.serials),
             "problem": self._refresher.problem,
         }
+
+    def expiries(self) -> tuple[Blip, ...]:
+        """Return what ends within sixty days or has ended, nearest first."""
+        return self._refresher.expiries()
 
     async def refresh(self) -> str:
         """Look at everything now: the framework pushed, or an operator asks. Return the problem, empty for none.

@@ -445,3 +445,14 @@ async def test_an_unknown_client_in_a_subject_never_becomes_a_path(world):
         answer = await handler(registration(peer_of("c1", client_id="../../token")))
         assert answer.status == 403
         assert world.asked == []
+
+
+async def test_what_ends_soon_is_on_the_radar_and_noted_once(world, trust):
+    judged(trust)
+    assert trust.expiries() == ()
+    world.clock.advance(350 * 86_400)
+    await refreshed(trust)
+    assert {b.owner for b in trust.expiries()} == {APP, "tenant"}
+    assert b"hub_expiring 2.0" in world.observer.exposition()
+    await refreshed(trust)
+    assert b'hub_notes_total{name="certificate.ends"} 2.0' in world.observer.exposition()
