@@ -14,7 +14,6 @@ from hub.sandbox.bank.ledger import Entry, Ledger, signed
 from hub.sandbox.bank.people import ACCOUNTS, CUSTOMERS, PARTIES, iban
 from tests.sandbox.bank_world import NOW
 
-CURRENCIES = {account.id: account.currency for account in ACCOUNTS.values()}
 YEAR = 365 * 86_400
 
 
@@ -43,7 +42,7 @@ def test_amounts_add_up_and_no_account_is_overdrawn(tmp_path: Path, founded: int
 @settings(max_examples=20, deadline=None)
 @given(st.lists(st.integers(0, 40 * 86_400), max_size=6))
 def test_history_is_the_same_however_often_one_looks(steps: list[int]) -> None:
-    looks = History(NOW, CURRENCIES)
+    looks = History(NOW)
     seen = looks.until(NOW)
     now = NOW
     for step in steps:
@@ -51,16 +50,16 @@ def test_history_is_the_same_however_often_one_looks(steps: list[int]) -> None:
         fresh = looks.until(now)
         assert all(entry.at <= now for entry in fresh)
         seen += fresh
-    assert sorted(seen, key=lambda e: (e.at, e.id)) == History(NOW, CURRENCIES).until(now)
+    assert sorted(seen, key=lambda e: (e.at, e.id)) == History(NOW).until(now)
 
 
 def test_identifiers_of_entries_are_unique() -> None:
-    entries = History(NOW, CURRENCIES).until(NOW)
+    entries = History(NOW).until(NOW)
     assert len({entry.id for entry in entries}) == len(entries)
 
 
 def test_clock_that_goes_back_takes_nothing_away() -> None:
-    history = History(NOW, CURRENCIES)
+    history = History(NOW)
     history.until(NOW)
     assert history.until(NOW - YEAR) == []
     assert history.until(NOW) == []

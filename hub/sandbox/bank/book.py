@@ -146,8 +146,7 @@ class Book:
         self._ledger = Ledger()
         for account in ACCOUNTS.values():
             self._ledger.open_account(account.id, account.opening, f"bank:{account.currency}")
-        currencies = {account.id: account.currency for account in ACCOUNTS.values()}
-        self._history = History(founded, currencies)
+        self._history = History(founded)
         self.catch_up()
 
     @classmethod

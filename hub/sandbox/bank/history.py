@@ -8,13 +8,14 @@ restart shows the same transactions. ``History.until`` gives the entries whose m
 import hashlib
 from collections.abc import Iterator
 from datetime import date, timedelta
+from functools import lru_cache
 from typing import Final, final
 
 import msgspec
 
 from hub.sandbox.bank.calendar import local_day, midnight
 from hub.sandbox.bank.ledger import Entry
-from hub.sandbox.bank.people import BIC
+from hub.sandbox.bank.people import ACCOUNTS, BIC
 
 WORLD: Final = "world"
 """The bank's account with everybody else; one per currency (``world:AED``)."""
@@ -247,11 +248,10 @@ RULES: Final[tuple[Rule, ...]] = (
 class History:
     """Give the entries of the accounts' past, once each, as their moments pass."""
 
-    __slots__ = ("_currencies", "_day", "_pending", "_upto")
+    __slots__ = ("_day", "_pending", "_upto")
 
-    def __init__(self, founded: int, currencies: dict[str, str]) -> None:
-        """Begin two years before ``founded``; ``currencies`` holds each account's."""
-        self._currencies = currencies
+    def __init__(self, founded: int) -> None:
+        """Begin two years before ``founded``."""
         self._day = local_day(founded) - YEARS
         self._upto = midnight(self._day)
         self._pending: list[Entry] = []
@@ -265,9 +265,7 @@ class History:
         """Return the entries since the last call up to ``now``, oldest first; at most 4,000 days at once."""
         last = min(local_day(now), self._day + timedelta(days=MOST_DAYS))
         while self._day <= last:
-            self._pending += [
-                e for rule in RULES for e in _outcome(rule, self._day, self._currencies)
-            ]
+            self._pending += _of_day(self._day)
             self._day += timedelta(days=1)
         due = sorted((e for e in self._pending if e.at <= now), key=lambda e: (e.at, e.id))
         self._pending = [e for e in self._pending if e.at > now]
@@ -275,13 +273,19 @@ class History:
         return due
 
 
-def _outcome(rule: Rule, day: date, currencies: dict[str, str]) -> Iterator[Entry]:
+@lru_cache(maxsize=MOST_DAYS)
+def _of_day(day: date) -> tuple[Entry, ...]:
+    """Return everything that happens on a day; kept, because the ledger holds the same entries anyway."""
+    return tuple(entry for rule in RULES for entry in _outcome(rule, day))
+
+
+def _outcome(rule: Rule, day: date) -> Iterator[Entry]:
     draw = hashlib.sha256(f"{rule.account}:{rule.name}:{day}".encode()).digest()
     if isinstance(rule, Monthly):
         if day.day == rule.day:
-            yield _monthly(rule, day, draw, currencies)
+            yield _monthly(rule, day, draw)
     elif int.from_bytes(draw[:2]) % 30 < rule.per_month:
-        yield _now_and_then(rule, day, draw, currencies)
+        yield _now_and_then(rule, day, draw)
 
 
 def _moment(day: date, draw: bytes) -> int:
@@ -294,13 +298,13 @@ def _sides(account: str, other: str, currency: str, *, incoming: bool) -> tuple[
     return (far, account) if incoming else (account, far)
 
 
-def _monthly(rule: Monthly, day: date, draw: bytes, currencies: dict[str, str]) -> Entry:
+def _monthly(rule: Monthly, day: date, draw: bytes) -> Entry:
     size = abs(rule.amount)
     if rule.spread:
         reach = size * rule.spread // 100
         size += int.from_bytes(draw[6:10]) % (2 * reach + 1) - reach
     giver, taker = _sides(
-        rule.account, rule.other, currencies[rule.account], incoming=rule.amount > 0
+        rule.account, rule.other, ACCOUNTS[rule.account].currency, incoming=rule.amount > 0
     )
     return Entry(
         id=f"T{day:%y%m%d}{draw[10:16].hex().upper()}",
@@ -319,9 +323,9 @@ def _monthly(rule: Monthly, day: date, draw: bytes, currencies: dict[str, str]) 
     )
 
 
-def _now_and_then(rule: NowAndThen, day: date, draw: bytes, currencies: dict[str, str]) -> Entry:
+def _now_and_then(rule: NowAndThen, day: date, draw: bytes) -> Entry:
     size = rule.least + int.from_bytes(draw[6:10]) % (rule.most - rule.least + 1)
-    giver, taker = _sides(rule.account, "", currencies[rule.account], incoming=rule.incoming)
+    giver, taker = _sides(rule.account, "", ACCOUNTS[rule.account].currency, incoming=rule.incoming)
     return Entry(
         id=f"T{day:%y%m%d}{draw[10:16].hex().upper()}",
         at=_moment(day, draw),
