@@ -6,16 +6,14 @@ had been used before and ended before a single octet of the answer: the peer had
 nobody. Nothing else is ever sent twice.
 
 ``run`` owns the housekeeping: it closes connections that rest, picks up changed certificates, and polls the bank's
-health operations, which also serve as the circuit's probes when no caller comes.
+health operations.
 
 Source: issue 3 point 4; hub-behaviour 10; ozone-connect 3.7.
 """
 
 import ssl
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
-from urllib.parse import urlsplit
 
 import trio
 
@@ -26,28 +24,20 @@ from hub.model.http import Headers
 from hub.observe import Observer
 from hub.protocol.jose import PrivateKey
 from hub.upstream.bank import BankAnswer, BankCall
-from hub.upstream.bearer import (
-    ApiKey,
-    Bearer,
-    ClientCredentials,
-    JwtAuth,
-    NoBearer,
-    TokenAnswer,
-    subject_of,
-)
+from hub.upstream.bearer import ApiKey, JwtAuth, subject_of
 from hub.upstream.circuit import Circuit, Permit
+from hub.upstream.credentials import TokenEndpoint, make_bearer, origin_of
 from hub.upstream.exchange import AnswerStream, Progress, Upload, converse, finish
 from hub.upstream.faults import bank_failure
 from hub.upstream.h1 import AnswerReader, request_head
+from hub.upstream.health import Health
 from hub.upstream.pool import Pool
 from hub.upstream.tls import TlsConnection, client_context
 
 _COUNTED: Final = frozenset(
     {"bank.unreachable", "bank.tls", "bank.timeout", "bank.reset", "bank.malformed"}
 )
-_HEALTH: Final = ("/hello", "/hello-mtls", "/echo-cert")
 _REAP_S: Final = 5.0
-_TOKEN_OCTETS: Final = 65536
 
 
 class BankConnections:
@@ -80,13 +70,9 @@ class BankConnections:
             ssl.SSLError: A certificate or key is not what it should be.
         """
         self._settings = settings
-        self._tenant = tenant
         self._limits = limits
         self._observer = observer
-        self._clock = clock
-        self._dice = dice
-        self._bearer_key = bearer_key
-        self._host, self._port, self._authority = _origin(settings.base_url)
+        self._host, self._port, self._authority = origin_of(settings.base_url)
         self._stamp = self._files()
         self._context = client_context(settings)
         self._pool = Pool(
@@ -100,9 +86,18 @@ class BankConnections:
             connect=limits.bank_connect_s,
         )
         self._circuit = Circuit(limits.bank_failures, limits.bank_open_s, limits.bank_open_most_s)
-        self._bearer = self._make_bearer()
+        self._bearer = make_bearer(
+            settings,
+            key=bearer_key,
+            clock=clock,
+            dice=dice,
+            life=limits.bearer_s,
+            ask=TokenEndpoint(settings.token_endpoint, lambda: self._context).ask,
+        )
+        self._health = Health(
+            self.exchange, provider_id=tenant.provider_id, limits=limits, observer=observer
+        )
         self._streams: set[AnswerStream] = set()
-        self._healthy: dict[str, bool] = {}
 
     @property
     def busy(self) -> int:
@@ -284,52 +279,6 @@ class BankConnections:
         path = self._settings.base_paths.get(call.family, "") + call.path
         return f"{path}?{call.query}" if call.query else path
 
-    def _make_bearer(self) -> Bearer:
-        settings = self._settings
-        if settings.auth == "jwt":
-            return JwtAuth(
-                subject=subject_of(settings.certificate.read_bytes()),
-                audience=settings.audience,
-                key=self._bearer_key,
-                clock=self._clock,
-                dice=self._dice,
-                life=self._limits.bearer_s,
-            )
-        if settings.auth == "api_key" and settings.api_key is not None:
-            return ApiKey(settings.api_key)
-        if settings.auth == "oauth" and settings.client_secret is not None:
-            return ClientCredentials(
-                client_id=settings.client_id,
-                secret=settings.client_secret,
-                ask=self._ask_token,
-                clock=self._clock,
-            )
-        if settings.auth == "mtls":
-            return NoBearer()
-        raise ValueError(f"bank.auth = {settings.auth!r} lacks its credentials file")
-
-    async def _ask_token(self, form: bytes, headers: Mapping[str, str]) -> TokenAnswer | Fault:
-        url = urlsplit(self._settings.token_endpoint)
-        host, port, authority = _origin(f"https://{url.netloc}")
-        fields = [(b"content-type", b"application/x-www-form-urlencoded")]
-        fields += [(name.encode(), value.encode()) for name, value in headers.items()]
-        head = request_head("POST", url.path or "/", authority, tuple(fields), len(form))
-        pool = Pool(host, port, self._context, most=1, waiting=0, age=1, idle=0, connect=3)
-        try:
-            connection = await pool.fresh()
-        except (OSError, ssl.SSLError, trio.TooSlowError) as error:
-            return bank_failure("bank.unreachable", f"token endpoint: {error}", sent=False)
-        reader = AnswerReader(_TOKEN_OCTETS, _TOKEN_OCTETS)
-        body: list[bytes] = []
-        try:
-            fault = await converse(connection, head, Upload(form, None, ()), reader, Progress())
-            fault = fault or await finish(connection, reader, body, _TOKEN_OCTETS)
-        finally:
-            connection.close()
-        if fault is not None:
-            return bank_failure("bank.unreachable", f"token endpoint: {fault.check}", sent=False)
-        return TokenAnswer(reader.status, b"".join(body))
-
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Keep house until cancelled; then close every connection.
 
@@ -338,7 +287,7 @@ class BankConnections:
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._keep_house)
-                nursery.start_soon(self._poll_health)
+                nursery.start_soon(self._health.run)
                 task_status.started()
         finally:
             self.close()
@@ -381,30 +330,6 @@ class BankConnections:
         )
         return tuple((s.st_mtime_ns, s.st_size) for s in (path.stat() for path in paths))
 
-    async def _poll_health(self) -> None:
-        while True:
-            for path in _HEALTH:
-                await self._ask_health(path)
-            await trio.sleep(self._limits.bank_health_s)
-
-    async def _ask_health(self, path: str) -> None:
-        answer = await self.exchange(
-            BankCall(
-                method="GET",
-                path=path,
-                family="echo",
-                headers=((b"o3-provider-id", self._tenant.provider_id.encode()),),
-                deadline_ms=int(self._limits.bank_connect_s * 1000),
-                repeatable=True,
-            )
-        )
-        healthy = isinstance(answer, BankAnswer) and answer.status == 200
-        if self._healthy.get(path) is not healthy:
-            self._healthy[path] = healthy
-            self._observer.note("bank.health", path=path, healthy=healthy)
-        name = path[1:].replace("-", "_")
-        self._observer.gauge(f"hub_bank_{name}", f"1 if the bank's {path} answers 200", healthy)
-
 
 class _Slot:
     """Hold one slot of the pool; it is given back exactly once, by its exchange or by the stream that kept it."""
@@ -424,12 +349,6 @@ class _Slot:
         pool, self._pool = self._pool, None
         if pool is not None:
             pool.release()
-
-
-def _origin(url: str) -> tuple[str, int, bytes]:
-    parts = urlsplit(url)
-    host = parts.hostname or ""
-    return host, parts.port or 443, parts.netloc.encode("ascii")
 
 
 def _with_accept(headers: Headers) -> Headers:
