@@ -188,3 +188,21 @@ def test_sandbox_keys_are_refused_by_a_production_configuration(sandbox):
     done = subprocess.run(check, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 3
     assert "auto_activate" in done.stderr
+
+
+def test_ctrl_c_while_starting_leaves_nothing_either(tmp_path):
+    folder, base = tmp_path / "s", free_base()
+    with subprocess.Popen(
+        command(folder, base), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert "Trust Framework" in process.stdout.readline()
+        processes = children(process.pid)
+        process.send_signal(signal.SIGINT)
+        told = process.stdout.read()
+        assert process.wait(30) == 130, told
+    assert "Traceback" not in told
+    assert not any(alive(pid) for pid in processes)
+    assert not (folder / "lock").exists()
+    with socket.socket() as probe:
+        assert probe.connect_ex(("127.0.0.1", base + 10)) != 0
