@@ -31,6 +31,7 @@ from hub.protocol.message import Bounds, Engine
 from hub.protocol.peer import read_peer
 
 _BACKLOG: Final = 1024
+_BATCH: Final = 64
 _ROUND_TRIP_S: Final = 0.5
 """Between the two stages of a drain: more than a round trip within a country."""
 _BREATH_S: Final = 0.1
@@ -155,7 +156,7 @@ async def serve(
 
 @final
 class _Listener:
-    __slots__ = ("_addresses", "_bounds", "_connections", "_desk", "_empty", "_engine", "_quiet", "_slots", "_tls", "_total")  # fmt: skip
+    __slots__ = ("_addresses", "_bounds", "_connections", "_desk", "_empty", "_engine", "_leaving", "_quiet", "_slots", "_tls", "_total")  # fmt: skip
 
     def __init__(self, desk: Desk, tls: ServerTls | None, engine: str) -> None:
         limits = desk.limits
@@ -163,6 +164,7 @@ class _Listener:
         self._tls = tls
         self._engine = engine
         self._total = 0
+        self._leaving = False
         self._addresses: dict[str, int] = {}
         self._connections: set[Connection] = set()
         self._slots = trio.Semaphore(limits.handshakes)
@@ -176,6 +178,7 @@ class _Listener:
                 accepting.start_soon(self._accept, listening, nursery)
                 await drain.wait()
                 accepting.cancel_scope.cancel()
+            self._accept_waiting(listening, nursery)  # those the kernel has connected already
             listening.close()
             with trio.move_on_after(self._desk.limits.drain_s) as grace:
                 await self._end()
@@ -184,13 +187,15 @@ class _Listener:
             nursery.cancel_scope.cancel()
 
     async def _end(self) -> None:
+        """Tell every connection, also those still shaking hands; the second stage a round trip later."""
+        self._leaving = True
         for connection in tuple(self._connections):
             connection.drain()
-        with trio.move_on_after(_ROUND_TRIP_S):
-            await self._none_left()
-        for connection in tuple(self._connections):
-            connection.drain_now()
-        await self._none_left()
+        while self._total:
+            with trio.move_on_after(_ROUND_TRIP_S):
+                await self._none_left()
+            for connection in tuple(self._connections):
+                connection.drain_now()
 
     async def _none_left(self) -> None:
         if self._total:
@@ -200,17 +205,23 @@ class _Listener:
     async def _accept(self, listening: socket.socket, nursery: trio.Nursery) -> None:
         while True:
             await trio.lowlevel.wait_readable(listening)
-            try:
-                for _ in range(64):
-                    connected, origin = listening.accept()
-                    self._admit(connected, str(origin[0]), nursery)
-            except BlockingIOError:
-                continue
-            except OSError as error:
-                if error.errno in _EXHAUSTED:
-                    self._refuse("accept_failed", errno.errorcode[error.errno], "")
-                    await trio.sleep(_BREATH_S)
+            if self._accept_waiting(listening, nursery):
+                await trio.sleep(_BREATH_S)
             await trio.lowlevel.checkpoint()
+
+    def _accept_waiting(self, listening: socket.socket, nursery: trio.Nursery) -> bool:
+        """Accept what waits, a batch at most; tell whether the machine has run out of something."""
+        try:
+            for _ in range(_BATCH):
+                connected, origin = listening.accept()
+                self._admit(connected, str(origin[0]), nursery)
+        except BlockingIOError:
+            return False
+        except OSError as error:
+            if error.errno in _EXHAUSTED:
+                self._refuse("accept_failed", errno.errorcode[error.errno], "")
+                return True
+        return False
 
     def _admit(self, connected: socket.socket, address: str, nursery: trio.Nursery) -> None:
         limits, mine = self._desk.limits, self._addresses.get(address, 0)
@@ -287,6 +298,8 @@ class _Listener:
             engine = H1Engine(self._bounds, scheme=scheme, now=now)
         connection = Connection(self._desk, transport, engine, peer)
         self._connections.add(connection)
+        if self._leaving:
+            connection.drain()
         try:
             await connection.run()
         finally:

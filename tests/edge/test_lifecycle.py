@@ -167,3 +167,18 @@ async def test_old_protocols_and_suites_are_refused():
         good.maximum_version = ssl.TLSVersion.TLSv1_2
         assert not await refused(place, good)
     assert "no_shared_cipher" in place.notebook.reasons("handshake_refused")
+
+
+async def test_connection_that_shakes_hands_during_the_drain_is_told_too(engine):
+    async with rig.listening(rig.echo_router(), engine=engine) as place:
+        raw = await trio.open_tcp_stream("127.0.0.1", place.port)
+        place.drain.start()
+        stream = trio.SSLStream(
+            raw, rig.client_context("h2"), server_hostname="127.0.0.1", https_compatible=True
+        )
+        with trio.fail_after(8):
+            await stream.do_handshake()
+            goaway = await rig.Frames(stream).until(7)
+            assert goaway[9:13] == (2**31 - 1).to_bytes(4)
+            await rig.read_all(stream)
+        await trio.aclose_forcefully(stream)
