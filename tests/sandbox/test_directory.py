@@ -1,12 +1,15 @@
 """The sandbox's Trust Framework: documented paths and documents, and what an operator's act changes in them."""
 
 import base64
+from urllib.parse import quote
 
 import orjson
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509 import ocsp
+from cryptography.x509.oid import NameOID
 from joserfc import jws, jwt
 from joserfc.jwk import KeySet, RSAKey
 
@@ -390,3 +393,93 @@ async def test_ocsp_is_answered_by_post_and_by_get(directory, keys):
     for answer in (posted, got):
         read = ocsp.load_der_ocsp_response(answer.body)
         assert read.certificate_status is ocsp.OCSPCertStatus.GOOD
+
+
+def request_for(subject, size=2048):
+    key = rsa.generate_private_key(public_exponent=65537, key_size=size)
+    names = x509.Name([x509.NameAttribute(oid, value) for oid, value in subject])
+    built = x509.CertificateSigningRequestBuilder().subject_name(names).sign(key, hashes.SHA256())
+    return built.public_bytes(serialization.Encoding.PEM)
+
+
+SUBJECT = (
+    (NameOID.COUNTRY_NAME, "AE"),
+    (NameOID.ORGANIZATION_NAME, "Rain FZ-LLC"),
+    (NameOID.ORGANIZATIONAL_UNIT_NAME, ORG),
+    (NameOID.COMMON_NAME, APP),
+)
+CERTIFICATES = f"/organisations/{ORG}/softwarestatements/{APP}/certificates"
+
+
+async def write(directory, keys, method, path, body=b"", content_type="application/x-pem-file"):
+    _, granted = await token(directory, keys)
+    answer = await directory.api_handler(
+        ask(
+            path,
+            method,
+            body,
+            der(keys[1]["C1"]),
+            authorization=f"Bearer {granted['access_token']}",
+            content_type=content_type,
+        )
+    )
+    return answer.status, orjson.loads(answer.body)
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+async def test_a_certificate_is_issued_from_a_request_and_published(directory, keys, wrapped):
+    body, kind = request_for(SUBJECT), "application/x-pem-file"
+    if wrapped:
+        body, kind = orjson.dumps({"KeyMaterial": quote(body.decode())}), "application/json"
+    path = f"{CERTIFICATES}/opf_uae_client_signing"
+    status, made = await write(directory, keys, "POST", path, body, kind)
+    assert status == 201
+    certificate = x509.load_pem_x509_certificate(made["Certificate"].encode())
+    certificate.verify_directly_issued_by(directory.pki.issuing)
+    _, published = await public(directory, f"/{ORG}/{APP}/application.jwks")
+    assert made["kid"] in {key["kid"] for key in published["keys"]}
+    _, listed = await write(directory, keys, "GET", CERTIFICATES)
+    assert made["kid"] in {row["kid"] for row in listed}
+
+
+@pytest.mark.parametrize(
+    ("subject", "why"),
+    [
+        (SUBJECT[1:], "countryName"),
+        ((*SUBJECT[:1], (NameOID.ORGANIZATION_NAME, "Other"), *SUBJECT[2:]), "organizationName"),
+        ((*SUBJECT[:2], (NameOID.ORGANIZATIONAL_UNIT_NAME, BANK), SUBJECT[3]), "organizational"),
+        ((*SUBJECT[:3], (NameOID.COMMON_NAME, BANK)), "commonName"),
+        ((*SUBJECT, (NameOID.COMMON_NAME, BANK)), "commonName"),
+    ],
+)
+async def test_a_request_with_another_subject_is_refused(directory, keys, subject, why):
+    path = f"{CERTIFICATES}/opf_uae_client_transport"
+    status, answer = await write(directory, keys, "POST", path, request_for(subject))
+    assert status == 400
+    assert why in answer["error"]
+
+
+async def test_short_keys_noise_and_unknown_types_are_refused(directory, keys):
+    path = f"{CERTIFICATES}/opf_uae_client_signing"
+    short = await write(directory, keys, "POST", path, request_for(SUBJECT, 1024))
+    noise = await write(directory, keys, "POST", path, b"noise")
+    unknown = await write(directory, keys, "POST", f"{CERTIFICATES}/x", request_for(SUBJECT))
+    assert {short[0], noise[0], unknown[0]} == {400}
+
+
+async def test_a_certificate_is_revoked_through_the_api(directory, keys):
+    kid = keys[1]["Sig1"].kid
+    body = orjson.dumps({"RevokeReason": "keycompromise"})
+    status, row = await write(directory, keys, "PUT", f"{CERTIFICATES}/{kid}", body)
+    assert (status, row["Status"], row["RevokeReason"]) == (200, "Revoked", "keyCompromise")
+    _, published = await public(directory, f"/{ORG}/{APP}/application.jwks")
+    assert kid not in {key["kid"] for key in published["keys"]}
+
+
+async def test_nobody_touches_the_certificates_of_another_organisation(directory, keys):
+    for method, path in (
+        ("GET", f"/organisations/{BANK}/certificates"),
+        ("POST", f"/organisations/{BANK}/certificates/opf_uae_server_signing"),
+        ("PUT", f"/organisations/{BANK}/certificates/{keys[1]['Sig2'].kid}"),
+    ):
+        assert (await write(directory, keys, method, path))[0] == 403

@@ -15,6 +15,13 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.x509.oid import NameOID
 
 from hub.model.clock import Clock, Dice
+from hub.sandbox.directory.certificates import (
+    RequestRefused,
+    certificate_document,
+    issue_for,
+    key_type_of,
+    pem_in,
+)
 from hub.sandbox.directory.documents import (
     DETAIL_TYPES,
     SCOPES,
@@ -27,9 +34,10 @@ from hub.sandbox.directory.documents import (
 )
 from hub.sandbox.directory.register import ACTIVE, REVOKED, Application, Key, Organisation, Register
 from hub.sandbox.directory.registrar import Registrar
-from hub.sandbox.pki import Pki, x5t_s256
+from hub.sandbox.pki import KeyType, Pki, x5t_s256
 from hub.sandbox.server import SiteHandler, SiteRequest, SiteResponse
 
+_REASONS: Final = {reason.value.lower(): reason.value for reason in x509.ReasonFlags}
 TOKEN_SECONDS: Final = 600
 SCOPE: Final = "directory:software"
 _TOKENS: Final = 10_000
@@ -44,6 +52,15 @@ _API_PATH: Final = re.compile(
     r"/organisations(?:/(?P<org>[^/]+)(?:/(?P<list>softwarestatements|authorisationservers)"
     r"(?:/(?P<item>[^/]+)(?P<assertion>/assertion)?)?)?)?"
 )
+
+_CERTIFICATES_PATH: Final = re.compile(
+    r"/organisations/(?P<org>[^/]+)(?:/softwarestatements/(?P<app>[^/]+))?"
+    r"/certificates(?:/(?P<item>[^/]+))?"
+)
+
+
+class _Revoke(msgspec.Struct, frozen=True):
+    RevokeReason: str = "unspecified"
 
 
 class _Token(msgspec.Struct, frozen=True):
@@ -146,6 +163,8 @@ class Directory(Registrar):
         refused = self._refused(request)
         if refused is not None:
             return refused
+        if found := _CERTIFICATES_PATH.fullmatch(request.path):
+            return self._certificates(request, found)
         if request.method != "GET":
             return _error(405, "method_not_allowed")
         if request.path == "/references/apifamilies":
@@ -250,6 +269,60 @@ class Directory(Registrar):
         return SiteResponse(
             headers=(("content-type", "application/jwt"), _NO_STORE), body=signed.encode()
         )
+
+    def _certificates(self, request: SiteRequest, found: re.Match[str]) -> SiteResponse:
+        """List certificates, issue one (POST, type), or revoke one (PUT, kid): of the caller's organisation only."""
+        organisation = self.register.organisations.get(found["org"])
+        caller = self._authenticated(request.certificate)
+        if organisation is None or caller is None or caller.organisation_id != organisation.id:
+            return _error(403, "access_denied")
+        application = _by_statement(organisation, found["app"]) if found["app"] else None
+        if found["app"] and application is None:
+            return _error(404, "not_found")
+        keys = application.keys if application else organisation.keys
+        if request.method == "GET" and not found["item"]:
+            base = self.bases.public
+            return _answer([certificate_document(organisation, application, k, base) for k in keys])
+        if request.method == "POST" and found["item"]:
+            return self._issue(request, found["item"], organisation, application)
+        if request.method == "PUT" and found["item"]:
+            return self._revoke(request, found["item"], organisation, application)
+        return _error(405, "method_not_allowed")
+
+    def _issue(
+        self,
+        request: SiteRequest,
+        type_name: str,
+        organisation: Organisation,
+        application: Application | None,
+    ) -> SiteResponse:
+        key_type = key_type_of(type_name)
+        if key_type is None or key_type is KeyType.SERVER_ENCKEY:
+            return _error(400, "unknown certificate type")
+        pem = pem_in(request.body, request.header("content-type"))
+        key = issue_for(self.pki, pem, key_type, organisation, application, self.clock.now())
+        if isinstance(key, RequestRefused):
+            return _error(400, key.why)
+        self.publish(organisation.id, application.client_id if application else "", key)
+        document = certificate_document(organisation, application, key, self.bases.public)
+        return _answer(document | {"Certificate": key.pem}, 201)
+
+    def _revoke(
+        self,
+        request: SiteRequest,
+        kid: str,
+        organisation: Organisation,
+        application: Application | None,
+    ) -> SiteResponse:
+        keys = application.keys if application else organisation.keys
+        if kid not in {key.kid for key in keys}:
+            return _error(404, "not_found")
+        try:
+            reason = msgspec.json.decode(request.body or b"{}", type=_Revoke).RevokeReason
+            key = self.revoke(kid, _REASONS.get(reason.lower(), "unspecified"))
+        except msgspec.DecodeError:
+            return _error(400, "expected a JSON object with RevokeReason")
+        return _answer(certificate_document(organisation, application, key, self.bases.public))
 
     async def _pki(self, request: SiteRequest) -> SiteResponse:
         pki = self.pki

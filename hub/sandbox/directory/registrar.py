@@ -183,6 +183,10 @@ class Registrar:
             return key
         return known
 
+    def publish(self, organisation_id: str, client_id: str, key: Key) -> None:
+        """Publish a key of an application, or of an organisation itself."""
+        self._keep(self._register.with_key(organisation_id, client_id, key))
+
     def add_server(
         self,
         organisation_id: str,
