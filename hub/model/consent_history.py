@@ -11,7 +11,7 @@ import orjson
 from hub.model.consent import Consent
 from hub.model.records import ConsentChange
 
-_SECRET: Final = frozenset({"ConnectToken", "psuIdentifiers"})
+_SECRET: Final = frozenset({"ConnectToken", "psuIdentifiers", "supplementaryInformation"})
 
 
 def history_line(
@@ -32,7 +32,7 @@ def history_line(
         line_id: A fresh UUID.
         time_ms: The moment, milliseconds.
         interaction_id: Of the call.
-        patch: Dotted names to what they were set to; secrets and customers are left out here.
+        patch: Dotted names to what they were set to; secrets, customers and free text are left out here.
         organisation_id: Whose call it was; empty for the Hub itself.
         client_id: With it.
         software_statement_id: With it.

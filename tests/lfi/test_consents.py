@@ -308,6 +308,14 @@ async def test_the_history_names_who_did_what(desk):
     assert "Authorized" in patched["patch"]
 
 
+async def test_the_history_keeps_no_secret_no_customer_and_no_free_text(desk):
+    patch = approval(supplementaryInformation={"note": "born 1990-01-01"})
+    await desk.call("PATCH", "/consents/c1", patch)
+    _, body, _ = await desk.call("GET", "/consents/c1/audit")
+    assert "cust-77" not in body["data"][1]["patch"]
+    assert "born" not in body["data"][1]["patch"]
+
+
 async def test_a_change_between_reading_and_writing_is_decided_again(desk):
     lookup = desk.keeper.lookup
     raced = []
