@@ -3,11 +3,17 @@
 import ssl
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Final
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from cryptography import x509
 
 from hub.config import ConfigError, Settings
 from hub.node.errors import StartError
 from hub.node.keys import load_signing_key
+
+SANDBOX_MARK: Final = "API Hub Sandbox Trust Framework"
+"""Part of the name of every sandbox's certificate authorities (``hub.sandbox.pki``)."""
 
 
 def check_files(settings: Settings) -> None:
@@ -26,6 +32,8 @@ def check_files(settings: Settings) -> None:
     ):
         if bundle is not None:
             _check_bundle(where, bundle)
+    if settings.tenant.environment != "sandbox":
+        _refuse_sandbox_certificates(settings)
     for path in (*settings.keys.signing, settings.keys.bearer):
         try:
             load_signing_key(path)
@@ -48,6 +56,20 @@ def _pairs(settings: Settings) -> Iterator[tuple[str, Path, Path]]:
     yield "lfi", settings.lfi.certificate, settings.lfi.key
     yield "bank", settings.bank.certificate, settings.bank.key
     yield "trust", settings.trust.certificate, settings.trust.key
+
+
+def _refuse_sandbox_certificates(settings: Settings) -> None:
+    """Refuse whatever a sandbox's Trust Framework has issued: its keys lie around on laptops."""
+    files = [certificate for _, certificate, _ in _pairs(settings)]
+    bundles = (settings.tpp.client_ca, settings.lfi.client_ca, settings.bank.ca, settings.trust.ca)
+    files += [bundle for bundle in bundles if bundle is not None]
+    for path in files:
+        for certificate in x509.load_pem_x509_certificates(path.read_bytes()):
+            if SANDBOX_MARK in certificate.issuer.rfc4514_string():
+                raise ConfigError(
+                    f"{path}: was issued by a sandbox's Trust Framework; tenant.environment is "
+                    f"{settings.tenant.environment!r}, which needs certificates of the real one"
+                )
 
 
 def _check_pair(where: str, certificate: Path, key: Path) -> None:
