@@ -107,6 +107,11 @@ class Fetcher:
         """Fetch one software statement."""
         return await self._from_api(_statement_path(organisation_id, statement_id), KEY_SET_OCTETS)
 
+    async def statements(self, organisation_id: str) -> Fetched:
+        """Fetch the list of an organisation's software statements."""
+        path = f"/organisations/{organisation_id}/softwarestatements"
+        return await self._from_api(path, self._limits.trust_document_octets)
+
     async def assertion(self, organisation_id: str, statement_id: str) -> Fetched:
         """Fetch the signed assertion of a software statement."""
         path = _statement_path(organisation_id, statement_id) + "/assertion"

@@ -149,6 +149,18 @@ def _roles(claims: object) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for name in names if name))
 
 
+def find_statement(document: bytes, client_id: str) -> str:
+    """Return the id of a client's statement in an organisation's list, where it is not the client's; empty for none."""
+    try:
+        rows = orjson.loads(document)
+    except orjson.JSONDecodeError:
+        return ""
+    for row in rows if isinstance(rows, list) else ():
+        if isinstance(row, dict) and text(row, "ClientId") == client_id:
+            return text(row, "SoftwareStatementId")
+    return ""
+
+
 def read_client(
     statement: bytes, claims: Mapping[str, Any], organisation_id: str
 ) -> Client | DocumentFault:

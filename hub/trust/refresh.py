@@ -28,6 +28,7 @@ from hub.trust.mirror import (
     Index,
     Organisation,
     Revoked,
+    find_statement,
     read_client,
     read_organisation,
     read_revoked_kids,
@@ -95,7 +96,7 @@ async def look_at_statement_keys(fetcher: Fetcher) -> tuple[PublicKey, ...] | Pr
 async def look_at_client(
     fetcher: Fetcher,
     organisation_id: str,
-    statement_id: str,
+    client_id: str,
     statement_keys: Sequence[PublicKey],
     now: int,
 ) -> Client | Absent | Problem:
@@ -103,9 +104,18 @@ async def look_at_client(
 
     Returns ``Absent`` when the framework does not know it (any more).
     """
-    if not (is_id(organisation_id) and is_id(statement_id)):
+    if not (is_id(organisation_id) and is_id(client_id)):
         return Absent("")
-    statement = await fetcher.statement(organisation_id, statement_id)
+    statement_id = client_id
+    statement = await fetcher.statement(organisation_id, client_id)
+    if isinstance(statement, Absent):
+        listed = await fetcher.statements(organisation_id)
+        if not isinstance(listed, Document):
+            return listed
+        statement_id = find_statement(listed.body, client_id)
+        if not is_id(statement_id):
+            return statement
+        statement = await fetcher.statement(organisation_id, statement_id)
     if not isinstance(statement, Document):
         return statement
     assertion = await fetcher.assertion(organisation_id, statement_id)

@@ -24,7 +24,7 @@ from hub.model.records import Registration
 from hub.observe import Observer
 from hub.protocol.jose import PublicKey
 from hub.state.keeper import Invalidation, Keeper, Query
-from hub.trust.decide import Bounds
+from hub.trust.decide import Bounds, refuse
 from hub.trust.enrol import Enrolment
 from hub.trust.known import Known
 from hub.trust.radar import Blip
@@ -112,6 +112,17 @@ class Trust:
     def caller(self, client_id: str) -> Caller | None:
         """Return a registered and active client by id, or None."""
         return self._known.caller(client_id)
+
+    def vet(self, peer: Peer, now: int) -> Fault | None:
+        """Return what speaks against a certificate of a party that needs no registration (the bank), or None.
+
+        Faults: ``trust.certificate_missing``, ``trust.certificate_expired``, ``trust.certificate_revoked``,
+        ``trust.certificate_unknown_organisation``, ``trust.organisation_inactive``.
+        """
+        if not peer.present:
+            return refuse("trust.certificate_missing")
+        check = self._known.vet(peer, now)
+        return refuse(check) if check else None
 
     def explain(self, client_id: str) -> Fault | None:
         """Return the first check that a client fails whatever certificate it presents, or None."""

@@ -456,3 +456,34 @@ async def test_what_ends_soon_is_on_the_radar_and_noted_once(world, trust):
     assert b"hub_expiring 2.0" in world.observer.exposition()
     await refreshed(trust)
     assert b'hub_notes_total{name="certificate.ends"} 2.0' in world.observer.exposition()
+
+
+async def test_a_client_whose_statement_has_another_id_is_found_by_the_list(world):
+    statement = "7e0b9a2c-5a3c-4c7e-8a66-1c2d3e4f5a6e"
+    register = world.directory.register
+    changed = msgspec.structs.replace(register.application(APP), software_statement_id=statement)
+    world.directory._keep(register.with_application(changed))
+    original = world.directory.api_handler
+
+    async def strict(request):
+        """Know statements by their own id only, as a framework may."""
+        path = request.path.replace(f"softwarestatements/{APP}", "softwarestatements/none")
+        return await original(msgspec.structs.replace(request, path=path))
+
+    world.directory._api = strict
+    async with running(world.trust()) as trust:
+        assert (await enrol(trust)).status == 204
+        caller = judged(trust)
+        assert (caller.client_id, caller.software_statement_id) == (APP, statement)
+        assert trust.key(APP, world.keys["sig1"].kid, "sig") is not None
+
+
+async def test_a_party_without_a_registration_is_vetted_by_certificate_and_organisation(
+    world, trust
+):
+    assert trust.vet(peer_of("c4"), NOW) is None
+    assert trust.vet(NOBODY, NOW).check == "trust.certificate_missing"
+    world.directory.revoke(world.keys["c4"].kid)
+    assert trust.vet(peer_of("c4"), peer_of("c4").not_after).check == "trust.certificate_expired"
+    await refreshed(trust)
+    assert trust.vet(peer_of("c4"), NOW).check == "trust.certificate_revoked"
