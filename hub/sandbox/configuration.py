@@ -12,6 +12,7 @@ from hub.sandbox.places import LOOPBACK, Places
 from hub.sandbox.tenant import Tenant
 
 AUTHORIZATION_PATH: Final = "/open-finance"
+SHOWN: Final = ("jarm", "signed_introspection")
 HEAD: Final = "# The Hub of this sandbox; written anew at each start of it. Never use it or its keys for anything else.\n"
 
 
@@ -121,7 +122,7 @@ def configuration(
             "auto_activate": True,
         },
         # The general profile shows what the UAE's leaves out; more by HUB__SWITCHES__... in the environment.
-        "switches": {"jarm": tenant.profile == "general"},
+        "switches": dict.fromkeys(SHOWN, tenant.profile == "general"),
         "state": {"folder": f"state{tenant.suffix}"},
     }
 
