@@ -14,7 +14,7 @@ CALL_S: Final = 15.0
 
 
 class Ask(msgspec.Struct, frozen=True, kw_only=True):
-    """Hold one request: ``form`` makes it ``application/x-www-form-urlencoded``, ``bearer`` stays out of reprs."""
+    """Hold one request: its body is a ``form``, ``json``, or ``content`` under the ``content-type`` of the headers."""
 
     method: str
     url: str
@@ -22,6 +22,7 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True):
     headers: dict[str, str] = {}
     form: dict[str, str] | None = None
     json: dict[str, Any] | None = None
+    content: str = ""
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
@@ -125,6 +126,7 @@ class Wire:
             headers=ask.headers,
             data=ask.form,
             json=ask.json,
+            content=ask.content or None,
         )
         answer = Answer(status=got.status_code, headers=dict(got.headers), body=got.content)
         if self._watch is not None:
