@@ -234,7 +234,7 @@ def _compile(folder: Path, rows: tuple[Row, ...]) -> Compiled:
         source, names = generate(schema.types, {**schema.sites, **overrides.get(name, {})})
         modules[name] = (compile(source, f"contract/{name}", "exec"), names)
     exceptions = tomllib.loads((folder / "mappers.toml").read_text())
-    writer = Writer(exceptions.get("alias", {}))
+    writer = Writer(exceptions.get("alias", {}), exceptions.get("word", {}))
     shapes = {}
     for row in rows:
         if row.route.mapper and row.route.mapper not in shapes:
@@ -255,7 +255,9 @@ def _compile(folder: Path, rows: tuple[Row, ...]) -> Compiled:
     requests = {
         row.route.id: writer.write(pair, row.route.id)
         for row in rows
-        if row.route.mapper and (pair := _request_pair(row, schemas)) is not None
+        if row.route.mapper
+        and not row.envelope
+        and (pair := _request_pair(row, schemas)) is not None
     }
     unmatched = set(writer.unmatched) - set(exceptions.get("filled", ()))
     if unmatched:

@@ -99,13 +99,17 @@ class Pair(msgspec.Struct, frozen=True):
 class Writer:
     """Collect the source of all mappers; ``unmatched`` lists required TPP members that no bank member fills."""
 
-    def __init__(self, aliases: Mapping[str, list[str]]) -> None:
+    def __init__(
+        self, aliases: Mapping[str, list[str]], spellings: Mapping[str, str] | None = None
+    ) -> None:
         """Start empty.
 
         Args:
             aliases: TPP name to the bank's names, tried where no name matches.
+            spellings: A word of the bank's to the TPP's, used where only the bank's schema has it.
         """
         self._aliases = aliases
+        self.spellings = dict(spellings or {})
         self._lines: list[str] = []
         self._known: dict[str, str] = {}
         self.unmatched: list[str] = []
@@ -211,7 +215,7 @@ class _Body:
             inner = self._write(self._pair.tpp, bank["$list"], "")
             return [f"return {inner}(first(s))" if inner else "return first(s)"]
         if isinstance(self._tpp, list):
-            return _spelling(self._tpp, words(bank, self._pair.bank_types))
+            return _spelling(self._tpp, words(bank, self._pair.bank_types), self._writer.spellings)
         if not isinstance(self._tpp, str):
             return None
         wanted, given = expand(self._tpp), expand(bank) if isinstance(bank, str) else {}
@@ -237,10 +241,16 @@ class _Body:
         return [f"return cut(s, {low}, {high})"]
 
 
-def _spelling(wanted: list[str], given: list[str]) -> list[str] | None:
-    """Map the bank's spellings of an enumerated word that differ from the TPP's in case only."""
+def _spelling(
+    wanted: list[str], given: list[str], spellings: Mapping[str, str]
+) -> list[str] | None:
+    """Map the bank's enumerated words that the TPP spells otherwise, in case or as listed."""
     folded = {word.casefold(): word for word in wanted}
-    table = {g: folded[g.casefold()] for g in given if g not in wanted and g.casefold() in folded}
+    table = {}
+    for word in sorted(set(given) - set(wanted)):
+        other = folded.get(word.casefold()) or spellings.get(word)
+        if other in wanted:
+            table[word] = other
     return [f"return {table!r}.get(s, s) if isinstance(s, str) else s"] if table else None
 
 

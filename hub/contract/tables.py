@@ -15,7 +15,7 @@ from hub.contract.notation import Type
 from hub.model.route import Route
 
 _OWN: Final = frozenset(
-    {"id", "path", "bank", "query", "schemas", "bank_schemas", "base", "name", "custom"}
+    {"id", "path", "bank", "query", "schemas", "bank_schemas", "base", "name", "custom", "envelope"}
 )
 
 
@@ -29,6 +29,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
         bank_schemas: Our schema file of the bank's side.
         bank_template: The bank's path.
         query: Types of query parameters that replace the document's.
+        envelope: The request's body is not mapped, but put inside a record of the call.
     """
 
     route: Route
@@ -37,6 +38,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     bank_schemas: str = ""
     bank_template: str = ""
     query: dict[str, Type] = {}
+    envelope: bool = False
 
     @property
     def site(self) -> str:
@@ -92,6 +94,7 @@ def _row(family: dict[str, Any], raw: dict[str, Any], path: Path) -> Row:
         bank_schemas=merged.get("bank_schemas", ""),
         bank_template=bank_path,
         query=merged.get("query", {}),
+        envelope=merged.get("envelope", False),
     )
 
 

@@ -26,6 +26,7 @@ from hub.gateway.enrich import ask, bank_call
 from hub.gateway.errors import WITH_BODY, at_resources, bank_error, bare, error_body, error_headers
 from hub.gateway.media import JSON, JWT, answer_media, signed
 from hub.gateway.payee import Directory, discover, payee_answer, payee_question
+from hub.gateway.payments import Payments
 from hub.gateway.shadow import Shadow
 from hub.gateway.throttle import Throttle
 from hub.gateway.values import Access, Asked, Call, Reply
@@ -44,6 +45,7 @@ from hub.upstream.bank import Bank, BankAnswer
 _UNROUTED: Final = Admission(limit=65536)
 _ATTEMPTS: Final = 5
 _PAYEE: Final = "payee"
+_PAYMENTS: Final = frozenset({"payment.make", "payment.read"})
 
 
 class Gateway:
@@ -91,6 +93,15 @@ class Gateway:
         self._dice = dice
         self._failpoint = failpoint
         self._directory = directory
+        self._payments = Payments(
+            keeper=keeper,
+            bank=bank,
+            contract=contract,
+            dice=dice,
+            provider_id=settings.tenant.provider_id,
+            resource_base=base,
+            time_zone=settings.tenant.time_zone,
+        )
         self._throttle = Throttle(keeper=keeper, limits=settings.limits)
         self._verifier = Verifier(keeper=keeper, cache=cache, trust=trust, resource_base=base)
         self._bodies = Bodies(contract=contract, trust=trust, issuer=settings.tenant.issuer)
@@ -163,7 +174,7 @@ class Gateway:
             body = await self._bodies.read(call, access)
             if isinstance(body, Fault):
                 return body
-        if call.route.target == "hub":
+        if call.route.target == "hub" or call.route.handler in _PAYMENTS:
             return await self._own(call, access, body)
         return await self._forward(call, access, body, journey)
 
@@ -176,6 +187,12 @@ class Gateway:
                 return await self._consents.read(call, access)
             case "consent.patch":
                 return await self._consents.patch(call, access, body)
+            case "payment.make":
+                return await self._payments.make(call, access, body)
+            case "payment.read":
+                return await self._payments.read(call, access)
+            case "payment.find":
+                return await self._payments.find(call, access)
             case "discovery":
                 return discover(call, body, self._directory, self._settings.tenant.resource_base)
             case other:

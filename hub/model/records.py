@@ -351,6 +351,39 @@ class Payment(msgspec.Struct, frozen=True, kw_only=True, tag="payment"):
         return None
 
 
+class Attempt(msgspec.Struct, frozen=True, kw_only=True, tag="attempt"):
+    """Hold one use of an idempotency key; key: digest of client and key (errors.md 7, decisions.md 3).
+
+    ``digest`` is the keyed hash of the canonical message. ``state`` is ``open`` while the bank is being asked, ``made`` with
+    the ``payment_id``, ``refused`` with the status and code that were answered, or ``unknown`` where nobody can say what
+    became of it: its share stays reserved until an operator settles it with the bank.
+    """
+
+    id: str
+    client_id: str
+    consent_id: str
+    digest: str
+    reservation: str
+    created: int
+    state: str = "open"
+    payment_id: str = ""
+    status: int = 0
+    code: str = ""
+
+    @property
+    def key(self) -> str:
+        """Return the key in the store."""
+        return self.id
+
+    def indexes(self) -> Indexes:
+        """Return what the store finds it by."""
+        return {"consent": (self.consent_id,), "state": (self.state,)}
+
+    def purge_at(self) -> int | None:
+        """Return when the store may forget it: after a day, but never while its outcome is not known."""
+        return None if self.state in {"open", "unknown"} else self.created + 86_400
+
+
 class Delivery(msgspec.Struct, frozen=True, kw_only=True, tag="delivery"):
     """Hold one thing to be told to the bank or to a TPP, and what became of it; key: event index and target.
 
@@ -402,6 +435,7 @@ Record = (
     | Setting
     | ConsentChange
     | Payment
+    | Attempt
     | Allowance
     | Delivery
 )
