@@ -16,9 +16,10 @@ import trio
 from hub.node.errors import StartError
 from hub.sandbox.clock import SharedClock
 from hub.sandbox.control import CONTROL_PATH
-from hub.sandbox.data_sharing import DataSharingJourney, Stopped
+from hub.sandbox.data_sharing import DataSharingJourney
 from hub.sandbox.manifest import CustomerSection, Manifest, read_manifest
 from hub.sandbox.narration import Narrator, Tell
+from hub.sandbox.travel import Stopped
 
 CLOCK_PATH: Final = Path("run/clock")
 """Below the sandbox's folder."""
