@@ -1,4 +1,4 @@
-"""The narrated journey: a customer's consent, all the way from discovery to account data (journeys.md section 2).
+"""The narrated journeys: a customer's consent, all the way to account data or to a payment.
 
 The TPP's part is the sample TPP's, the customer's part is a browser that fills in the bank's forms. Nothing is
 skipped and nothing is stubbed: each call goes over mTLS to the running sandbox. A step that is refused ends the
@@ -19,6 +19,7 @@ from hub.sandbox.control import CONTROL_PATH
 from hub.sandbox.data_sharing import DataSharingJourney
 from hub.sandbox.manifest import CustomerSection, Manifest, read_manifest
 from hub.sandbox.narration import Narrator, Tell
+from hub.sandbox.paying import PaymentJourney
 from hub.sandbox.travel import Stopped
 
 CLOCK_PATH: Final = Path("run/clock")
@@ -32,15 +33,17 @@ async def run_journey(
     customer: str = "",
     decline: bool = False,
     show_http: bool = False,
+    payment: bool = False,
     tell: Tell,
 ) -> int:
-    """Run the data-sharing journey against the sandbox of a folder and tell it.
+    """Run a journey against the sandbox of a folder and tell it.
 
     Args:
         folder: The sandbox's folder.
         customer: User name (or name) of the customer; the first one by default.
         decline: The customer declines; then a refusal is what must come.
         show_http: Show each exchange, secrets shortened.
+        payment: Make one payment instead of reading account data.
         tell: Takes one line of text.
 
     Returns:
@@ -57,7 +60,8 @@ async def run_journey(
     clock = SharedClock.open(folder / CLOCK_PATH)
     ended: list[str] = []
     try:
-        journey = DataSharingJourney(manifest, folder, person, clock=clock, narrator=narrator)
+        kind = PaymentJourney if payment else DataSharingJourney
+        journey = kind(manifest, folder, person, clock=clock, narrator=narrator)
         with trio.fail_after(JOURNEY_S):
             await journey.run(decline=decline)
     except* Stopped as group:

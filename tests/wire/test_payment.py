@@ -3,6 +3,7 @@
 import msgspec
 import pytest
 
+from hub.sandbox.journey import run_journey
 from hub.sandbox.tpp import Ask, Callback, Pushed, Refused, Tokens
 from hub.sandbox.tpp.payment import (
     PAYMENT_SCOPE,
@@ -104,3 +105,13 @@ async def test_a_payment_over_the_consented_amount_is_refused(tpp):
     assert answer.status == 400
     assert isinstance(refusal, Refused)
     assert refusal.code == "Consent.FailsControlParameters"
+
+
+async def test_the_payment_journey_is_told_and_pays_once(sandbox):
+    lines: list[str] = []
+    status = await run_journey(sandbox.folder, payment=True, tell=lines.append)
+    told = "\n".join(lines)
+    assert status == 0, told
+    assert "POST /payments: payment " in told
+    assert "the same payment" in told
+    assert lines[-1].startswith("Done: one payment was made")
