@@ -291,16 +291,22 @@ def tpp() -> None:
     "--customer", default="", help="Which customer consents (a user name of sandbox.json)."
 )
 @click.option("--decline", is_flag=True, help="The customer declines.")
+@click.option("--payment", is_flag=True, help="Make one payment instead of reading account data.")
 @click.option("--show-http", is_flag=True, help="Print each exchange, secrets shortened.")
-def tpp_journey(folder: Path, customer: str, decline: bool, show_http: bool) -> None:
-    """Take a customer's consent all the way to account data, telling each step."""
+def tpp_journey(folder: Path, customer: str, decline: bool, payment: bool, show_http: bool) -> None:
+    """Take a customer's consent all the way to account data, or to a payment, telling each step."""
 
     def start() -> int:
         from hub.sandbox.journey import run_journey  # noqa: PLC0415
 
         return trio.run(
             lambda: run_journey(
-                folder, customer=customer, decline=decline, show_http=show_http, tell=click.echo
+                folder,
+                customer=customer,
+                decline=decline,
+                show_http=show_http,
+                payment=payment,
+                tell=click.echo,
             )
         )
 
