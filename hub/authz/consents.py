@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from hub.authz.detail_checks import moment_of
 from hub.authz.facts import Facts
-from hub.authz.tables import DETAIL_TYPES
+from hub.authz.tables import DETAIL_TYPES, LODGED
 from hub.model.consent import Consent, ConsentType, Status, status_at
 from hub.model.http import Request
 
@@ -77,7 +77,20 @@ def timestamp(seconds: int) -> str:
     return datetime.fromtimestamp(seconds, UTC).isoformat().replace("+00:00", "Z")
 
 
-def granted(consent: Consent, now: int) -> list[dict[str, Any]]:
-    """Return the ``authorization_details`` of a token answer: the consent as it stands now."""
+def granted(consent: Consent, now: int, resource_base: str) -> list[dict[str, Any]]:
+    """Return the ``authorization_details`` of a token answer: the consent as it stands now, and where it is read.
+
+    Args:
+        consent: The consent.
+        now: Seconds since 1970.
+        resource_base: Our own base URL, for links.
+    """
     data = {**consent.body.get("Data", {}), "Status": str(status_at(consent, now))}
-    return [{"type": consent.rar_type, "consent": {**consent.body, "Data": data}}]
+    where = LODGED[consent.consent_type].format(version=consent.standard_version)
+    links: dict[str, Any] = {"Self": f"{resource_base}{where}/{consent.id}"}
+    if consent.consent_type is ConsentType.SERVICE_INITIATION:
+        links["Related"] = []
+    shown = {**consent.body, "Data": data, "Links": links}
+    if consent.consent_type is ConsentType.INSURANCE:
+        shown.setdefault("Meta", {})
+    return [{"type": consent.rar_type, "consent": shown}]

@@ -124,7 +124,9 @@ class ExistingTokens:
                 described["cnf"]["jkt"] = record.jkt
         if facts.consent is not None:
             described["sub"] = await subject(self._shell, facts.consent)
-            described["authorization_details"] = granted(facts.consent, facts.now)
+            described["authorization_details"] = granted(
+                facts.consent, facts.now, self._shell.settings.tenant.resource_base
+            )
         return described
 
     async def revoke(self, request: Request) -> Response:

@@ -45,6 +45,13 @@ DETAIL_TYPES: Final = {
     )
 }
 
+LODGED: Final = {
+    ConsentType.ACCOUNT_ACCESS: "/open-finance/account-information/{version}/account-access-consents",
+    ConsentType.SERVICE_INITIATION: "/open-finance/payment/{version}/payment-consents",
+    ConsentType.INSURANCE: "/open-finance/insurance/{version}/insurance-consents",
+}
+"""Where a TPP reads its consents."""
+
 _EVERY_ROLE: Final = ("openid", "products", "atm", "tpp-reports")
 _SCOPES_OF_ROLE: Final = {
     "BDSP": ("accounts",),

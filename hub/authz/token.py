@@ -117,7 +117,9 @@ class Tokens:
             "scope": access.scope,
         }
         if facts.consent is not None:
-            body["authorization_details"] = granted(facts.consent, facts.now)
+            body["authorization_details"] = granted(
+                facts.consent, facts.now, shell.settings.tenant.resource_base
+            )
         if facts.code is not None and facts.consent is not None:
             refresh_token = b64url(shell.dice.token(32))
             used = msgspec.structs.replace(facts.code, used=True)
