@@ -184,6 +184,7 @@ class Switches(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     publish_log: bool = False
     personal_identifiers: Literal["accept", "flag", "refuse"] = "flag"
     response_validation: Literal["off", "shadow", "enforce"] = "shadow"
+    month_periods: Literal["calendar", "anchored"] = "calendar"
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

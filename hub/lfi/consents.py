@@ -193,7 +193,11 @@ class Consents:
                 continue  # ran out this second
             patch = _revocation_patch(revoked_by)
             changes += await self._changes(call, consent, item.version, changed, patch)
-            events.append(consent_event(call, consent, changed, "consents.revoke-group"))
+            events.append(
+                consent_event(
+                    call, consent.id, "consents.revoke-group", change_of(consent, changed)
+                )
+            )
         return Done(changes=tuple(changes), events=tuple(events), subject=group_id, change="revoke")
 
     async def _changes(
@@ -235,7 +239,7 @@ def _revocation_patch(revoked_by: str) -> dict[str, Any]:
     }
 
 
-def consent_event(call: Call, consent: Consent, changed: Consent, route: str) -> Event:
+def consent_event(call: Call, consent_id: str, route: str, change: str = "") -> Event:
     """Make the event of a consent that changed beside what the request is about."""
     peer = call.request.peer
     return Event(
@@ -246,9 +250,9 @@ def consent_event(call: Call, consent: Consent, changed: Consent, route: str) ->
         client_id=peer.client_id,
         organisation_id=peer.organisation_id,
         x5t_s256=peer.x5t_s256,
-        consent_id=consent.id,
+        consent_id=consent_id,
         route=route,
-        change=change_of(consent, changed),
+        change=change,
     )
 
 

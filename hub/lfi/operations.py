@@ -23,7 +23,11 @@ class Lfi:
         """Take what the operations need."""
         self._shell = Shell(keeper=keeper, clock=clock, dice=dice)
         self._consents = Consents(self._shell, settings, observer)
-        self._payments = PaymentLog(self._shell, settings.tenant.time_zone)
+        self._payments = PaymentLog(
+            self._shell,
+            settings.tenant.time_zone,
+            anchored=settings.switches.month_periods == "anchored",
+        )
 
     def lfi_routes(self) -> dict[tuple[str, str], Handler]:
         """Return the handlers by method and path template, without any version prefix and without the guard."""

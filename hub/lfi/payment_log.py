@@ -8,16 +8,13 @@ from zoneinfo import ZoneInfo
 
 from hub.lfi.consents import consent_event, unknown
 from hub.lfi.shell import Call, Done, Shell
-from hub.model.consent import Consent
 from hub.model.consent_change import date_time_of
-from hub.model.event import Event, Kind
+from hub.model.event import Kind
 from hub.model.fault import Fault, caller_fault
-from hub.model.limits import Allowance
-from hub.model.payment_effect import settle_share, with_consumption
 from hub.model.payment_patch import apply_payment_patch, read_payment_patch
 from hub.model.period import local_date
 from hub.model.records import Payment
-from hub.state.keeper import Change, Put, Query
+from hub.state.keeper import Put, Query, Settle
 
 _MOST: Final = 1000
 
@@ -25,10 +22,11 @@ _MOST: Final = 1000
 class PaymentLog:
     """Decide the operations on payments; the shell commits them."""
 
-    def __init__(self, shell: Shell, time_zone: str) -> None:
-        """Take the shell, for its keeper, and the tenant's time zone."""
+    def __init__(self, shell: Shell, time_zone: str, *, anchored: bool = False) -> None:
+        """Take the shell, for its keeper, the tenant's time zone, and whether its months are counted from a start."""
         self._keeper = shell.keeper
         self._zone = ZoneInfo(time_zone)
+        self._anchored = anchored
 
     async def list(self, call: Call) -> Done | Fault:
         """List the payments of a consent, oldest first."""
@@ -65,35 +63,26 @@ class PaymentLog:
             return changed
         if changed is payment:
             return Done(consent_id=payment.consent_id, subject=payment.id)
-        changes, events = await self._effects(call, changed)
         return Done(
-            changes=(Put(changed, version), *changes),
-            events=events,
+            changes=(Put(changed, version), self._settle(call, changed)),
             kind=Kind.OUTCOME,
             consent_id=payment.consent_id,
             subject=payment.id,
             change=f"{payment.status}>{changed.status}",
         )
 
-    async def _effects(
-        self, call: Call, payment: Payment
-    ) -> tuple[tuple[Change, ...], tuple[Event, ...]]:
+    def _settle(self, call: Call, payment: Payment) -> Settle:
         """Return what the payment's status does to its share and its consent."""
-        held = await self._keeper.lookup(Allowance, payment.consent_id)
-        found = await self._keeper.lookup(Consent, payment.consent_id)
-        if held is None or found is None:
-            return (), ()
-        taken = settle_share(held[0], payment)
-        consent = with_consumption(found[0], taken, call.now_ms, local_date(call.now, self._zone))
-        changes: list[Change] = []
-        if taken is not held[0]:
-            changes.append(Put(taken, held[1]))
-        if consent is found[0]:
-            return tuple(changes), ()
-        changes.append(Put(consent, found[1]))
-        if consent.status is found[0].status:
-            return tuple(changes), ()
-        return tuple(changes), (consent_event(call, found[0], consent, "payment-log.patch"),)
+        return Settle(
+            consent_id=payment.consent_id,
+            payment=payment.reservation,
+            status=payment.status,
+            now_ms=call.now_ms,
+            day=local_date(call.now, self._zone),
+            line_id=call.dice.uuid(),
+            event=consent_event(call, payment.consent_id, "payment-log.patch"),
+            anchored=self._anchored,
+        )
 
 
 def payment_entry(payment: Payment) -> dict[str, Any]:

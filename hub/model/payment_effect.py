@@ -9,20 +9,64 @@ import msgspec
 
 from hub.model.consent import Consent, Party, Status, may_become
 from hub.model.consent_change import as_of, with_data, with_status
-from hub.model.limits import Allowance, confirm, consumption, is_used_up, release, terms_of
+from hub.model.fault import Fault, caller_fault
+from hub.model.limits import (
+    Allowance,
+    Terms,
+    confirm,
+    consumption,
+    is_used_up,
+    release,
+    reserve,
+    terms_of,
+)
 from hub.model.records import Payment
 
 
-def settle_share(taken: Allowance, payment: Payment) -> Allowance:
+def terms_in(consent: Consent, *, anchored: bool = False) -> Terms | None:
+    """Return what a consent allows; None if it allows no payments."""
+    control = consent.request.get("consent", {}).get("ControlParameters", {})
+    return terms_of(control, anchored=anchored) if isinstance(control, dict) else None
+
+
+def take_share(
+    consent: Consent,
+    taken: Allowance,
+    payment: str,
+    amount: int,
+    currency: str,
+    day: date,
+    *,
+    anchored: bool = False,
+) -> Allowance | Fault:
+    """Decide a payment under a consent and take its share.
+
+    Faults: those of ``limits.reserve``; 400 ``Consent.Invalid`` where the consent allows no payments.
+    """
+    terms = terms_in(consent, anchored=anchored)
+    if terms is None:
+        text = "The consent allows no payment of this kind."
+        return caller_fault(400, "Consent.Invalid", text, check="limits.terms")
+    return reserve(terms, taken, payment, amount, currency, day)
+
+
+def settled(taken: Allowance, share: str, status: str) -> Allowance:
     """Make the share of an accepted payment final, give back that of a rejected one; else return the same object."""
-    if payment.status.startswith("Accepted"):
-        return confirm(taken, payment.reservation)
-    if payment.status == "Rejected":
-        return release(taken, payment.reservation)
+    if status.startswith("Accepted"):
+        return confirm(taken, share)
+    if status == "Rejected":
+        return release(taken, share)
     return taken
 
 
-def with_consumption(consent: Consent, taken: Allowance, now_ms: int, day: date) -> Consent:
+def settle_share(taken: Allowance, payment: Payment) -> Allowance:
+    """Settle the share of a payment by its status."""
+    return settled(taken, payment.reservation, payment.status)
+
+
+def with_consumption(
+    consent: Consent, taken: Allowance, now_ms: int, day: date, *, anchored: bool = False
+) -> Consent:
     """Return the consent with its ``PaymentConsumption`` of now, Consumed if nothing is left.
 
     Args:
@@ -30,9 +74,9 @@ def with_consumption(consent: Consent, taken: Allowance, now_ms: int, day: date)
         taken: What its payments have taken.
         now_ms: The moment, milliseconds.
         day: Its date in the tenant's zone.
+        anchored: Months are counted from the schedule's start.
     """
-    control = consent.request.get("consent", {}).get("ControlParameters", {})
-    terms = terms_of(control)
+    terms = terms_in(consent, anchored=anchored)
     if terms is None:
         return consent
     shown = consumption(terms, taken, day)

@@ -1,11 +1,11 @@
-"""How a record is written down: its tag, its bytes, what it is found by; and which changes may be made together.
+"""How a record is written down: its tag, its bytes, what it is found by.
 
 A record is stored as msgpack with its tag; the tag is the ``kind`` of the store. Both keepers (SQLite and memory)
 and the socket use this module, so that what goes in comes out the same everywhere: a tuple inside free-form JSON
 comes back as a list, in the oracle too.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Final, TypeVar, get_args
 
 import msgspec
@@ -13,7 +13,7 @@ import msgspec
 from hub.model.event import Event, leaf_bytes
 from hub.model.fault import Fault, Source
 from hub.model.records import Record
-from hub.state.keeper import Change, Conflict, Drop, Put, Query
+from hub.state.keeper import Change, Drop, Put, Query
 
 R = TypeVar("R", bound=Record)
 
@@ -58,7 +58,7 @@ def decode(kind: str, body: bytes) -> Record:
     return _DECODERS[kind].decode(body)
 
 
-def entry_of(change: Change) -> Entry:
+def entry_of(change: Put | Drop) -> Entry:
     """Write a change down.
 
     Raises:
@@ -97,25 +97,6 @@ def leaf_of(event: Event) -> tuple[str, bytes]:
     if len(leaf) > LEAF_OCTETS:
         raise ValueError(f"an event of {len(leaf)} octets is too long for the log")
     return event.interaction_id, leaf
-
-
-def plan(entries: Sequence[Entry], version_of: Callable[[str, str], int]) -> list[int] | Conflict:
-    """Decide whether all changes of a commit may be made, in order; return the version that each record had before.
-
-    Args:
-        entries: The changes; a later one sees what an earlier one does.
-        version_of: Give the version that a record has now, 0 if it does not exist.
-    """
-    seen: dict[tuple[str, str], int] = {}
-    before = []
-    for at, entry in enumerate(entries):
-        name = (entry.kind, entry.key)
-        version = seen[name] if name in seen else version_of(*name)
-        if entry.expect is not None and entry.expect != version:
-            return Conflict(at)
-        before.append(version)
-        seen[name] = 0 if entry.body is None else version + 1
-    return before
 
 
 def check_commit(changes: Sequence[Change], events: Sequence[Event]) -> None:

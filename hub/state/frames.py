@@ -12,13 +12,12 @@ import msgspec
 from hub.model.event import Event
 from hub.model.fault import Fault
 from hub.state.keeper import (
+    Change,
     Claim,
     Conflict,
-    Drop,
     Granted,
     Invalidation,
     Page,
-    Put,
     Query,
     TreeHead,
     Versioned,
@@ -48,7 +47,7 @@ class AskClaim(_Message, frozen=True, tag="claim"):
 class AskCommit(_Message, frozen=True, tag="commit"):
     """``Keeper.commit``."""
 
-    changes: tuple[Put | Drop, ...]
+    changes: tuple[Change, ...]
     events: tuple[Event, ...]
 
 

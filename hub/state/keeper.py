@@ -15,11 +15,16 @@ workers hold nothing but caches. The interface is small on purpose:
 Invariants. Indices of events are dense, start at 0, and never repeat. An event that was acknowledged is in the tree
 whose root was committed with it. No change without an event: ``commit`` refuses changes with no events.
 
+A payment's share is not taken by versions: sixty-four callers would all read the same one, and sixty-three would lose.
+``Reserve`` and ``Settle`` are changes that name what is to be decided; the decision (``hub.model``) is made inside the
+transaction, on what is there then.
+
 Faults as values: ``Conflict`` when an expectation fails; ``Fault`` (status 503) when the store cannot take the write
-(disk full, queue full, shutting down). Anything else is a bug and raises.
+(disk full, queue full, shutting down), or (status 400) what a ``Reserve`` was refused with. Anything else is a bug and raises.
 """
 
 from collections.abc import Callable, Sequence
+from datetime import date
 from typing import Protocol, TypeVar
 
 import msgspec
@@ -46,7 +51,56 @@ class Drop(msgspec.Struct, frozen=True, tag="drop"):
     expect: int | None = None
 
 
-Change = Put | Drop
+class Reserve(msgspec.Struct, frozen=True, kw_only=True, tag="reserve"):
+    """Take a payment's share of what its consent allows, decided inside the commit.
+
+    The whole commit is refused with the Fault of ``model.limits.reserve`` where the limits do not allow the payment; it meets
+    a ``Conflict`` where the consent is not Authorized (any more).
+
+    Attributes:
+        consent_id: Whose limits.
+        payment: The share's name, used once.
+        amount: Hundredths.
+        currency: Of the payment.
+        now_ms: The moment, milliseconds.
+        day: Its date in the tenant's zone.
+        anchored: Months are counted from the schedule's start.
+    """
+
+    consent_id: str
+    payment: str
+    amount: int
+    currency: str
+    now_ms: int
+    day: date
+    anchored: bool = False
+
+
+class Settle(msgspec.Struct, frozen=True, kw_only=True, tag="settle"):
+    """Bring a payment's status home: its share becomes final or free, the consent shows it, Consumed where nothing is left.
+
+    Attributes:
+        consent_id: Whose limits.
+        payment: The share's name.
+        status: ``Accepted...`` makes it final, ``Rejected`` gives it back, anything else leaves it taken.
+        now_ms: The moment, milliseconds.
+        day: Its date in the tenant's zone.
+        line_id: For the line in the consent's history, if its state changes.
+        event: The consent's own event, if its state changes; ``change`` is filled in. It follows those of the commit.
+        anchored: Months are counted from the schedule's start.
+    """
+
+    consent_id: str
+    payment: str
+    status: str
+    now_ms: int
+    day: date
+    line_id: str
+    event: Event
+    anchored: bool = False
+
+
+Change = Put | Drop | Reserve | Settle
 
 
 class Conflict(msgspec.Struct, frozen=True, tag="conflict"):

@@ -23,10 +23,8 @@ from hub.state.entry import (
     check_commit,
     check_query,
     decode,
-    entry_of,
     kind_of,
     leaf_of,
-    plan,
     put_entry,
     unavailable,
 )
@@ -43,6 +41,7 @@ from hub.state.keeper import (
     TreeHead,
     Versioned,
 )
+from hub.state.plan import Plan, plan, steps_of, touched
 
 R = TypeVar("R", bound=Record)
 T = TypeVar("T")
@@ -116,19 +115,25 @@ class MemoryKeeper:
     ) -> tuple[int, ...] | Conflict | Fault:
         """Write all changes and events, or none; return the events' indices."""
         check_commit(changes, events)
-        entries = [entry_of(change) for change in changes]
+        steps = steps_of(changes)
         leaves = [leaf_of(event) for event in events]
         await trio.lowlevel.checkpoint()
         if self.refusal is not None:
             return self.refusal
-        before = plan(entries, self._version_of)
-        if isinstance(before, Conflict):
-            return before
-        for entry, version in zip(entries, before, strict=True):
+        planned = plan(steps, self._version_of, self._record_of)
+        if not isinstance(planned, Plan):
+            return planned
+        for entry, version in planned.entries:
             self._apply(entry, version)
         indices = tuple(self._append(*leaf) for leaf in leaves)
-        await self._announce([Invalidation(entry.kind, entry.key) for entry in entries])
+        for leaf in planned.leaves:
+            self._append(*leaf)
+        await self._announce(touched(steps))
         return indices
+
+    def _record_of(self, kind: str, key: str) -> Versioned | None:
+        row = self._rows.get((kind, key))
+        return None if row is None else row.read()
 
     def _version_of(self, kind: str, key: str) -> int:
         row = self._rows.get((kind, key))

@@ -21,7 +21,7 @@ from hub.model.failpoint import Failpoint, no_failpoint
 from hub.model.fault import Fault
 from hub.model.records import Record
 from hub.state.bucket import Buckets
-from hub.state.entry import check_commit, check_query, entry_of, kind_of, leaf_of
+from hub.state.entry import check_commit, check_query, kind_of, leaf_of
 from hub.state.keeper import (
     Change,
     Claim,
@@ -33,6 +33,7 @@ from hub.state.keeper import (
     Query,
     TreeHead,
 )
+from hub.state.plan import steps_of
 from hub.state.schema import StoreError, StoreFailedError
 from hub.state.sqlite import Claims, Commit, Purge, Store
 from hub.state.writer import Writer
@@ -90,12 +91,12 @@ class SqliteKeeper:
             ValueError: There are changes and no events, or an event is too long for the log.
         """
         check_commit(changes, events)
-        entries = [entry_of(change) for change in changes]
+        steps = steps_of(changes)
         leaves = [leaf_of(event) for event in events]
         if not leaves:
             await trio.lowlevel.checkpoint()
             return ()
-        done = await self._writer.submit(Commit(entries, leaves))
+        done = await self._writer.submit(Commit(steps, leaves))
         return cast("tuple[int, ...] | Conflict | Fault", done)
 
     async def lookup(self, kind: type[R], key: str) -> tuple[R, int] | None:

@@ -17,6 +17,7 @@ import trio
 
 from hub.model.event import Event
 from hub.model.fault import Fault
+from hub.model.http import UnavailableError
 from hub.model.records import Record
 from hub.state.entry import KINDS, check_commit, check_query, kind_of, leaf_of, unavailable
 from hub.state.frames import (
@@ -78,7 +79,7 @@ _GONE: Final = unavailable(
 )
 
 
-class KeeperGoneError(Exception):
+class KeeperGoneError(UnavailableError):
     """Say that the keeper could not be asked; the worker answers 503."""
 
 

@@ -21,8 +21,9 @@ from hub.model.failpoint import Failpoint, Point, no_failpoint
 from hub.model.fault import Fault
 from hub.model.records import Seen
 from hub.protocol.merkle import Frontier, leaf_hash
-from hub.state.entry import MOST, Entry, IndexRow, decode, kind_of, plan, put_entry, unavailable
+from hub.state.entry import MOST, Entry, IndexRow, decode, kind_of, put_entry, unavailable
 from hub.state.keeper import Conflict, Granted, Once, Page, Put, Query, TreeHead, Versioned
+from hub.state.plan import Plan, Step, plan
 from hub.state.schema import StoreError, StoreFailedError, check_sqlite, check_version, migrate
 from hub.state.selection import Selection
 
@@ -51,7 +52,7 @@ class FullError(Exception):
 class Commit(msgspec.Struct, frozen=True):
     """Ask for all of these changes and events, or none."""
 
-    entries: Sequence[Entry]
+    steps: Sequence[Step]
     leaves: Sequence[tuple[str, bytes]]
 
 
@@ -204,16 +205,23 @@ class Store:
                 return self._purge(work.now)
 
     def _commit(self, work: Commit, leaves: list[tuple[str, bytes]]) -> Done:
-        before = plan(work.entries, self._version_of)
-        if isinstance(before, Conflict):
-            return before
-        for entry, version in zip(work.entries, before, strict=True):
+        planned = plan(work.steps, self._version_of, self._record_of)
+        if not isinstance(planned, Plan):
+            return planned
+        for entry, version in planned.entries:
             self._apply(entry, version)
         first = self._frontier.size
-        for _, leaf in work.leaves:
+        for _, leaf in (*work.leaves, *planned.leaves):
             self._frontier.append(leaf_hash(leaf))
         leaves.extend(work.leaves)
-        return tuple(range(first, self._frontier.size))
+        leaves.extend(planned.leaves)
+        return tuple(range(first, first + len(work.leaves)))
+
+    def _record_of(self, kind: str, key: str) -> Versioned | None:
+        row = self._writer.execute(
+            "SELECT version, body FROM record WHERE kind = ? AND key = ?", (kind, key)
+        ).get
+        return None if row is None else Versioned(decode(kind, row[1]), row[0])
 
     def _version_of(self, kind: str, key: str) -> int:
         row = self._writer.execute(

@@ -19,6 +19,7 @@ from hub.model.failpoint import Failpoint, Point, no_failpoint
 from hub.model.fault import Fault
 from hub.state.entry import unavailable
 from hub.state.keeper import Conflict, Invalidation
+from hub.state.plan import touched
 from hub.state.schema import StoreFailedError
 from hub.state.sqlite import Commit, Done, FullError, Purge, Store, Work
 
@@ -178,7 +179,7 @@ def _changed(work: Work, result: Done) -> list[Invalidation]:
     if isinstance(result, Conflict | Fault):
         return []
     if isinstance(work, Commit):
-        return [Invalidation(entry.kind, entry.key) for entry in work.entries]
+        return touched(work.steps)
     if isinstance(work, Purge):
         return [Invalidation(str(kind), str(key)) for kind, key in result]  # type: ignore[misc]
     return []
