@@ -23,6 +23,7 @@ from hub.node.build import Given, Parts, build, trust_of
 from hub.node.check import check_files
 from hub.node.errors import StartError
 from hub.node.faces import Faces
+from hub.node.operate import listen_to_operator
 from hub.node.ops import ops_routes
 from hub.node.supervise import Supervisor
 from hub.node.telling import outbox_of, tell_others
@@ -149,6 +150,7 @@ async def _live(given: Given, parts: Parts, task_status: trio.TaskStatus[None]) 
         await background.start(parts.bank.run)
         await background.start(sweep, given.keeper, given.clock, given.dice, given.observer)
         await background.start(outbox_of(given, parts.bank, parts.trust).run)
+        await background.start(listen_to_operator, given, parts.trust, faces.reload)
         background.start_soon(watch_files, faces.files(), faces.reload)
         async with trio.open_nursery() as served:
             for face, app in parts.apps.items():
@@ -178,6 +180,7 @@ async def _supervise(
         await background.start(trust.run)
         await background.start(sweep, keeper, given.clock, given.dice, given.observer)
         await background.start(tell_others, given, trust)
+        await background.start(listen_to_operator, given, trust, workers.reload)
         async with trio.open_nursery() as served:
             await served.start(workers.run)
             await served.start(faces.serve, Face.OPS, ops)

@@ -2,7 +2,9 @@
 
 A Unix stream socket of mode 0600 in the tenant's folder; the peer's user must be ours (SO_PEERCRED). One JSON object per
 line, each answered by one: ``{"do": "activate", "client": "...", "level": "all"}`` gets ``{"ok": true, ...}`` or
-``{"ok": false, "error": "...", "check": "..."}``. Commands are a table, so that other packages can add theirs.
+``{"ok": false, "error": "...", "check": "..."}``. Commands are a table (name to an async function of the request's
+members), so that other packages add theirs where the node puts the tables together (``hub.node.operate``); the portal
+calls the same functions.
 """
 
 import os
@@ -10,7 +12,7 @@ import socket
 import struct
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, final
 
 import msgspec
 import orjson
@@ -25,48 +27,50 @@ from hub.state.keeper import Keeper, Query
 from hub.trust.registration import Act, Actor, Level, act_on, activate_all
 from hub.trust.trust import Trust
 
-Command = Callable[[Mapping[str, Any]], Awaitable[dict[str, Any]]]
+Reply = Mapping[str, Any]
+"""What a command answers: members beside ``ok``; with ``error`` (and ``check``) it was not carried out."""
+Command = Callable[[Mapping[str, Any]], Awaitable[Reply]]
+"""Carries out one request; it is given its members and the ``interaction_id`` for the events it makes."""
 
 _LINE: Final = 65_536
 _IDLE_S: Final = 60.0
 _PEERS: Final = 16
 
 
-def trust_commands(
-    *, trust: Trust, keeper: Keeper, clock: Clock, dice: Dice
-) -> Mapping[str, Command]:
-    """Return the commands of this package: ``registrations``, ``activate``, ``block``, ``unblock``, ``resync``, ``trust``."""
+def trust_commands(*, trust: Trust, keeper: Keeper, clock: Clock) -> dict[str, Command]:
+    """Return the commands of this package: registrations and their levels, the framework, what ends soon."""
 
-    async def act(asked: Mapping[str, Any], what: Act) -> dict[str, Any]:
+    async def act(asked: Mapping[str, Any], what: Act) -> Reply:
         client, level = asked.get("client"), asked.get("level", "all")
         if not isinstance(client, str) or level not in {"all", *Level}:
-            return _no("expected client and level: all, tpp, statement or client")
-        actor = Actor(face=Face.OPS, route=f"admin.{what}", interaction_id=dice.uuid())
+            return refusal("expected client and level: all, tpp, statement or client")
+        actor = Actor(
+            face=Face.OPS, route=f"admin.{what}", interaction_id=str(asked.get("interaction_id"))
+        )
         if what is Act.ACTIVATE and level == "all":
             done = await activate_all(keeper, clock, client, actor)
         elif level == "all":
-            return _no(f"{what} one level at a time: tpp, statement or client")
+            return refusal(f"{what} one level at a time: tpp, statement or client")
         else:
             done = await act_on(keeper, clock, client, Level(level), what, actor)
         if isinstance(done, Fault):
-            return _no(done.public) | {"check": done.check}
-        return {"ok": True, "registration": _shown(done)}
+            return refusal(done.public, done.check)
+        return {"registration": _shown(done)}
 
-    async def registrations(_asked: Mapping[str, Any]) -> dict[str, Any]:
+    async def registrations(_asked: Mapping[str, Any]) -> Reply:
         page = await keeper.search(Query(kind="registration", limit=1000, count=True))
-        rows = [i.record for i in page.items]
-        shown = [_shown(row) for row in rows if isinstance(row, Registration)]
-        await _told(keeper, clock, dice, "admin.registrations")
-        return {"ok": True, "registrations": shown, "total": page.total}
+        rows = [i.record for i in page.items if isinstance(i.record, Registration)]
+        return {"registrations": [_explained(trust, row) for row in rows], "total": page.total}
 
-    async def resync(_asked: Mapping[str, Any]) -> dict[str, Any]:
+    async def resync(_asked: Mapping[str, Any]) -> Reply:
         problem = await trust.refresh()
-        await _told(keeper, clock, dice, "admin.resync", problem)
-        return {"ok": not problem, "error": problem} if problem else {"ok": True}
+        return refusal(problem, "trust.refresh") if problem else {}
 
-    async def status(_asked: Mapping[str, Any]) -> dict[str, Any]:
-        await _told(keeper, clock, dice, "admin.trust")
-        return {"ok": True, "trust": trust.status()}
+    async def status(_asked: Mapping[str, Any]) -> Reply:
+        return {"trust": trust.status()}
+
+    async def expiries(_asked: Mapping[str, Any]) -> Reply:
+        return {"expiries": msgspec.to_builtins(trust.expiries())}
 
     return {
         "registrations": registrations,
@@ -75,34 +79,84 @@ def trust_commands(
         "unblock": lambda asked: act(asked, Act.UNBLOCK),
         "resync": resync,
         "trust": status,
+        "expiries": expiries,
     }
 
 
-async def _told(keeper: Keeper, clock: Clock, dice: Dice, route: str, problem: str = "") -> None:
-    """Make the event of a command that changes no record."""
-    event = Event(
-        kind=Kind.ADMIN,
-        time_ms=clock.now_ms(),
-        interaction_id=dice.uuid(),
-        face=Face.OPS,
-        route=route,
-        verdict=Verdict.FAILED if problem else Verdict.ALLOWED,
-        check="trust.refresh" if problem else "",
-    )
-    await keeper.commit([], [event])
+def _explained(trust: Trust, registration: Registration) -> dict[str, Any]:
+    """Return a registration with the check that keeps it out now, empty for none."""
+    fault = trust.explain(registration.client_id)
+    return _shown(registration) | {"check": fault.check if fault else ""}
+
+
+@final
+class Office:
+    """Carry commands out, each with its event."""
+
+    def __init__(
+        self, commands: Mapping[str, Command], *, keeper: Keeper, clock: Clock, dice: Dice
+    ) -> None:
+        """Take the table of commands, and what events are made with."""
+        self._commands = dict(commands)
+        self._keeper = keeper
+        self._clock = clock
+        self._dice = dice
+
+    async def answer(self, line: bytes) -> dict[str, Any]:
+        """Answer one line; whatever it asked for, and however that ended, is an event (kind ``admin``).
+
+        Cancellation: the command may have been carried out without this event; what it changed has its own.
+        """
+        try:
+            asked = orjson.loads(line)
+        except orjson.JSONDecodeError:
+            asked = None
+        name = str(asked.get("do", "")) if isinstance(asked, dict) else ""
+        command = self._commands.get(name)
+        if not isinstance(asked, dict):
+            reply = refusal("expected one JSON object per line", "admin.malformed")
+        elif command is None:
+            known = ", ".join(sorted(self._commands))
+            reply = refusal(f"unknown command; expected one of {known}", "admin.unknown")
+        else:
+            asked["interaction_id"] = self._dice.uuid()
+            reply = await command(asked)
+        told = await self._tell(name if command else "unknown", asked or {}, reply)
+        if isinstance(told, Fault):
+            reply = refusal(
+                f"the event of this command could not be kept: {told.public}", told.check
+            )
+        return {"ok": "error" not in reply} | dict(reply)
+
+    async def _tell(self, name: str, asked: object, reply: Reply) -> object:
+        members = asked if isinstance(asked, dict) else {}
+        subject = members.get("client") or members.get("consent") or ""
+        event = Event(
+            kind=Kind.ADMIN,
+            time_ms=self._clock.now_ms(),
+            interaction_id=str(members.get("interaction_id") or self._dice.uuid()),
+            face=Face.OPS,
+            route=f"admin.{name}",
+            subject=str(subject)[:64],
+            change=str(members.get("level") or "")[:64],
+            verdict=Verdict.REFUSED if "error" in reply else Verdict.ALLOWED,
+            check=str(reply.get("check") or ""),
+        )
+        return await self._keeper.commit([], [event])
 
 
 def _shown(registration: Registration) -> dict[str, Any]:
     return msgspec.to_builtins(registration)  # type: ignore[no-any-return]
 
 
-def _no(error: str) -> dict[str, Any]:
-    return {"ok": False, "error": error}
+def refusal(error: str, check: str = "") -> Reply:
+    """Return the reply of a command that was not carried out, and the name of the check that says so."""
+    return {"error": error, "check": check or "admin.arguments"}
 
 
 async def serve_admin(
     path: Path,
-    commands: Mapping[str, Command],
+    office: Office,
     *,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
@@ -120,7 +174,7 @@ async def serve_admin(
             task_status.started()
             while True:
                 peer, _ = await listening.accept()
-                nursery.start_soon(_session, trio.SocketStream(peer), commands, room)
+                nursery.start_soon(_session, trio.SocketStream(peer), office, room)
     finally:
         listening.close()
         _remove(path)
@@ -148,9 +202,7 @@ def _remove(path: Path) -> None:
         path.unlink()
 
 
-async def _session(
-    stream: trio.SocketStream, commands: Mapping[str, Command], room: trio.CapacityLimiter
-) -> None:
+async def _session(stream: trio.SocketStream, office: Office, room: trio.CapacityLimiter) -> None:
     async with stream, room:
         if _user_of(stream) != os.getuid():
             return
@@ -164,7 +216,7 @@ async def _session(
                         return
                     continue
                 held = rest
-                answer = await _answered(line, commands)
+                answer = await office.answer(line)
                 patience.deadline = trio.current_time() + _IDLE_S
                 await _sent(stream, orjson.dumps(answer) + b"\n")
 
@@ -181,17 +233,6 @@ async def _sent(stream: trio.SocketStream, data: bytes) -> None:
         await stream.send_all(data)
     except (trio.BrokenResourceError, trio.ClosedResourceError):
         return
-
-
-async def _answered(line: bytes, commands: Mapping[str, Command]) -> dict[str, Any]:
-    try:
-        asked = orjson.loads(line)
-    except orjson.JSONDecodeError:
-        return _no("expected one JSON object per line")
-    command = commands.get(str(asked.get("do", ""))) if isinstance(asked, dict) else None
-    if command is None:
-        return _no(f"unknown command; expected one of {', '.join(sorted(commands))}")
-    return await command(asked)
 
 
 def _user_of(stream: trio.SocketStream) -> int:

@@ -10,8 +10,9 @@ import trio
 import trio.testing
 
 from hub.model.clock import SeededDice
+from hub.model.fault import hub_fault
 from hub.trust import admin
-from hub.trust.admin import serve_admin, trust_commands
+from hub.trust.admin import Office, serve_admin, trust_commands
 from tests.trust.framework import APP, NOW, ORG, enrol, open_world, peer_of, running
 
 
@@ -32,11 +33,10 @@ async def trust(world):
 @pytest.fixture
 async def path(world, trust, tmp_path):
     place = tmp_path / "admin.sock"
-    commands = trust_commands(
-        trust=trust, keeper=world.keeper, clock=world.clock, dice=SeededDice("admin")
-    )
+    commands = trust_commands(trust=trust, keeper=world.keeper, clock=world.clock)
+    office = Office(commands, keeper=world.keeper, clock=world.clock, dice=SeededDice("admin"))
     async with trio.open_nursery() as nursery:
-        await nursery.start(serve_admin, place, commands)
+        await nursery.start(serve_admin, place, office)
         yield place
         nursery.cancel_scope.cancel()
 
@@ -104,7 +104,7 @@ async def test_commands_on_one_connection_are_answered_in_order(path, world):
     ("line", "error"),
     [
         ({"do": "fly"}, "unknown command"),
-        ([], "unknown command"),
+        ([], "JSON object"),
         ({"do": ["activate"]}, "unknown command"),
         ({"do": "activate"}, "expected client"),
         ({"do": "activate", "client": APP, "level": "x"}, "expected client"),
@@ -127,3 +127,43 @@ async def test_noise_ends_with_an_error_not_the_server(path):
     client.connect(str(path))
     client.close()
     assert (await say(path, {"do": "trust"}))[0]["ok"]
+
+
+async def test_every_command_is_an_event_with_what_became_of_it(path, world):
+    await say(path, {"do": "block", "client": "x", "level": "client"}, {"do": "fly"}, [1])
+    await say(path, {"do": "block", "client": APP, "level": "client"}, {"do": "expiries"})
+    events = [orjson.loads(leaf) for leaf in await world.keeper.events(0, 100)]
+    told = [
+        (e["route"], e.get("verdict", "allowed"), e.get("check", ""), e.get("subject", ""))
+        for e in events
+        if e["kind"] == "admin"
+    ]
+    assert told == [
+        ("admin.block", "refused", "registration.unknown", "x"),
+        ("admin.unknown", "refused", "admin.unknown", ""),
+        ("admin.unknown", "refused", "admin.malformed", ""),
+        ("admin.block", "allowed", "", APP),
+        ("admin.expiries", "allowed", "", ""),
+    ]
+    (changed,) = [e for e in events if e.get("change") == "client:inactive>blocked"]
+    (asked,) = [
+        e
+        for e in events
+        if e["route"] == "admin.block" and e.get("subject") == APP and e["kind"] == "admin"
+    ]
+    assert changed["interaction_id"] == asked["interaction_id"]
+
+
+async def test_a_registration_is_shown_with_the_check_that_keeps_it_out(path):
+    (answer,) = await say(path, {"do": "registrations"})
+    assert answer["registrations"][0]["check"] == "trust.not_activated"
+
+
+async def test_a_command_whose_event_cannot_be_kept_says_so(path, world, monkeypatch):
+    async def full(_changes, _events):
+        return hub_fault(503, "GenericRecoverableError", "The disk is full.", check="keeper.disk")
+
+    monkeypatch.setattr(world.keeper, "commit", full)
+    (answer,) = await say(path, {"do": "trust"})
+    assert answer["ok"] is False
+    assert "disk is full" in answer["error"]
