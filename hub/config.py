@@ -31,6 +31,7 @@ class Tenant(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         environment: ``production``, ``pre-production`` or ``sandbox``.
         profile: ``uae`` (PS256, mTLS) or ``general`` (DPoP, JARM and more algorithms may be switched on).
         time_zone: For every date rule.
+        beside: Versions of official documents that ``hub specs use`` laid beside ours and that are served too.
     """
 
     provider_id: str
@@ -41,10 +42,22 @@ class Tenant(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     environment: Literal["production", "pre-production", "sandbox"] = "production"
     profile: Literal["uae", "general"] = "uae"
     time_zone: str = "Asia/Dubai"
+    beside: tuple[str, ...] = ()
+
+
+class Pair(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Name the files of a certificate chain (leaf first) and its private key, PEM."""
+
+    certificate: Path
+    key: Path
 
 
 class Listen(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Say where a face listens, and with which certificate; ``hosts`` are the authorities it answers to (empty: any)."""
+    """Say where a face listens, and with which certificate; ``hosts`` are the authorities it answers to (empty: any).
+
+    ``certificates`` are those of single host names, chosen by the server name that the client sends (RFC 6066
+    section 3); every other name, and none, gets ``certificate``.
+    """
 
     bind: str = "127.0.0.1"
     port: int
@@ -52,6 +65,7 @@ class Listen(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     key: Path | None = None
     client_ca: Path | None = None
     hosts: tuple[str, ...] = ()
+    certificates: dict[str, Pair] = {}
 
 
 class Lfi(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -66,6 +80,7 @@ class Lfi(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     organisation_id: str
     client_ids: tuple[str, ...]
     hosts: tuple[str, ...] = ()
+    certificates: dict[str, Pair] = {}
 
 
 class Keys(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -193,6 +208,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     connections: int
     connections_per_address: int
     handshakes: int
+    handshakes_per_address: int
     handshake_s: float
     header_octets: int
     header_s: float
@@ -380,6 +396,8 @@ def _absolute(raw: dict[str, Any], base: Path) -> None:
         if not isinstance(table, dict):
             continue
         for name, hint in get_type_hints(kind).items():
+            if Pair in _flat(hint) and isinstance(table.get(name), dict):
+                _absolute_pairs(table[name], base)
             if Path not in _flat(hint) or name not in table:
                 continue
             value = table[name]
@@ -387,6 +405,12 @@ def _absolute(raw: dict[str, Any], base: Path) -> None:
                 table[name] = str(base / value)
             elif isinstance(value, list):
                 table[name] = [str(base / v) if isinstance(v, str) else v for v in value]
+
+
+def _absolute_pairs(pairs: dict[str, Any], base: Path) -> None:
+    for pair in pairs.values():
+        if isinstance(pair, dict):
+            pair.update({k: str(base / v) for k, v in pair.items() if isinstance(v, str)})
 
 
 def _flat(hint: Any) -> set[Any]:

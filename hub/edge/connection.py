@@ -24,7 +24,8 @@ from hub.edge.desk import Desk
 from hub.edge.exchange import BodyFault, Exchange, Pieces, Scope
 from hub.edge.transport import Transport
 from hub.model.caller import Peer
-from hub.model.http import Admission, Headers, Request, Response
+from hub.model.http import Admission, Headers, Request, Response, UnavailableError
+from hub.model.terms import Face
 from hub.protocol.message import Body, Ended, Engine, EngineEvent, Gone, Opened, Refused
 
 _OUR_FIELDS: Final = frozenset(
@@ -39,6 +40,7 @@ _OUR_FIELDS: Final = frozenset(
     )
 )
 _BODYLESS: Final = frozenset((204, 304))
+_AGAIN: Final = ((b"retry-after", b"1"),)
 _LINGER_S: Final = 1.0
 _PIECE: Final = 65536
 
@@ -80,6 +82,7 @@ class Connection:
             await self._settle()
         if self._engine.fault:
             self._note("connection_refused", self._engine.fault)
+            self._desk.turned_away(self._peer.address, f"edge.{self._engine.fault}")
         if not self._lost:
             with trio.move_on_after(_LINGER_S):
                 await self._transport.bye()
@@ -210,8 +213,10 @@ class Connection:
             exchange.add(event.data, event.octets)
 
     def _refuse(self, event: Refused) -> None:
-        self._desk.observer.note("request_refused", reason=event.reason, address=self._peer.address)
-        response = Response(status=event.status)
+        desk, response = self._desk, Response(status=event.status)
+        desk.observer.note("request_refused", reason=event.reason, address=self._peer.address)
+        desk.turned_away(self._peer.address, f"edge.{event.reason}")
+        desk.observer.answered(_unread(desk.face, self._peer), response, 0)
         self._engine.answer(event.stream, event.status, self._fields(response, 0), b"")
         self._wake()
 
@@ -228,16 +233,24 @@ class Connection:
         try:
             with trio.move_on_after(self._desk.limits.request_s) as scope:
                 exchange.scope = scope
-                response = given if given is not None else await self._respond(exchange)
+                if given is None:
+                    response = await self._respond(exchange)
+                elif given.status >= 400:
+                    response = await self._desk.refused(exchange.request, given)
+                else:
+                    response = given
                 await self._deliver(exchange, response, scope)
             if scope.cancelled_caught and not exchange.gone:
                 self._desk.observer.note("request_late", face=self._desk.face)
-                self._give_up(exchange, 503)
+                await self._give_up(exchange, 503, "edge.late")
         except BodyFault as fault:
-            self._give_up(exchange, fault.status)
+            await self._give_up(exchange, fault.status)
+        except UnavailableError as error:
+            self._note("unavailable", type(error).__name__)
+            await self._give_up(exchange, 503)
         except Exception as error:  # noqa: BLE001 - the firewall of the stream
             self._note("stream_failed", type(error).__name__)
-            self._give_up(exchange, 500)
+            await self._give_up(exchange, 500)
         finally:
             self._close(exchange, nursery)
 
@@ -313,14 +326,16 @@ class Connection:
             self._engine.reset(exchange.stream)
             exchange.gone = "send_s"
 
-    def _give_up(self, exchange: Exchange, status: int) -> None:
+    async def _give_up(self, exchange: Exchange, status: int, check: str = "") -> None:
         """Answer with a bare status if nothing was said yet, else abandon the stream."""
         if exchange.started or not status:
             self._engine.reset(exchange.stream)
         else:
+            bare = Response(status=status, headers=_AGAIN if status == 503 else ())
+            response = await self._desk.refused(exchange.request, bare, check)
             exchange.started = True
-            response = Response(status=status)
-            self._engine.answer(exchange.stream, status, self._fields(response, 0), b"")
+            fields = self._fields(response, 0)
+            self._engine.answer(exchange.stream, response.status, fields, b"")
             duration = int(trio.current_time() * 1e9) - exchange.request.received_ns
             self._desk.observer.answered(exchange.request, response, duration)
 
@@ -430,3 +445,8 @@ class Connection:
         self._desk.observer.note(
             name, reason=reason, address=self._peer.address, face=self._desk.face
         )
+
+
+def _unread(face: Face, peer: Peer) -> Request:
+    """Stand for a request whose head could not be read."""
+    return Request(face=face, method="-", authority="", path="", peer=peer)

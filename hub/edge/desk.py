@@ -7,14 +7,24 @@ a whole connection. Besides these two only ``connection`` (around a stream) catc
 from collections.abc import Iterator
 from contextlib import contextmanager
 from email.utils import formatdate
-from typing import final
+from typing import Final, Protocol, final
 
 from hub.config import Limits
 from hub.model.clock import Clock
-from hub.model.http import Admission, App, Headers, Request, Response
+from hub.model.http import Admission, App, Headers, Request, Response, UnavailableError
 from hub.model.terms import Face
 from hub.observe import Observer
 from hub.protocol.message import Head
+
+
+_CHECKS: Final = {
+    404: "edge.path_unknown",
+    405: "edge.method",
+    408: "edge.body_slow",
+    413: "edge.body_large",
+    421: "edge.authority",
+    503: "edge.unavailable",
+}
 
 
 @contextmanager
@@ -24,6 +34,21 @@ def contained(observer: Observer, name: str) -> Iterator[None]:
         yield
     except Exception as error:  # noqa: BLE001 - the firewall of the connection
         observer.note(name, error=type(error).__name__)
+
+
+class Register(Protocol):
+    """Write down what the edge itself refused; ``node`` gives one that makes audit events."""
+
+    async def refused(self, request: Request, response: Response, check: str) -> Response:
+        """Write down one refused request; return the answer to give, which may carry the event.
+
+        Cancellation: it may or may not have been written.
+        """
+        ...
+
+    def turned_away(self, face: Face, address: str, check: str) -> None:
+        """Count somebody who never came as far as a request."""
+        ...
 
 
 @final
@@ -40,6 +65,7 @@ class Desk:
         "hosts",
         "limits",
         "observer",
+        "register",
     )
 
     def __init__(
@@ -51,9 +77,11 @@ class Desk:
         observer: Observer,
         clock: Clock | None,
         hosts: tuple[str, ...],
+        register: Register | None = None,
     ) -> None:
         """Hold it; ``hosts`` are the authorities to answer to, with or without port (empty: any)."""
         self.face = face
+        self.register = register
         self.app = app
         self.limits = limits
         self.observer = observer
@@ -62,6 +90,33 @@ class Desk:
         self._date: Headers = ()
         self._date_at = -1
         self._held = 0
+
+    def renew(self, app: App, limits: Limits, hosts: tuple[str, ...]) -> None:
+        """Answer by another application within other limits from the next request on."""
+        self.app = app
+        self.limits = limits
+        self.hosts = frozenset(hosts)
+
+    async def refused(self, request: Request, response: Response, check: str = "") -> Response:
+        """Have an answer of the edge's own written down; return the answer to give.
+
+        Cancellation: it may or may not have been written.
+        """
+        if self.register is None or response.event is not None:
+            return response
+        try:
+            name = check or _CHECKS.get(response.status, "edge.failed")
+            return await self.register.refused(request, response, name)
+        except UnavailableError:
+            return Response(status=503)
+        except Exception as error:  # noqa: BLE001 - the firewall around the register
+            self.observer.note("register_failed", error=type(error).__name__)
+            return response
+
+    def turned_away(self, address: str, check: str) -> None:
+        """Have somebody counted who never came as far as a request."""
+        if self.register is not None:
+            self.register.turned_away(self.face, address, check)
 
     def date(self) -> Headers:
         """Return the Date field, made once per second; none without a clock (RFC 9110 section 6.6.1)."""

@@ -9,13 +9,14 @@ rest has ``drain_s`` to finish.
 import errno
 import socket
 import ssl
+from collections.abc import Callable
 from typing import Final, Protocol, final
 
 import trio
 
 from hub.config import Limits
 from hub.edge.connection import Connection
-from hub.edge.desk import Desk, contained
+from hub.edge.desk import Desk, Register, contained
 from hub.edge.tls import ServerTls, refusal_reason
 from hub.edge.transport import PlainTransport, TlsTransport, Transport
 from hub.model.caller import Peer
@@ -85,8 +86,31 @@ class Drain:
         await self._started.wait()
 
 
-def bind(place: Place, *, reuse_port: bool = False) -> socket.socket:
-    """Return a listening, non-blocking socket.
+@final
+class Renewal:
+    """Give a running listener another application and other limits; kept by whoever started it."""
+
+    __slots__ = ("_take",)
+
+    def __init__(self) -> None:
+        """No listener yet."""
+        self._take: Callable[[App, Limits, tuple[str, ...]], None] | None = None
+
+    def attach(self, take: Callable[[App, Limits, tuple[str, ...]], None]) -> None:
+        """Remember who is to be told."""
+        self._take = take
+
+    def renew(self, app: App, limits: Limits, hosts: tuple[str, ...]) -> None:
+        """Let the listener answer by ``app`` within ``limits``, for ``hosts``, from the next request on.
+
+        Connections stay. Limits of the HTTP engines hold for connections to come.
+        """
+        if self._take is not None:
+            self._take(app, limits, hosts)
+
+
+def bind(place: Place, *, reuse_port: bool = False, ready: bool = True) -> socket.socket:
+    """Return a non-blocking socket; it listens if it is ``ready``, else whoever serves it makes it listen.
 
     Raises:
         OSError: the address is in use or not ours.
@@ -98,7 +122,8 @@ def bind(place: Place, *, reuse_port: bool = False) -> socket.socket:
         if reuse_port:
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         listening.bind((place.bind, place.port))
-        listening.listen(_BACKLOG)
+        if ready:
+            listening.listen(_BACKLOG)
         listening.setblocking(False)  # noqa: FBT003
     except OSError:
         listening.close()
@@ -116,8 +141,11 @@ async def serve(
     tls: ServerTls | None,
     engine: str = "lean",
     reuse_port: bool = False,
+    listening: socket.socket | None = None,
     clock: Clock | None = None,
     drain: Drain | None = None,
+    renewal: Renewal | None = None,
+    register: Register | None = None,
     task_status: trio.TaskStatus[int] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve a face until its drain is over.
@@ -131,8 +159,11 @@ async def serve(
         tls: None: plain text, HTTP/1.1 only (loopback, ops).
         engine: The HTTP/2 engine: ``lean`` or ``package``.
         reuse_port: Several processes accept on one port.
+        listening: A bound socket to accept from instead of a new one; it is closed at the end.
         clock: For the Date field; none is sent without.
         drain: Starts the graceful end; without one the listener ends by cancellation.
+        renewal: Changes the application and the limits while it runs.
+        register: Told of every refusal that is the edge's own.
 
     Raises:
         OSError: the port cannot be bound.
@@ -142,11 +173,22 @@ async def serve(
     """
     if engine not in _ENGINES:
         raise ValueError(f"no such HTTP/2 engine: {engine}")
-    listening = bind(listen, reuse_port=reuse_port)
+    if listening is None:
+        listening = bind(listen, reuse_port=reuse_port)
+    else:
+        listening.listen(_BACKLOG)
     desk = Desk(
-        face=face, app=app, limits=limits, observer=observer, clock=clock, hosts=listen.hosts
+        face=face,
+        app=app,
+        limits=limits,
+        observer=observer,
+        clock=clock,
+        hosts=listen.hosts,
+        register=register,
     )
     listener = _Listener(desk, tls, engine)
+    if renewal is not None:
+        renewal.attach(listener.renew)
     try:
         task_status.started(listening.getsockname()[1])
         await listener.run(listening, drain or Drain())
@@ -156,7 +198,7 @@ async def serve(
 
 @final
 class _Listener:
-    __slots__ = ("_addresses", "_bounds", "_connections", "_desk", "_empty", "_engine", "_leaving", "_quiet", "_slots", "_tls", "_total")  # fmt: skip
+    __slots__ = ("_addresses", "_bounds", "_connections", "_desk", "_empty", "_engine", "_leaving", "_quiet", "_shaking", "_slots", "_tls", "_total")  # fmt: skip
 
     def __init__(self, desk: Desk, tls: ServerTls | None, engine: str) -> None:
         limits = desk.limits
@@ -168,9 +210,16 @@ class _Listener:
         self._addresses: dict[str, int] = {}
         self._connections: set[Connection] = set()
         self._slots = trio.Semaphore(limits.handshakes)
+        self._shaking: dict[str, int] = {}
         self._empty = trio.Event()
         self._quiet: dict[str, tuple[float, int]] = {}
-        self._bounds = Bounds(**{name: getattr(limits, name) for name in Bounds.__struct_fields__})
+        self._bounds = _bounds(limits)
+
+    def renew(self, app: App, limits: Limits, hosts: tuple[str, ...]) -> None:
+        if limits.handshakes != self._desk.limits.handshakes:
+            self._slots = trio.Semaphore(limits.handshakes)  # those under way keep the old one
+        self._desk.renew(app, limits, hosts)
+        self._bounds = _bounds(limits)
 
     async def run(self, listening: socket.socket, drain: Drain) -> None:
         async with trio.open_nursery() as nursery:
@@ -230,6 +279,8 @@ class _Listener:
             reason = "connections"
         elif mine >= limits.connections_per_address:
             reason = "connections_per_address"
+        elif self._shaking.get(address, 0) >= limits.handshakes_per_address:
+            reason = "handshakes_per_address"
         if reason:
             connected.close()
             self._refuse("connection_refused", reason, address)
@@ -238,6 +289,8 @@ class _Listener:
         connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._total += 1
         self._addresses[address] = mine + 1
+        if self._tls is not None:
+            self._shaking[address] = self._shaking.get(address, 0) + 1
         nursery.start_soon(self._connection, connected, address)
 
     async def _connection(self, connected: socket.socket, address: str) -> None:
@@ -246,16 +299,29 @@ class _Listener:
                 if self._tls is None:
                     await self._serve(PlainTransport(connected), Peer(address=address), "http/1.1")
                 else:
-                    await self._serve_tls(TlsTransport(connected, self._tls.context), address)
+                    await self._serve_tls(connected, self._tls.context, address)
         finally:
             trio.lowlevel.notify_closing(connected)
             connected.close()
             self._leave(address)
 
-    async def _serve_tls(self, transport: TlsTransport, address: str) -> None:
-        peer = await self._shake(transport, address)
+    async def _serve_tls(
+        self, connected: socket.socket, context: ssl.SSLContext, address: str
+    ) -> None:
+        try:
+            transport = TlsTransport(connected, context)
+            peer = await self._shake(transport, address)
+        finally:
+            self._shaken(address)
         if peer is not None:
             await self._serve(transport, peer, transport.protocol)
+
+    def _shaken(self, address: str) -> None:
+        left = self._shaking[address] - 1
+        if left:
+            self._shaking[address] = left
+        else:
+            del self._shaking[address]
 
     def _leave(self, address: str) -> None:
         self._total -= 1
@@ -307,6 +373,7 @@ class _Listener:
 
     def _refuse(self, name: str, reason: str, address: str) -> None:
         """Note a refusal; more than one per reason within a second are counted into the next line."""
+        self._desk.turned_away(address, f"edge.{reason}")
         now = trio.current_time()
         last, count = self._quiet.get(reason, (-10.0, 0))
         if now - last < 1.0:
@@ -318,3 +385,7 @@ class _Listener:
         self._desk.observer.note(
             name, reason=reason, address=address, face=self._desk.face, count=count + 1
         )
+
+
+def _bounds(limits: Limits) -> Bounds:
+    return Bounds(**{name: getattr(limits, name) for name in Bounds.__struct_fields__})

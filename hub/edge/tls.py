@@ -7,7 +7,9 @@ CA bundle is obeyed by every handshake after it. Source: FAPI 2.0 Security Profi
 """
 
 import ssl
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final, final
 
 FAPI_CIPHERS: Final = (
@@ -23,29 +25,42 @@ FAPI_CIPHERS: Final = (
 class ServerTls:
     """Hold the context of a listener and exchange it when its files change."""
 
-    __slots__ = ("_certificate", "_client_ca", "_key", "context")
+    __slots__ = ("_client_ca", "_pairs", "context")
 
-    def __init__(self, certificate: Path, key: Path, client_ca: Path | None = None) -> None:
+    def __init__(
+        self,
+        certificate: Path,
+        key: Path,
+        client_ca: Path | None = None,
+        hosts: Mapping[str, tuple[Path, Path]] = MappingProxyType({}),
+    ) -> None:
         """Read the files.
 
         Args:
             certificate: PEM chain, leaf first.
             key: PEM private key.
             client_ca: PEM bundle that client certificates are verified against; None: none is asked for.
+            hosts: Certificate and key of single host names, for clients that ask for one (RFC 6066 section 3).
 
         Raises:
             OSError: a file cannot be read or parsed (``ssl.SSLError`` is one too).
         """
-        self._certificate = certificate
-        self._key = key
+        self._pairs = {"": (certificate, key)}
+        self._pairs |= {host.lower(): pair for host, pair in hosts.items()}
         self._client_ca = client_ca
         self.context = self._build()
 
     @property
     def files(self) -> tuple[Path, ...]:
         """Return the files whose change calls for ``reload``."""
-        found = (self._certificate, self._key, self._client_ca)
-        return tuple(path for path in found if path is not None)
+        paths = [path for pair in self._pairs.values() for path in pair]
+        return (*paths, *(() if self._client_ca is None else (self._client_ca,)))
+
+    def take(self, other: "ServerTls") -> None:
+        """Use the files and the context of another one from the next handshake on."""
+        self._pairs = other._pairs  # noqa: SLF001 - of our own kind
+        self._client_ca = other._client_ca  # noqa: SLF001 - of our own kind
+        self.context = other.context
 
     def reload(self) -> str:
         """Read the files again; on any error keep what is in use.
@@ -56,10 +71,26 @@ class ServerTls:
         try:
             self.context = self._build()
         except OSError as error:  # ssl.SSLError is an OSError
-            return f"{self._certificate.name}: {error.strerror or error}"
+            name = error.filename or self._pairs[""][0]
+            return f"{Path(name).name}: {error.strerror or error}"
         return ""
 
     def _build(self) -> ssl.SSLContext:
+        """Build one context per host name; the one without a name hands over to the others."""
+        contexts = {host: self._context(*pair) for host, pair in self._pairs.items()}
+        default = contexts.pop("")
+
+        def choose(
+            connection: ssl.SSLObject | ssl.SSLSocket, name: str | None, _: ssl.SSLContext
+        ) -> None:
+            if name and (chosen := contexts.get(name.lower())) is not None:
+                connection.context = chosen
+
+        if contexts:
+            default.sni_callback = choose  # type: ignore[assignment,unused-ignore]
+        return default
+
+    def _context(self, certificate: Path, key: Path) -> ssl.SSLContext:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         context.set_ciphers(":".join(FAPI_CIPHERS))
@@ -68,7 +99,7 @@ class ServerTls:
         )
         context.set_alpn_protocols(["h2", "http/1.1"])
         context.num_tickets = 1
-        context.load_cert_chain(self._certificate, self._key, password=_no_password)
+        context.load_cert_chain(certificate, key, password=_no_password)
         if self._client_ca is not None:
             context.verify_mode = ssl.CERT_OPTIONAL
             context.load_verify_locations(cafile=self._client_ca)

@@ -77,6 +77,10 @@ class Response(msgspec.Struct, frozen=True, kw_only=True):
     event: Event | None = None
 
 
+class UnavailableError(Exception):
+    """Say that nothing can be answered now and that nothing was done: the edge answers 503."""
+
+
 class Admission(msgspec.Struct, frozen=True, kw_only=True):
     """Say how a body is to be received: at most ``limit`` octets, complete or as a stream."""
 

@@ -54,6 +54,9 @@ def _pairs(settings: Settings) -> Iterator[tuple[str, Path, Path]]:
         )
     yield "tpp", settings.tpp.certificate, settings.tpp.key
     yield "lfi", settings.lfi.certificate, settings.lfi.key
+    for face, pairs in (("tpp", settings.tpp.certificates), ("lfi", settings.lfi.certificates)):
+        for host, pair in pairs.items():
+            yield f"{face}.certificates.{host}", pair.certificate, pair.key
     yield "bank", settings.bank.certificate, settings.bank.key
     yield "trust", settings.trust.certificate, settings.trust.key
 
