@@ -82,4 +82,4 @@ class ReadLog:
             RejectedError: What does not hold, and where.
         """
         key = Key.parse(self.vkey)
-        return verify_log(self.tiles.folder, key, older=older or [], live=True)
+        return verify_log(self.tiles.folder, [key], older=older or [], live=True)

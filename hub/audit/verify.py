@@ -2,81 +2,94 @@
 
 This file stands alone: it shares no code with the Hub that wrote the log, and is shipped beside each log.
 
-    python verify.py log FOLDER --key VKEY [--witness VKEY ...] [--checkpoint FILE ...] [--live]
-    python verify.py receipt FILE ... --key VKEY [--witness VKEY ...] [--log FOLDER]
+    python verify.py log FOLDER --key KEY [--witness KEY ...] [--checkpoint FILE ...] [--since FILE] [--live]
+    python verify.py receipt FILE ... --key KEY [--witness KEY ...]
 
-``log`` recomputes the whole tree from the entries, compares every file with it, and checks that each older checkpoint
-given is a beginning of it: nothing was changed, removed, inserted or reordered since that checkpoint was signed. Give
-checkpoints that you kept yourself; without one, nobody can tell whether the newest entries were cut off and the rest
-signed again. ``--live`` passes over files that the checkpoint does not cover (a log copied while it was written).
-``receipt`` shows that one entry is in the tree of a signed checkpoint. The exit code is 0 if everything holds, else 1.
+KEY is a verifier key or a file of them, one per line (a log whose key was renewed has several; one must have signed).
+Give ``--checkpoint`` files that you kept yourself: without one, nobody can tell whether the newest entries were cut off,
+or all of it signed anew. ``--since`` reads only the entries from that checkpoint on. ``--live`` passes over files that the
+checkpoint does not cover (copied while written). The exit code is 0 if everything holds, else 1.
 
-Sources: RFC 9162 section 2.1 (tree and proofs); C2SP signed-note, tlog-checkpoint, tlog-cosignature, tlog-tiles,
-tlog-proof.
+The format is described in ``FORMAT.md``, which lies beside this file; this was written from it alone.
 """
 
 import argparse
 import base64
-import hashlib
 import json
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from hashlib import sha256
+from hmac import compare_digest
 from pathlib import Path
+from typing import Any
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
+LOG, WITNESS = 1, 4
+PROOF = "c2sp.org/tlog-proof@v1"
+KINDS = {(33, LOG), (33, WITNESS)}
 WIDTH = 256
-HASH = 32
-LOG_KEY, WITNESS_KEY = 1, 4
-LATE_MS = 5000
+STEP = 1_000_000  # entries, between two lines of progress
+CLOCK_MS = 120_000  # a request may have come in this long before it was written down
 
 
 class RejectedError(Exception):
-    """Say what does not hold, and where."""
+    """What was given does not hold: where, and what."""
+
+    def __init__(self, where: str, what: str) -> None:
+        super().__init__(f"{where}: {what}")
 
 
-# Notes and checkpoints
+def decode64(text: str, where: str) -> bytes:
+    """Decode Base64, canonical only."""
+    if re.fullmatch(r"(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?", text):
+        data = base64.b64decode(text)
+        if base64.b64encode(data).decode() == text:
+            return data
+    raise RejectedError(where, "is not canonical Base64")
+
+
+def number(text: str, where: str) -> int:
+    """Read a decimal number without leading zeros, of at most thirteen digits."""
+    if not re.fullmatch(r"0|[1-9][0-9]{0,12}", text):
+        raise RejectedError(where, f"{text[:20]!r} is not a number of entries")
+    return int(text)
 
 
 @dataclass(frozen=True)
 class Key:
-    """Hold a public key under its name."""
+    """Hold the public key of a log or a witness."""
 
     name: str
-    id: bytes
-    type: int
+    kind: int
     public: bytes
 
     @classmethod
     def parse(cls, vkey: str) -> "Key":
-        """Read ``name+id+base64(type || key)``."""
-        parts = vkey.strip().split("+", 2)
-        if len(parts) != 3:
-            raise RejectedError("key: not of the form name+id+key")
-        packed = decode64(parts[2], "key")
-        name = parts[0]
-        expected = hashlib.sha256(name.encode() + b"\n" + packed).digest()[:4]
-        if (
-            len(packed) != 33
-            or packed[0] not in {LOG_KEY, WITNESS_KEY}
-            or parts[1] != expected.hex()
-        ):
-            raise RejectedError("key: not an Ed25519 key with a fitting id")
-        return cls(name, expected, packed[0], packed[1:])
+        """Read a verifier key (format, 1)."""
+        name, ident, encoded = [*vkey.strip().split("+", 2), "", ""][:3]
+        data = decode64(encoded, "key")
+        key = cls(name, int.from_bytes(data[:1]), data[1:])
+        if not name or key.ident.hex() != ident or (len(data), key.kind) not in KINDS:
+            raise RejectedError("key", "is no Ed25519 verifier key, or its id is another's")
+        return key
 
-    def stands(self, text: str, signature: bytes) -> bool:
-        """Tell whether a signature stands for the text of a note."""
-        message = text.encode()
-        if self.type == WITNESS_KEY:
-            moment = int.from_bytes(signature[:8])
-            message = f"cosignature/v1\ntime {moment}\n{text}".encode()
-            signature = signature[8:]
+    @property
+    def ident(self) -> bytes:
+        """The four octets that name this key in a signature."""
+        return sha256(b"%s\n%c%s" % (self.name.encode(), self.kind, self.public)).digest()[:4]
+
+    def has_signed(self, text: bytes, signature: bytes) -> bool:
+        """Say whether a signature (after the key's id) holds for a note's text."""
+        if self.kind == WITNESS:
+            time, signature = signature[:8], signature[8:]
+            text = b"cosignature/v1\ntime %d\n" % int.from_bytes(time) + text
         try:
-            Ed25519PublicKey.from_public_bytes(self.public).verify(signature, message)
+            Ed25519PublicKey.from_public_bytes(self.public).verify(signature, text)
         except InvalidSignature:
             return False
         return True
@@ -84,484 +97,402 @@ class Key:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Hold a head that the log has signed."""
+    """Hold what a log's key has signed: so many entries, and their root."""
 
     origin: str
     size: int
     root: bytes
 
 
-def decode64(text: str, where: str) -> bytes:
-    """Decode base64; only the one canonical form passes."""
-    try:
-        octets = base64.b64decode(text, validate=True)
-    except ValueError:
-        raise RejectedError(f"{where}: not base64") from None
-    if base64.b64encode(octets).decode() != text:
-        raise RejectedError(f"{where}: not the canonical base64 form")
-    return octets
+Keys = Sequence[Key]
 
 
-def open_checkpoint(note: bytes, key: Key, witnesses: Sequence[Key], where: str) -> Checkpoint:
-    """Return the checkpoint of a note that the log's key and every witness have signed."""
-    try:
-        content = note.decode()
-    except UnicodeDecodeError:
-        raise RejectedError(f"{where}: not UTF-8") from None
-    if any(ord(char) < 32 and char != "\n" for char in content):
-        raise RejectedError(f"{where}: holds control characters")
-    text, gap, tail = content.rpartition("\n\n")
-    if not gap or not tail.endswith("\n"):
-        raise RejectedError(f"{where}: not a signed note")
-    text += "\n"
-    good = list(_good_signatures(text, tail[:-1].split("\n"), [key, *witnesses], where))
-    for needed in (key, *witnesses):
-        if needed not in good:
-            raise RejectedError(f"{where}: not signed by {needed.name}")
-    return _parse_checkpoint(text, key, where)
+def open_checkpoint(note: bytes, keys: Keys, witnesses: Keys, where: str) -> Checkpoint:
+    """Return a checkpoint that one of the log's keys and every witness given have signed."""
+    text, gap, lines = note.decode(errors="replace").rpartition("\n\n")
+    odd = re.search("[\0-\x09\x0b-\x1f\x7f\ufffd]", text + lines)
+    if odd or not gap or not lines.endswith("\n"):
+        raise RejectedError(where, "is not a signed note")
+    signed = _signed_by(f"{text}\n".encode(), lines[:-1].split("\n"), [*keys, *witnesses], where)
+    if not set(signed) & set(keys):
+        raise RejectedError(where, "is not signed by the log's key")
+    if missing := set(witnesses) - set(signed):
+        raise RejectedError(where, f"is not signed by witness {missing.pop().name}")
+    parts = text.split("\n")
+    if len(parts) != 3 or parts[0] not in {key.name for key in signed if key in keys}:
+        raise RejectedError(where, "is not a checkpoint of this log")
+    return Checkpoint(parts[0], number(parts[1], where), decode64(parts[2], where))
 
 
-def _good_signatures(
-    text: str, lines: Iterable[str], keys: Sequence[Key], where: str
-) -> Iterator[Key]:
+def _signed_by(text: bytes, lines: list[str], keys: list[Key], where: str) -> list[Key]:
+    signed = []
     for line in lines:
-        dash, _, rest = line.partition(" ")
-        name, _, packed = rest.partition(" ")
-        if dash != "\N{EM DASH}" or not name or not packed:
-            raise RejectedError(f"{where}: a signature line is malformed")
-        signature = decode64(packed, where)
+        match = re.fullmatch(r"— ([^ +]+) ([A-Za-z0-9+/=]+)", line)
+        data = decode64(match[2], where) if match else b""
+        if not match or len(data) < 5:
+            raise RejectedError(where, "has a malformed signature line")
         for key in keys:
-            if (key.name, key.id) == (name, signature[:4]):
-                if not key.stands(text, signature[4:]):
-                    raise RejectedError(f"{where}: the signature of {name} does not hold")
-                yield key
-
-
-def _parse_checkpoint(text: str, key: Key, where: str) -> Checkpoint:
-    lines = text.split("\n")
-    if len(lines) < 4 or not all(lines[:-1]):
-        raise RejectedError(f"{where}: not a checkpoint")
-    origin, size, packed = lines[:3]
-    if origin != key.name:
-        raise RejectedError(f"{where}: is of the log {origin!r}, not of {key.name!r}")
-    root = decode64(packed, where)
-    if len(root) != HASH:
-        raise RejectedError(f"{where}: the root has {len(root)} octets")
-    return Checkpoint(origin, number(size, where), root)
-
-
-def number(text: str, where: str) -> int:
-    """Read a decimal number without leading zeroes."""
-    if not (text.isascii() and text.isdigit() and len(text) < 20 and str(int(text)) == text):
-        raise RejectedError(f"{where}: {text[:40]!r} is not a number")
-    return int(text)
-
-
-# The tree
+            if (key.name, key.ident) == (match[1], data[:4]):
+                signed.append(key)
+                if not key.has_signed(text, data[4:]):
+                    raise RejectedError(where, f"the signature of {key.name} does not hold")
+    return signed
 
 
 def leaf_hash(entry: bytes) -> bytes:
-    """RFC 9162 section 2.1.1."""
-    return hashlib.sha256(b"\x00" + entry).digest()
+    """Hash an entry as a leaf."""
+    return sha256(b"\0" + entry).digest()
 
 
 def node_hash(left: bytes, right: bytes) -> bytes:
-    """RFC 9162 section 2.1.1."""
-    return hashlib.sha256(b"\x01" + left + right).digest()
+    """Hash two subtrees as a node."""
+    return sha256(b"\1" + left + right).digest()
 
 
-class Tree:
-    """A growing tree: for each power of two in its size, the hash of that part."""
-
-    def __init__(self) -> None:
-        """Start empty."""
-        self.size = 0
-        self._parts: list[tuple[int, bytes]] = []
-
-    def add(self, hashed: bytes) -> None:
-        """Add a leaf by its hash; parts of equal height join."""
-        height = 0
-        while self._parts and self._parts[-1][0] == height:
-            hashed = node_hash(self._parts.pop()[1], hashed)
-            height += 1
-        self._parts.append((height, hashed))
-        self.size += 1
-
-    def root(self) -> bytes:
-        """Return the root."""
-        if not self._parts:
-            return hashlib.sha256(b"").digest()
-        hashed = self._parts[-1][1]
-        for _, left in reversed(self._parts[:-1]):
-            hashed = node_hash(left, hashed)
-        return hashed
+def root_of(rows: Sequence[Sequence[bytes]]) -> bytes:
+    """Return the root of a tree: row 0 the leaves after the last full tile, row 1 the full tiles not in row 2, ..."""
+    root = None
+    for row in rows:
+        rest = list(row)
+        while rest:
+            bit = len(rest) & -len(rest)
+            pairs = rest[-bit:]
+            while len(pairs) > 1:
+                pairs = [node_hash(*pairs[at : at + 2]) for at in range(0, len(pairs), 2)]
+            root = pairs[0] if root is None else node_hash(pairs[0], root)
+            del rest[-bit:]
+    return sha256().digest() if root is None else root
 
 
 def root_by_proof(entry: bytes, index: int, size: int, proof: Sequence[bytes], where: str) -> bytes:
-    """Return the root that an inclusion proof leads to (RFC 9162 section 2.1.3.2)."""
-    if index >= size:
-        raise RejectedError(f"{where}: entry {index} cannot be in a tree of {size}")
-    hashed, position, last = leaf_hash(entry), index, size - 1
-    for part in proof:
+    """Return the root that an inclusion proof leads to."""
+    last, here, at = size - 1, leaf_hash(entry), index
+    for side in proof:
         if last == 0:
-            raise RejectedError(f"{where}: the proof is too long")
-        if position % 2 == 1 or position == last:
-            hashed = node_hash(part, hashed)
-            while position % 2 == 0 and position:
-                position, last = position // 2, last // 2
+            raise RejectedError(where, "its proof is too long")
+        if at % 2 or at == last:
+            while not at % 2:
+                at, last = at >> 1, last >> 1
+            here = node_hash(side, here)
         else:
-            hashed = node_hash(hashed, part)
-        position, last = position // 2, last // 2
+            here = node_hash(here, side)
+        at, last = at >> 1, last >> 1
     if last:
-        raise RejectedError(f"{where}: the proof is too short")
-    return hashed
+        raise RejectedError(where, "its proof is too short")
+    return here
 
 
-# The log's files
+def name_of(row: str, index: int, width: int = WIDTH) -> str:
+    """Return the name of a tile or bundle below the folder."""
+    groups = [f"{index % 1000:03}"]
+    while index := index // 1000:
+        groups.insert(0, f"x{index % 1000:03}")
+    return f"tile/{row}/{'/'.join(groups)}" + ("" if width == WIDTH else f".p/{width}")
 
 
-def tile_name(kind: str, index: int) -> str:
-    """Return the path of a full tile."""
-    digits = str(index)
-    while len(digits) % 3:
-        digits = "0" + digits
-    groups = [digits[at : at + 3] for at in range(0, len(digits), 3)]
-    return f"tile/{kind}/" + "/".join(["x" + group for group in groups[:-1]] + groups[-1:])
+@dataclass
+class Folder:
+    """Hold a copied folder, and which of its files have had their turn."""
+
+    root: Path
+    live: bool = False
+    seen: set[str] = field(default_factory=set)
+
+    def read(self, name: str) -> bytes | None:
+        """Return a file's bytes, None if it is not there."""
+        path = self.root / name
+        self.seen.add(name)
+        return path.read_bytes() if path.is_file() and not path.is_symlink() else None
+
+    def need(self, row: str, index: int, width: int) -> tuple[str, bytes, int]:
+        """Return name, bytes and width of a tile; of a log copied while written, a wider one will do."""
+        for wide in range(width, WIDTH + 1) if self.live else (width,):
+            name = name_of(row, index, wide)
+            if (data := self.read(name)) is not None:
+                return name, data, wide
+        raise RejectedError(name_of(row, index, width), "is missing")
+
+    def hashes(self, row: int | str, index: int, width: int) -> tuple[str, list[bytes]]:
+        """Return name and hashes of a tile."""
+        name, data, wide = self.need(str(row), index, width)
+        if len(data) != 32 * wide:
+            raise RejectedError(name, f"has {len(data)} octets, not {32 * wide}")
+        return name, [data[at : at + 32] for at in range(0, 32 * width, 32)]
+
+    def entries(self, index: int, width: int) -> tuple[str, list[bytes]]:
+        """Return name and entries of a bundle; a pruned entry is empty."""
+        name = name_of("kept", index)
+        data = self.read(name) if width == WIDTH else None
+        wide, kept = WIDTH, data is not None
+        if data is None:
+            name, data, wide = self.need("entries", index, width)
+        elif self.read(name_of("entries", index)) is not None and not self.live:
+            raise RejectedError(name, "stands beside the entries that it replaces")
+        found, at = [], 0
+        while at < len(data):
+            length = int.from_bytes(data[at : at + 2])
+            found.append(data[at + 2 : at + 2 + length])
+            at += 2 + length
+            if len(found) > wide or at > len(data) or not (length or kept):
+                raise RejectedError(name, f"its entry {len(found) - 1} cannot be one")
+        if len(found) != wide:
+            raise RejectedError(name, f"holds {len(found)} entries, not {wide}")
+        return name, found[:width]
+
+    def check_rest(self, size: int) -> None:
+        """Refuse files that have no place in the log; an earlier, shorter tile must begin the one that replaced it."""
+        files = (path for path in self.root.rglob("*") if not path.is_dir())
+        for name in {path.relative_to(self.root).as_posix() for path in files} - self.seen:
+            match = re.fullmatch(r"tile/([0-9]|entries)/([0-9x/]+)\.p/([0-9]{1,3})", name)
+            row, index, width = match.groups() if match else ("", "0", "0")
+            read = self.entries if row == "entries" else partial(self.hashes, row)
+            at, short = int(re.sub("[x/]", "", index)), int(width)
+            now = min(WIDTH, (size >> 8 * int(row if row.isdigit() else 0)) - at * WIDTH)
+            if not 0 < short < now or name != name_of(row, at, short):
+                raise RejectedError(name, "does not belong to this log")
+            if read(at, now)[1][:short] != read(at, short)[1]:
+                raise RejectedError(name, "is no beginning of what replaced it")
 
 
 @dataclass
 class Report:
-    """Hold what was found to hold, and what a reader should know."""
+    """Say what was verified, and what is odd although everything holds."""
 
     origin: str
     size: int
     root: bytes
+    remarks: list[str]
+
+
+@dataclass
+class Walk:
+    """Go through the entries, bundle by bundle; hold the hashes of each row that is not yet a full tile."""
+
+    folder: Folder
+    size: int
+    waiting: list[tuple[str, Checkpoint]]
+    months: dict[str, str]
+    rows: list[list[bytes]] = field(default_factory=list)
+    intents: dict[str, int] = field(default_factory=dict)
+    pruned: list[tuple[int, bytes]] = field(default_factory=list)
+    declared: tuple[int, int, str] = (0, 0, sha256().hexdigest())
     remarks: list[str] = field(default_factory=list)
+    time_ms: int = 0
 
+    def start_at(self, start: int) -> None:
+        """Take the rows before an entry (a multiple of 256) from the tiles; what follows proves them right."""
+        while start >> 8 * len(self.rows):
+            level = len(self.rows)
+            done = start >> 8 * level
+            width = min(WIDTH, (self.size >> 8 * level) - (done & ~255)) if done & 255 else 0
+            tile = self.folder.hashes(level, done >> 8, width)[1] if width else []
+            self.rows.append(tile[: done & 255])
 
-class LogFolder:
-    """A copied log; remembers which files it has looked at."""
+    def bundle(self, first: int) -> None:
+        """Check a bundle of entries, its tile, and the checkpoints that end in it."""
+        width = min(WIDTH, self.size - first)
+        _, entries = self.folder.entries(first // WIDTH, width)
+        stored = self.folder.hashes(0, first // WIDTH, width)[1]
+        leaves = [leaf_hash(one) if one else stored[at] for at, one in enumerate(entries)]
+        self._compare(0, first // WIDTH, leaves)
+        self._check_due(first, leaves)
+        for at, entry in enumerate(entries, first):
+            if entry:
+                self._note_meaning(at, entry)
+            else:
+                self.pruned.append((at, leaves[at - first]))
+        self._add(0, leaves, first + width)
 
-    def __init__(self, folder: Path) -> None:
-        """Look at ``folder``, which holds ``checkpoint`` and ``tile``."""
-        self.folder = folder
-        self.seen: set[str] = set()
+    def _check_due(self, first: int, leaves: list[bytes]) -> None:
+        while self.waiting and self.waiting[0][1].size <= first + len(leaves):
+            name, head = self.waiting.pop(0)
+            rows = self.rows or [[]]
+            if root_of([[*rows[0], *leaves[: head.size - first]], *rows[1:]]) != head.root:
+                raise RejectedError(name, f"the first {head.size} entries are not those it signed")
 
-    def read(self, name: str) -> bytes:
-        """Return a file."""
-        self.seen.add(name)
+    def _add(self, level: int, hashes: list[bytes], done: int) -> None:
+        if level == len(self.rows):
+            self.rows.append([])
+        row = self.rows[level] = self.rows[level] + hashes
+        if len(row) == WIDTH:
+            if level:
+                self._compare(level, (done >> 8 * level + 8) - 1, row)
+            self.rows[level] = []
+            self._add(level + 1, [root_of([row])], done)
+
+    def _compare(self, level: int, index: int, row: list[bytes]) -> None:
+        name, stored = self.folder.hashes(level, index, len(row))
+        for at, (one, other) in enumerate(zip(row, stored, strict=True)):
+            if one != other:
+                first = (index * WIDTH + at) << 8 * level
+                raise RejectedError(name, f"hash {at} does not fit the entries from {first} on")
+
+    def finish(self) -> None:
+        """Check what is left: checkpoints at the end, tiles that are not full."""
+        self._check_due(self.size, [])
+        for level, row in enumerate(self.rows):
+            if level and row:
+                self._compare(level, self.size >> 8 * level + 8, row)
+        for at in self.intents.values():
+            self.remarks.append(f"entry {at}: an intent without an outcome")
+
+    def check_pruned(self) -> None:
+        """Compare the pruned entries with what the log itself says was pruned."""
+        digest = sha256(b"".join(leaf for _, leaf in self.pruned)).hexdigest()
+        first, last = (self.pruned[0][0], self.pruned[-1][0]) if self.pruned else (0, -1)
+        if (len(self.pruned), digest) != self.declared[1:] or last >= self.declared[0]:
+            raise RejectedError(f"entry {first}", "what was pruned is not what the log declares")
+        self.remarks += [f"{len(self.pruned)} entries were pruned, as declared"] * (last >= 0)
+
+    def _note_meaning(self, index: int, entry: bytes) -> None:
         try:
-            return (self.folder / name).read_bytes()
-        except OSError:
-            raise RejectedError(f"{name}: is missing") from None
-
-    def read_tile(self, kind: str, index: int, width: int) -> tuple[str, bytes]:
-        """Return the name and content of a tile of the tree."""
-        name = tile_name(kind, index)
-        name = name if width == WIDTH else f"{name}.p/{width}"
-        return name, self.read(name)
-
-    def check_partials(
-        self, kind: str, index: int, beginnings: Callable[[int], bytes], width: int
-    ) -> None:
-        """Check partial tiles of earlier sizes that are still there: each is a beginning of the tile."""
-        name = tile_name(kind, index) + ".p"
-        folder = self.folder / name
-        for file in sorted(folder.iterdir()) if folder.is_dir() else ():
-            known = re.fullmatch("[1-9][0-9]{0,2}", file.name) and int(file.name) <= min(width, 255)
-            part = f"{name}/{file.name}"
-            if known and self.read(part) != beginnings(int(file.name)):
-                raise RejectedError(f"{part}: differs from the tile that it became")
-
-    def strangers(self) -> list[str]:
-        """Return the files that nothing has asked for."""
-        files = (file for file in self.folder.rglob("*") if not file.is_dir() or file.is_symlink())
-        names = {file.relative_to(self.folder).as_posix() for file in files}
-        return sorted(names - self.seen)
+            event = json.loads(entry)  # noqa: TID251 - this file stands alone
+            kind, time_ms, change = event["kind"], event["time_ms"], event.get("change")
+            if event["v"] != 1 or time_ms < self.time_ms - CLOCK_MS:
+                self.remarks.append(f"entry {index}: its version is unknown, or it is out of time")
+            self.time_ms = max(time_ms, self.time_ms)
+            if kind == "intent":
+                self.intents[event["interaction_id"]] = index
+            elif kind == "outcome":
+                if self.intents.pop(event["interaction_id"], None) is None:
+                    self.remarks.append(f"entry {index}: an outcome without an intent")
+            elif (kind, change) == ("node", "month-closed"):
+                month, _, closed = event["subject"].partition(" ")
+                if self.months.get(month) != closed:
+                    raise RejectedError(f"months/{month}", f"is not what entry {index} names")
+            elif (kind, change) == ("admin", "pruned"):
+                end, digest = event["subject"].split(" ")
+                self.declared = int(end), event["count"], digest
+        except (ValueError, KeyError, TypeError, AttributeError):
+            self.remarks.append(f"entry {index}: is no event of version 1")
 
 
-class Reader:
-    """Rebuild the tree from the entries, and compare every tile with it."""
-
-    def __init__(self, log: LogFolder, size: int) -> None:
-        """Read the first ``size`` entries."""
-        self._log = log
-        self._size = size
-        self._levels: list[list[bytes]] = [[]]
-        self._done: list[int] = [0]
-        self.tree = Tree()
-
-    def entries(self) -> Iterator[bytes]:
-        """Give each entry once it is compared with its tile."""
-        for index in range(-(-self._size // WIDTH)):
-            width = min(WIDTH, self._size - index * WIDTH)
-            name, bundle = self._log.read_tile("entries", index, width)
-            entries = split_bundle(bundle, width, name, index * WIDTH)
-            self._log.check_partials("entries", index, partial(_beginning, entries), width)
-            for entry in entries:
-                hashed = leaf_hash(entry)
-                self._levels[0].append(hashed)
-                self.tree.add(hashed)
-                yield entry
-            if width == WIDTH:
-                self._finish(0)
-        self._finish_partials()
-
-    def _finish(self, level: int) -> None:
-        """Compare a full tile, and carry its root up."""
-        hashes = self._levels[level]
-        self._compare(level, hashes)
-        while len(hashes) > 1:
-            hashes = [node_hash(*hashes[at : at + 2]) for at in range(0, len(hashes), 2)]
-        self._levels[level] = []
-        self._done[level] += 1
-        if level + 1 == len(self._levels):
-            self._levels.append([])
-            self._done.append(0)
-        self._levels[level + 1].append(hashes[0])
-        if len(self._levels[level + 1]) == WIDTH:
-            self._finish(level + 1)
-
-    def _finish_partials(self) -> None:
-        for level, hashes in enumerate(self._levels):
-            if hashes:
-                self._compare(level, hashes)
-
-    def _compare(self, level: int, hashes: list[bytes]) -> None:
-        index, width = self._done[level], len(hashes)
-        name, data = self._log.read_tile(str(level), index, width)
-        if data != b"".join(hashes):
-            at = next(
-                (n for n, h in enumerate(hashes) if data[n * HASH : n * HASH + HASH] != h), width
-            )
-            first = (index * WIDTH + at) * WIDTH**level
-            raise RejectedError(f"{name}: hash {at} does not fit the entries from {first} on")
-        self._log.check_partials(str(level), index, lambda n: data[: n * HASH], width)
-
-
-def split_bundle(bundle: bytes, width: int, name: str, first: int) -> list[bytes]:
-    """Return the entries of a bundle, each after its length in two octets."""
-    entries: list[bytes] = []
-    at = 0
-    while at < len(bundle) and len(entries) < width:
-        end = at + 2 + int.from_bytes(bundle[at : at + 2])
-        if end > len(bundle):
-            raise RejectedError(f"{name}: entry {first + len(entries)} is cut off")
-        entries.append(bundle[at + 2 : end])
-        at = end
-    if len(entries) < width:
-        raise RejectedError(f"{name}: ends before entry {first + len(entries)}")
-    if at != len(bundle):
-        raise RejectedError(f"{name}: goes on after entry {first + width - 1}")
-    return entries
-
-
-def _beginning(entries: Sequence[bytes], count: int) -> bytes:
-    return join_bundle(entries[:count])
-
-
-def join_bundle(entries: Sequence[bytes]) -> bytes:
-    """Return the bundle of some entries."""
-    return b"".join(len(entry).to_bytes(2) + entry for entry in entries)
-
-
-# What is verified
+def _months(folder: Folder, keys: Keys) -> list[tuple[str, Checkpoint]]:
+    """Read the checkpoints that closed the months; each month's must be no smaller than the month's before."""
+    found: list[tuple[str, Checkpoint]] = []
+    for path in sorted((folder.root / "months").glob("*")):
+        name = f"months/{path.name}"
+        note = folder.read(name)
+        if note is None or not re.fullmatch(r"[0-9]{4}-[0-9]{2}", path.name):
+            raise RejectedError(name, "does not belong to this log")
+        head = open_checkpoint(note, keys, (), name)
+        if found and head.size < found[-1][1].size:
+            raise RejectedError(name, "is smaller than the month's before it")
+        found.append((name, head))
+    return found
 
 
 def verify_log(
-    folder: Path,
-    key: Key,
+    root: Path,
+    key: Keys,
     *,
-    witnesses: Sequence[Key] = (),
+    witnesses: Keys = (),
     older: Sequence[tuple[str, bytes]] = (),
+    since: bytes | None = None,
     live: bool = False,
-    progress: Callable[[int, int], None] = lambda _done, _size: None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Report:
-    """Verify a whole log; the first thing that does not hold raises RejectedError.
+    """Verify a copied log: signed by one of its keys and, newest, by every witness; ``older`` must be beginnings of it.
 
-    Args:
-        folder: Holds ``checkpoint`` and ``tile``.
-        key: The log's key, from a source that you trust.
-        witnesses: Keys that must have cosigned the checkpoint.
-        older: Names and contents of checkpoints that were kept.
-        live: Pass over files that the checkpoint does not cover.
-        progress: Called now and then with entries done and entries in all.
+    ``since``: read only from the bundle of that checkpoint on. ``live``: pass over what the newest does not cover.
     """
-    log = LogFolder(folder)
-    head = open_checkpoint(log.read("checkpoint"), key, witnesses, "checkpoint")
-    kept = [(name, open_checkpoint(note, key, (), name)) for name, note in older]
-    for name, checkpoint in kept:
-        if checkpoint.size > head.size:
-            raise RejectedError(
-                f"checkpoint: has {head.size} entries; {name} had {checkpoint.size} already"
-            )
-    report = Report(head.origin, head.size, head.root)
-    _read_all(log, head, kept, report, progress)
-    strangers = log.strangers()
-    if strangers and not live:
-        raise RejectedError(f"{strangers[0]}: does not belong to a log of {head.size} entries")
-    return report
-
-
-def _read_all(
-    log: LogFolder,
-    head: Checkpoint,
-    kept: Sequence[tuple[str, Checkpoint]],
-    report: Report,
-    progress: Callable[[int, int], None],
-) -> None:
-    reader, meaning = Reader(log, head.size), Meaning()
-    waiting = sorted(kept, key=lambda item: item[1].size)
-    waiting = _due(waiting, reader.tree)
-    for entry in reader.entries():
-        meaning.take(reader.tree.size - 1, entry)
-        waiting = _due(waiting, reader.tree)
-        if reader.tree.size % 65536 == 0:
-            progress(reader.tree.size, head.size)
-    if reader.tree.root() != head.root:
-        raise RejectedError("checkpoint: its root is not that of the entries")
-    report.remarks += meaning.remarks()
-
-
-def _due(waiting: list[tuple[str, Checkpoint]], tree: Tree) -> list[tuple[str, Checkpoint]]:
-    """Compare the kept checkpoints of the size that the tree has now."""
-    while waiting and waiting[0][1].size == tree.size:
-        name, checkpoint = waiting[0]
-        if checkpoint.root != tree.root():
-            raise RejectedError(
-                f"{name}: the first {tree.size} entries are not those it was signed for"
-            )
-        waiting = waiting[1:]
-    return waiting
-
-
-class Meaning:
-    """Look at what the entries say; oddities are remarks, not reasons to reject."""
-
-    def __init__(self) -> None:
-        """Start with nothing seen."""
-        self._latest = 0
-        self._back = 0
-        self._intents: dict[str, int] = {}
-
-    def take(self, index: int, entry: bytes) -> None:
-        """Read one entry."""
-        try:
-            event = json.loads(entry)  # noqa: TID251 - this file stands alone
-            version, moment, kind = event["v"], int(event["time_ms"]), event["kind"]
-        except (ValueError, KeyError, TypeError):
-            raise RejectedError(f"entry {index}: is not an event") from None
-        if version != 1:
-            raise RejectedError(f"entry {index}: is an event of the unknown version {version!r}")
-        self._back += moment < self._latest - LATE_MS
-        self._latest = max(self._latest, moment)
-        if kind == "intent":
-            self._intents[event.get("interaction_id", "")] = index
-        elif kind == "outcome":
-            self._intents.pop(event.get("interaction_id", ""), None)
-
-    def remarks(self) -> list[str]:
-        """Return what a reader should know."""
-        found = [f"entry {at}: an intent without an outcome" for at in self._intents.values()]
-        if self._back:
-            found.append(f"{self._back} entries are over 5 s older than one before them")
-        return found
+    folder = Folder(root, live)
+    if (note := folder.read("checkpoint")) is None:
+        raise RejectedError("checkpoint", "is missing")
+    head = open_checkpoint(note, key, witnesses, "checkpoint")
+    months = _months(folder, key)
+    kept = [(name, open_checkpoint(text, key, (), name)) for name, text in older]
+    start = 0
+    if since is not None:
+        kept.append(("--since", open_checkpoint(since, key, (), "--since")))
+        start = min(kept[-1][1].size, head.size) // WIDTH * WIDTH
+    for name, one in [*months, *kept]:
+        if one.origin != head.origin or one.size > head.size:
+            raise RejectedError(name, f"{name} had {one.size} entries; this log has {head.size}")
+    late = [month for month in months if month[1].size >= start]
+    due = sorted([*kept, *late], key=lambda one: one[1].size)
+    if due and due[0][1].size < start:
+        raise RejectedError(due[0][0], "is older than the checkpoint to begin with")
+    closed = {name[7:]: f"{one.size} {one.root.hex()}" for name, one in months}
+    walk = Walk(folder, head.size, [*due, ("checkpoint", head)], closed)
+    walk.start_at(start)
+    for first in range(start, head.size, WIDTH):
+        walk.bundle(first)
+        if progress is not None and first % STEP < WIDTH:
+            progress(first, head.size)
+    walk.finish()
+    if not start:
+        walk.check_pruned()
+    if not start and not live:
+        folder.check_rest(head.size)
+    return Report(head.origin, head.size, head.root, walk.remarks)
 
 
 def verify_receipt(
-    receipt: bytes, key: Key, *, witnesses: Sequence[Key] = (), where: str = "receipt"
+    receipt: bytes, key: Keys, *, witnesses: Keys = (), where: str = "receipt"
 ) -> tuple[int, bytes, Checkpoint]:
-    """Verify one receipt; return the entry's index, the entry, and the checkpoint it is proved by."""
-    head, gap, note = receipt.partition(b"\n\n")
-    try:
-        lines = head.decode("ascii").split("\n")
-    except UnicodeDecodeError:
-        raise RejectedError(f"{where}: not a receipt") from None
-    if not gap or len(lines) < 3 or lines[0] != "c2sp.org/tlog-proof@v1":
-        raise RejectedError(f"{where}: not a receipt")
-    if not lines[1].startswith("extra ") or not lines[2].startswith("index "):
-        raise RejectedError(f"{where}: holds no entry or no index")
-    entry = decode64(lines[1].removeprefix("extra "), where)
-    index = number(lines[2].removeprefix("index "), where)
+    """Verify a receipt; return the entry's index, the entry, and the checkpoint of the tree that it is in."""
+    text, _, note = receipt.partition(b"\n\n")
+    lines = text.decode(errors="replace").split("\n")
+    if [lines[0], *(line[:6] for line in lines[1:3])] != [PROOF, "extra ", "index "]:
+        raise RejectedError(where, "is no receipt")
+    entry, index = decode64(lines[1][6:], where), number(lines[2][6:], where)
     proof = [decode64(line, where) for line in lines[3:]]
-    if any(len(part) != HASH for part in proof):
-        raise RejectedError(f"{where}: a hash of the proof is not 32 octets long")
-    checkpoint = open_checkpoint(note, key, witnesses, where)
-    if root_by_proof(entry, index, checkpoint.size, proof, where) != checkpoint.root:
-        raise RejectedError(f"{where}: the entry is not in the tree of its checkpoint")
-    return index, entry, checkpoint
-
-
-# The command line
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Verify what the command line names; return the exit code."""
-    options = _parser().parse_args(arguments)
-    try:
-        for line in _run(options):
-            sys.stdout.write(line + "\n")
-    except (RejectedError, OSError) as error:
-        sys.stdout.write(f"REJECTED {error}\n")
-        return 1
-    return 0
+    head = open_checkpoint(note, key, witnesses, where)
+    if index >= head.size or any(len(side) != 32 for side in proof):
+        raise RejectedError(where, "its proof cannot be one")
+    if not compare_digest(root_by_proof(entry, index, head.size, proof, where), head.root):
+        raise RejectedError(where, "the entry is not in the tree of its checkpoint")
+    return index, entry, head
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description="Verify an audit log, its checkpoints and receipts."
-    )
+    parser = argparse.ArgumentParser(description="Verify an audit log, or receipts of its entries.")
     commands = parser.add_subparsers(dest="command", required=True)
-    log = commands.add_parser("log", help="a copied log folder")
+    both = argparse.ArgumentParser(add_help=False)
+    both.add_argument("--key", type=_keys, required=True, help="the log's key, or a file of keys")
+    both.add_argument("--witness", type=_keys, action="extend", default=[], help="likewise")
+    log = commands.add_parser("log", help="a copied log folder", parents=[both])
     log.add_argument("folder", type=Path)
-    log.add_argument(
-        "--checkpoint", type=Path, action="append", default=[], help="one kept earlier"
-    )
+    log.add_argument("--checkpoint", type=Path, action="append", default=[], help="kept earlier")
+    log.add_argument("--since", type=Path, help="a checkpoint kept earlier: begin there")
     log.add_argument("--live", action="store_true", help="the log is being written")
-    receipt = commands.add_parser("receipt", help="receipts of entries")
+    receipt = commands.add_parser("receipt", help="receipts of entries", parents=[both])
     receipt.add_argument("files", type=Path, nargs="+")
-    receipt.add_argument("--log", type=Path, help="also verify this log against the receipts")
-    for command in (log, receipt):
-        command.add_argument("--key", required=True, help="the log's key, or a file with it")
-        command.add_argument(
-            "--witness", action="append", default=[], help="a key, or a file with it"
-        )
     return parser
 
 
-def _key(text: str) -> Key:
-    return Key.parse(Path(text).read_text() if "+" not in text else text)
+def _keys(text: str) -> list[Key]:
+    return [Key.parse(one) for one in (text if "+" in text else Path(text).read_text()).split()]
 
 
 def _run(options: argparse.Namespace) -> Iterator[str]:
-    key, witnesses = _key(options.key), [_key(text) for text in options.witness]
-    kept: list[tuple[str, bytes]] = []
+    more: dict[str, Any] = {"witnesses": options.witness}
     if options.command == "receipt":
         for file in options.files:
-            receipt = file.read_bytes()
-            index, entry, head = verify_receipt(receipt, key, witnesses=witnesses, where=str(file))
-            kept.append((str(file), receipt.partition(b"\n\n")[2]))
-            yield f"{file}: entry {index} is in the log {head.origin} of {head.size} entries"
+            where = str(file)
+            at, entry, head = verify_receipt(file.read_bytes(), options.key, where=where, **more)
+            yield f"{file}: entry {at} is in the log {head.origin} of {head.size} entries"
             yield entry.decode(errors="replace")
-    else:
-        kept = [(str(file), file.read_bytes()) for file in options.checkpoint]
-    folder = options.log if options.command == "receipt" else options.folder
-    if folder is not None:
-        live = options.command == "receipt" or options.live
-        yield from _log_lines(folder, key, witnesses, kept, live=live)
-
-
-def _log_lines(
-    folder: Path, key: Key, witnesses: list[Key], kept: list[tuple[str, bytes]], *, live: bool
-) -> Iterator[str]:
-    report = verify_log(folder, key, witnesses=witnesses, older=kept, live=live, progress=_progress)
+        return
+    more["older"] = kept = [(str(file), file.read_bytes()) for file in options.checkpoint]
+    more["since"] = options.since and options.since.read_bytes()
+    more["progress"] = lambda at, size: sys.stderr.write(f"{at} of {size} entries\n")
+    report = verify_log(options.folder, options.key, live=options.live, **more)
     yield f"{report.origin}: {report.size} entries, root {report.root.hex()}: everything holds"
     yield from (f"{name}: is a beginning of it" for name, _ in kept)
     yield from (f"note: {remark}" for remark in report.remarks)
 
 
-def _progress(done: int, size: int) -> None:
-    sys.stderr.write(f"{done} of {size} entries\n")
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Verify what the command line names; return the exit code."""
+    try:
+        for line in _run(_parser().parse_args(arguments)):
+            sys.stdout.write(line + "\n")
+    except (RejectedError, OSError) as error:
+        sys.stdout.write(f"REJECTED {error}\n")
+        return 1
+    return 0
 
 
 if __name__ == "__main__":

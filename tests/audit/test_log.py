@@ -39,7 +39,7 @@ async def append(keeper, count, **more):
 
 
 def key_of(log):
-    return verify.Key.parse(log.vkey)
+    return [verify.Key.parse(log.vkey)]
 
 
 @pytest.fixture
@@ -386,7 +386,7 @@ async def test_the_verifier_stands_alone(log, keeper, tmp_path):
 def test_the_verifier_shares_no_code_with_the_hub():
     assert b"import hub" not in verifier_source()
     assert b"from hub" not in verifier_source()
-    assert verifier_source().count(b"\n") < 600
+    assert verifier_source().count(b"\n") <= 500
 
 
 async def test_a_witness_that_must_have_signed_must_have_signed(log, keeper, signer):
