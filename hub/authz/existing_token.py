@@ -204,16 +204,18 @@ class ExistingTokens:
         self, request: Request, record: AccessToken, token: str
     ) -> Fault | None:
         shell = self._shell
+        asked = shell.settings.switches.dpop_nonce
         proof = check_proof(
             request.header_values(b"dpop"),
             method=request.method,
             url=shell.rules.issuer + request.path,
             now=shell.clock.now(),
             access_token=token,
+            nonces=await shell.secrets.nonces() if asked else (),
             algs=shell.rules.dpop_algs,
         )
         if isinstance(proof, ProofFault):
-            return refuse("invalid_dpop_proof", proof.check, proof.why, status=401)
+            return refuse(proof.code, proof.check, proof.why, status=401)
         if proof.jkt != record.jkt:
             return _invalid_token("DPoP: expected the key the token is bound to")
         once = Once(space="dpop", value=proof.replay_value, until=proof.replay_until)

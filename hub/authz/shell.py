@@ -21,7 +21,6 @@ from hub.authz.facts import (
     Rules,
     refuse,
 )
-from hub.authz.secrets import Secrets
 from hub.authz.steps import Phase, run
 from hub.authz.strangers import Strangers, network_of
 from hub.config import Settings
@@ -35,6 +34,7 @@ from hub.protocol.dpop import Proof, ProofFault, check_proof
 from hub.protocol.jose import JoseFault, Parsed, PrivateKey, PublicKey, parse
 from hub.protocol.oauth import FormFault, error_body, parse_form
 from hub.state.keeper import Change, Conflict, Keeper, Once, Take
+from hub.state.secrets import Secrets
 from hub.trust.view import TrustView
 
 TRIES: Final = 5

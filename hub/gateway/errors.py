@@ -27,7 +27,7 @@ LISTED_403: Final = GENERIC | {
 }
 _NAMESPACED: Final = re.compile(r"[A-Za-z]+\.[A-Za-z0-9]+")
 _MESSAGE: Final = 500
-_CHALLENGE: Final = b'Bearer error="invalid_token"'
+_INVALID_TOKEN: Final = b'Bearer error="invalid_token"'
 
 
 class BankError(msgspec.Struct, frozen=True):
@@ -58,12 +58,28 @@ def error_headers(fault: Fault, *, allow: tuple[str, ...] = ()) -> Headers:
     """Return the headers that a refusal needs besides its media type."""
     headers: list[tuple[bytes, bytes]] = []
     if fault.status == 401:
-        headers.append((b"www-authenticate", _CHALLENGE))
+        headers.append((b"www-authenticate", challenge(fault)))
+    if fault.nonce:
+        headers.append((b"dpop-nonce", fault.nonce.encode()))
     if fault.status == 405:
         headers.append((b"allow", ", ".join(allow).encode()))
     if fault.status in {429, 503}:
         headers.append((b"retry-after", str(fault.retry_after or 1).encode()))
     return tuple(headers)
+
+
+def challenge(fault: Fault) -> bytes:
+    """Return how to authenticate instead.
+
+    Source: RFC 6750 section 3.1 (no error where nothing was presented); RFC 9449 sections 7.1 and 9.
+    """
+    if fault.check == "token.missing":
+        return b"Bearer"
+    if fault.check == "dpop.nonce":
+        return b'DPoP error="use_dpop_nonce"'
+    if fault.check.startswith("dpop."):
+        return b'DPoP error="invalid_dpop_proof"'
+    return _INVALID_TOKEN
 
 
 def bare(status: int, headers: Headers = ()) -> Response:

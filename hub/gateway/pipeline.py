@@ -37,8 +37,9 @@ from hub.model.failpoint import Failpoint, Point, no_failpoint
 from hub.model.fault import Fault, Source, bank_fault, caller_fault, hub_fault
 from hub.model.http import Admission, Headers, Request, Response
 from hub.observe import Observer
-from hub.protocol.jose import PrivateKey
+from hub.protocol.jose import DPOP_ALGS, GENERAL_ALGS, PrivateKey
 from hub.state.keeper import Conflict, Keeper
+from hub.state.secrets import Secrets
 from hub.trust.view import TrustView
 from hub.upstream.bank import Bank, BankAnswer
 
@@ -103,7 +104,15 @@ class Gateway:
             time_zone=settings.tenant.time_zone,
         )
         self._throttle = Throttle(keeper=keeper, limits=settings.limits)
-        self._verifier = Verifier(keeper=keeper, cache=cache, trust=trust, resource_base=base)
+        nonces = settings.switches.dpop_nonce
+        self._verifier = Verifier(
+            keeper=keeper,
+            cache=cache,
+            trust=trust,
+            resource_base=base,
+            algs=GENERAL_ALGS if settings.tenant.profile == "general" else DPOP_ALGS,
+            secrets=Secrets(keeper=keeper, clock=clock, dice=dice) if nonces else None,
+        )
         self._bodies = Bodies(contract=contract, trust=trust, issuer=settings.tenant.issuer)
         self._consents = Consents(keeper=keeper, contract=contract, resource_base=base)
         self.shadow = Shadow(

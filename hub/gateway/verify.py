@@ -9,7 +9,10 @@ Source: RFC 6750 sections 2.1 and 3; RFC 8705 section 3; RFC 9449 section 7; dec
 """
 
 import hmac
+from collections.abc import Sequence
 from typing import Final, Protocol, TypeVar
+
+import msgspec
 
 from hub.gateway.errors import at_resources
 from hub.gateway.values import Access, Call
@@ -18,7 +21,9 @@ from hub.model.consent import Consent
 from hub.model.fault import Fault, caller_fault
 from hub.model.records import AccessToken, Grant, Record, digest_of
 from hub.protocol.dpop import ProofFault, check_proof
+from hub.protocol.jose import DPOP_ALGS
 from hub.state.keeper import Keeper, Once
+from hub.state.secrets import Secrets
 from hub.trust.view import Risk, TrustView
 
 R = TypeVar("R", bound=Record)
@@ -58,7 +63,14 @@ class Verifier:
     """Find the access that a call has."""
 
     def __init__(
-        self, *, keeper: Keeper, cache: Lookup, trust: TrustView, resource_base: str
+        self,
+        *,
+        keeper: Keeper,
+        cache: Lookup,
+        trust: TrustView,
+        resource_base: str,
+        algs: Sequence[str] = DPOP_ALGS,
+        secrets: Secrets | None = None,
     ) -> None:
         """Take what verification asks.
 
@@ -67,11 +79,15 @@ class Verifier:
             cache: For tokens, grants and consents.
             trust: For the certificate's owner.
             resource_base: Our own base URL: what a DPoP proof must name.
+            algs: Of DPoP proofs, a closed list.
+            secrets: Gives the nonces that proofs must carry; None: none is asked for.
         """
         self._keeper = keeper
         self._cache = cache
         self._trust = trust
         self._resource_base = resource_base
+        self._algs = algs
+        self._secrets = secrets
 
     async def verify(self, call: Call) -> Access | Fault:
         """Return the access of a call.
@@ -125,15 +141,19 @@ class Verifier:
             return None if scheme == "bearer" else denied("token.scheme")
         if scheme != "dpop":
             return denied("token.scheme")
+        nonces = await self._secrets.nonces() if self._secrets is not None else ()
         proof = check_proof(
             call.request.header_values(b"dpop"),
             method=call.request.method,
             url=self._resource_base + call.request.path,
             now=call.now,
             access_token=secret,
+            nonces=nonces,
+            algs=self._algs,
         )
         if isinstance(proof, ProofFault):
-            return denied(proof.check, proof.why)
+            nonce = nonces[0] if nonces and proof.check == "dpop.nonce" else ""
+            return msgspec.structs.replace(denied(proof.check, proof.why), nonce=nonce)
         if not hmac.compare_digest(proof.jkt.encode(), token.jkt.encode()):
             return denied("dpop.binding")
         granted = await self._keeper.claim([Once("dpop", proof.replay_value, proof.replay_until)])

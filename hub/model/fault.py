@@ -32,6 +32,7 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True):
         check: The name of the deciding check, as in the audit event (``client_assertion.audience``).
         retry_after: Seconds for ``Retry-After``; 0 for none.
         path: JSON pointer of the offending member, where one is to blame.
+        nonce: The nonce that a DPoP proof must carry instead (RFC 9449 section 9); empty for none.
         redirect: True if an authorization request may carry it to the client's redirect URI.
     """
 
@@ -43,6 +44,7 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True):
     check: str = ""
     retry_after: int = 0
     path: str = ""
+    nonce: str = ""
     redirect: bool = False
 
 
