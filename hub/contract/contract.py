@@ -10,7 +10,7 @@ import hashlib
 import marshal
 import sys
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from pathlib import Path
 from types import CodeType
 from typing import Any, Final
@@ -25,7 +25,7 @@ from hub.contract import mapping, notation, validators
 from hub.contract.mapper import Mapper, Shape, Strip, plan
 from hub.contract.mapping import TOOLS, Pair, Writer
 from hub.contract.notation import Type
-from hub.contract.tables import Matcher, Row, plain_id, read_rows
+from hub.contract.tables import Matcher, Row, is_beside, plain_id, read_rows
 from hub.contract.validators import Violation, generate, judge, load_checks
 from hub.model.fault import Fault, caller_fault
 from hub.model.route import Route
@@ -197,12 +197,15 @@ def _fault(broken: Violation, code: str, check: str) -> Fault:
     return caller_fault(400, code, text, check=check, path=broken.path, private=broken.rule)
 
 
-def load_contract(folder: Path, cache: Path | None) -> Contract:
+def load_contract(
+    folder: Path, cache: Path | None, beside: Container[str] | None = None
+) -> Contract:
     """Compile the contract of a folder, or take it from the cache.
 
     Args:
         folder: ``config/contract``.
         cache: A folder of the Hub's own, or None for no cache.
+        beside: The versions laid beside ours that are served; None serves all.
 
     Raises:
         ValueError: The folder contradicts itself; the message says where.
@@ -214,7 +217,10 @@ def load_contract(folder: Path, cache: Path | None) -> Contract:
         compiled = _compile(folder, rows)
         _keep(cache, key, compiled)
     exceptions = tomllib.loads((folder / "mappers.toml").read_text())
-    return Contract(rows, compiled, _strips(exceptions))
+    served = tuple(
+        r for r in rows if beside is None or not is_beside(r) or r.route.version in beside
+    )
+    return Contract(served, compiled, _strips(exceptions))
 
 
 def _strips(exceptions: dict[str, Any]) -> dict[str, tuple[Strip, ...]]:

@@ -10,7 +10,7 @@ loader knows no version number.
 import re
 import shutil
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,6 +25,8 @@ from hub.contract.tables import Row, read_rows
 from hub.model.route import Signing, TokenKind
 
 HEAD: Final = "# Facts of the standard in the notation of hub/contract/notation.py; written by scripts/contract.\n"
+USED: Final = "specs"
+"""Below a tenant's state folder: the contract in which official documents were laid over ours."""
 _LISTED: Final = re.compile(r"^- `([^`]+)`", re.MULTILINE)
 _JSON: Final = "application/json"
 _JWT: Final = "application/jwt"
@@ -123,8 +125,14 @@ def diff_specs(old: Path, new: Path) -> tuple[Difference, ...]:
             )
             for p in (before, after)
         )
-        found += _compare_sites(name, two, one)
+        found += [Difference(d.where, _in_time(d.what)) for d in _compare_sites(name, two, one)]
     return tuple(found)
+
+
+def _in_time(what: str) -> str:
+    """Reword a difference between ours and theirs as one between now and before."""
+    whole = {"only ours": "is new", "missing in ours": "is gone"}
+    return whole.get(what) or what.replace("ours", "now", 1).replace("theirs", "before", 1)
 
 
 def use_specs(contract: Path, official: Path, target: Path) -> Used:
@@ -154,6 +162,46 @@ def use_specs(contract: Path, official: Path, target: Path) -> Used:
     if not used:
         raise ValueError(f"{official}: none of our documents is here")
     return Used(tuple(used), tuple(repairs))
+
+
+def used_specs(state: Path) -> Path | None:
+    """Return the contract folder that ``lay_down`` left in a tenant's state folder, or None."""
+    folder = state / USED
+    return folder if (folder / "sources.toml").is_file() else None
+
+
+def lay_down(
+    official: Path | None,
+    contract: Path,
+    state: Path,
+    *,
+    prove: Callable[[Path], object] = lambda _: None,
+) -> Used:
+    """Lay official documents over ours for one tenant, whole or not at all.
+
+    Args:
+        official: The documents; None takes away what was laid down before.
+        contract: Ours.
+        state: The tenant's state folder.
+        prove: Called with the new contract folder before it counts; what it raises leaves everything as it was.
+
+    Raises:
+        ValueError: None of our documents is in ``official``, or what is there contradicts itself.
+        OSError: The state folder cannot be written.
+    """
+    target, partial = state / USED, state / f"{USED}.partial"
+    if official is None:
+        shutil.rmtree(target, ignore_errors=True)
+        return Used((), ())
+    state.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        used = use_specs(contract, official, partial)
+        prove(partial)
+        shutil.rmtree(target, ignore_errors=True)
+        partial.rename(target)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return used
 
 
 def write_schemas(contract: Path, name: str, document: Document) -> str:

@@ -109,6 +109,11 @@ def plain_id(route_id: str) -> str:
     return route_id.partition("@")[0]
 
 
+def is_beside(row: Row) -> bool:
+    """Tell whether a row is of another version, laid beside ours."""
+    return "@" in row.route.id
+
+
 class Matcher:
     """Find the route of a method and path: a tree of path segments, at each leaf the routes by method."""
 

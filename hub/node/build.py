@@ -8,6 +8,7 @@ import msgspec
 from hub.authz.app import Authz
 from hub.config import Settings, config_folder
 from hub.contract import Contract, load_contract
+from hub.contract.specs import used_specs
 from hub.gateway.pipeline import Gateway
 from hub.lfi.guard import BankGuard
 from hub.lfi.operations import Lfi
@@ -69,9 +70,10 @@ def contract_of(settings: Settings) -> Contract:
     Raises:
         StartError: The contract contradicts itself.
     """
-    folder: Path = settings.state.folder / "contract"
+    state = settings.state.folder
+    folder: Path = used_specs(state) or config_folder() / "contract"
     try:
-        return load_contract(config_folder() / "contract", folder)
+        return load_contract(folder, state / "contract", settings.tenant.beside)
     except (OSError, ValueError) as error:
         raise StartError(f"the contract cannot be loaded: {error}") from None
 

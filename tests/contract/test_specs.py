@@ -3,10 +3,19 @@
 import shutil
 
 import pytest
+from click.testing import CliRunner
 
+from hub.cli import main
 from hub.config import config_folder
 from hub.contract import Context, load_contract
-from hub.contract.specs import check_specs, diff_specs, list_specs, listed_differences, use_specs
+from hub.contract.specs import (
+    check_specs,
+    diff_specs,
+    list_specs,
+    listed_differences,
+    use_specs,
+    used_specs,
+)
 
 OURS = config_folder() / "contract"
 pytestmark = pytest.mark.specs
@@ -82,3 +91,62 @@ def test_a_new_releases_changes_are_told(specs):
     assert any(d.what == "is gone" for d in changes)
     assert any(d.where.startswith("uae-account-information-openapi.yaml GET") for d in changes)
     assert diff_specs(standards / "v2.1", standards / "v2.1") == ()
+
+
+@pytest.fixture
+def configuration(tmp_path):
+    """Write a tenant's configuration whose state folder is in the test's own."""
+    text = (config_folder() / "hub.production.toml").read_text()
+    assert "[state]" in text
+    (tmp_path / "state").mkdir(mode=0o700)
+    path = tmp_path / "hub.toml"
+    lines = [
+        f'folder = "{tmp_path}/state"' if line.startswith("folder =") else line
+        for line in text.splitlines()
+    ]
+    path.write_text("\n".join(lines))
+    return path
+
+
+def command(*arguments):
+    ran = CliRunner().invoke(main, ["specs", *map(str, arguments)])
+    return ran.exit_code, ran.output
+
+
+def test_the_commands_say_what_is_enforced_and_what_differs(specs, configuration, tmp_path):
+    state = tmp_path / "state"
+    assert "account-information" in command("list")[1]
+    assert command("check", specs) == (0, command("check", specs)[1])
+    assert "0 of them not listed" in command("check", specs)[1]
+    code, told = command("use", specs, "--config", configuration)
+    assert code == 0, told
+    assert told.count("repaired  ") == 15
+    assert used_specs(state) == state / "specs"
+    assert command("list", "--config", configuration)[0] == 0
+    assert command("use", "--ours", "--config", configuration)[0] == 0
+    assert used_specs(state) is None
+
+
+def test_what_cannot_be_used_leaves_what_was_used_before(specs, configuration, tmp_path):
+    assert command("use", specs, "--config", configuration)[0] == 0
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    code, told = command("use", empty, "--config", configuration)
+    assert code == 2
+    assert "none of our documents" in told
+    assert used_specs(tmp_path / "state") is not None
+    assert not (tmp_path / "state/specs.partial").exists()
+    assert command("use", "--config", configuration)[0] == 2
+
+
+def test_another_version_is_served_only_where_the_configuration_says_so(specs, tmp_path):
+    derived = tmp_path / "official/v9.7"
+    derived.mkdir(parents=True)
+    name = "uae-atm-openapi.yaml"
+    text = (specs / "dist/standards/v2.1" / name).read_text()
+    (derived / name).write_text(text.replace("/atm/v2.1", "/atm/v9.7"))
+    use_specs(OURS, derived.parent, tmp_path / "out")
+    path = "/open-finance/atm/v9.7/atms"
+    cache = tmp_path / "cache"
+    assert load_contract(tmp_path / "out", cache, ()).match("GET", path) is None
+    assert load_contract(tmp_path / "out", cache, ("v9.7",)).match("GET", path) is not None
