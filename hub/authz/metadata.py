@@ -8,9 +8,9 @@ from typing import Any, Final
 
 import orjson
 
+from hub.authz.explanations import explain
 from hub.authz.facts import CLIENT, Column, Rules
 from hub.authz.id_token import alg_of
-from hub.authz.steps import explain
 from hub.authz.tables import DETAIL_TYPES, SCOPES
 from hub.authz.token import GRANT_TYPES
 from hub.config import Settings
@@ -50,7 +50,7 @@ def discovery(
         if own
         else settings.bank.authorization_endpoint,
         **endpoints,
-        "jwks_uri": issuer + JWKS,
+        "jwks_uri": key_set_address(settings),
         "mtls_endpoint_aliases": endpoints,
         "response_types_supported": ["code"],
         "response_modes_supported": ["query", "jwt", "query.jwt"] if rules.jarm else ["query"],
@@ -133,3 +133,16 @@ _REFERRER: Final = (b"referrer-policy", b"no-referrer")
 def _document(content: dict[str, Any]) -> Response:
     headers = ((b"content-type", b"application/json"), _AGE)
     return Response(status=200, headers=headers, body=orjson.dumps(content))
+
+
+def key_set_address(settings: Settings) -> str:
+    """Return where our key set is announced to be.
+
+    In the UAE profile it is the bank's set in the Trust Framework's key store, which also holds the bank's encryption
+    key (Enc1) that TPPs need; ``/jwks`` serves our own copy of the signing keys in either profile.
+
+    Source: hub-behaviour 2.3; RFC 8414 section 2.
+    """
+    if settings.tenant.profile == "uae":
+        return f"{settings.trust.keystore}/{settings.tenant.organisation_id}/application.jwks"
+    return settings.tenant.issuer + JWKS

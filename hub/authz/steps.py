@@ -155,38 +155,3 @@ def run(facts: Facts, phase: Phase) -> Fault | None:
             if fault is not None:
                 return fault
     return None
-
-
-_OUTSIDE: Final[dict[str, str]] = {
-    "client_assertion.replay": "Expect a jti that was not used before: each assertion authenticates once.",
-    "dpop.replay": "Expect a jti that was not used before: each DPoP proof is good for one request.",
-    "finish.readable": "Expect a form in UTF-8 in which no parameter occurs twice.",
-    "finish.consent_over": "Expect the bank to confirm a consent that is not over.",
-    "finish.consent_unauthorized": "Expect the bank to authorize a single-approver consent before it confirms.",
-    "heimdall.certificate": "Expect the bank's own certificate at the bank's face.",
-    "client.rate": "Expect fewer requests per second of one client; Retry-After says when to come back.",
-    "userinfo.token": "Expect an active access token of a customer, bound to this certificate.",
-    "userinfo.scope": "Expect a token with the scope openid.",
-    "bank.validate": "Expect a consent that the bank would accept.",
-}
-"""Refusals that need memory, the bank, or a token, and therefore stand outside the matrix."""
-
-_FAMILIES: Final[dict[str, str]] = {
-    "trust": "Expect a certificate of an active, registered and activated client of the Trust Framework.",
-    "dpop": "Expect a DPoP proof as RFC 9449 section 4.3 says.",
-    "keeper": "The Hub cannot write its log at the moment and therefore answers nothing; try again.",
-    "par": "Too many did the same at the same moment; try again.",
-    "token": "Too many did the same at the same moment; try again.",
-    "heimdall": "Too many did the same at the same moment; try again.",
-}
-
-
-def explain(check: str) -> str | None:
-    """Return what a check expects, where it applies and where that is written; None for an unknown name."""
-    for row in MATRIX:
-        if row.name == check:
-            where = ", ".join(sorted(row.columns))
-            return f"{row.check.__doc__}\nApplies to: {where}.\nSource: {row.source}.\n"
-    family = check.partition(".")[0] if "." in check else ""
-    text = _OUTSIDE.get(check) or _FAMILIES.get(family)
-    return f"{text}\n" if text else None

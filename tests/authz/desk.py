@@ -7,7 +7,7 @@ import orjson
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from hub.authz.app import Authz
-from hub.authz.steps import explain
+from hub.authz.explanations import explain
 from hub.config import Settings, default_limits
 from hub.model.caller import NOBODY, Caller, Peer
 from hub.model.clock import FixedClock, SeededDice

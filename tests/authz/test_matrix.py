@@ -6,8 +6,9 @@ import msgspec
 import orjson
 import pytest
 
+from hub.authz.explanations import explain
 from hub.authz.facts import Column
-from hub.authz.steps import MATRIX, explain
+from hub.authz.steps import MATRIX
 from hub.model.caller import NOBODY
 from hub.model.consent import Status
 from hub.model.event import Event, Kind
