@@ -183,6 +183,20 @@ class StateSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     socket: Path | None = None
 
 
+class LogSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Say how the audit log is published; its key is ``keys.log``, and without that key it is not.
+
+    Attributes:
+        retiring: Keys that ``keys.log`` replaces: they sign beside it until they are taken out of this list.
+        witnesses: Whom to ask for a cosignature: the base URL and the verifier key, with a space between.
+        ca: CA bundle of the witnesses' servers; the system's by default.
+    """
+
+    retiring: tuple[Path, ...] = ()
+    witnesses: tuple[str, ...] = ()
+    ca: Path | None = None
+
+
 class Switches(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Hold what a tenant may switch on or off (decisions.md)."""
 
@@ -285,6 +299,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     state: StateSettings
     limits: Limits
     switches: Switches = Switches()
+    log: LogSettings = LogSettings()
     workers: int = 1
 
 
@@ -309,6 +324,7 @@ _SECTIONS: Final = {
     "bank": BankSettings,
     "trust": TrustSettings,
     "state": StateSettings,
+    "log": LogSettings,
     "switches": Switches,
     "limits": Limits,
 }

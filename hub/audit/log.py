@@ -15,9 +15,10 @@ from typing import Final, final
 
 import trio
 
-from hub.audit.note import Checkpoint, NoteError, Signer, open_note
+from hub.audit.note import Checkpoint, NoteError, Signer, Verifier, open_note
 from hub.audit.source import Events, Head
 from hub.audit.tiles import WIDTH, LogError, Tiles, View, bundle_of, entries_of, tile_path
+from hub.audit.witness import join
 from hub.model.failpoint import Failpoint, Point, no_failpoint
 from hub.protocol.merkle import Frontier, complete_parts, leaf_hash, root_hash
 
@@ -32,13 +33,19 @@ class Log:
     """One published log: its folder, its key, and how far it has come."""
 
     def __init__(
-        self, folder: Path, signer: Signer, *, failpoint: Failpoint = no_failpoint
+        self,
+        folder: Path,
+        signer: Signer,
+        *,
+        retiring: Sequence[Signer] = (),
+        failpoint: Failpoint = no_failpoint,
     ) -> None:
         """Open the log and check that its files lead to its last checkpoint.
 
         Args:
             folder: Where ``checkpoint`` and ``tile/`` are; made if missing. Only one process writes to it.
             signer: The log's key; its name is the log's origin.
+            retiring: Keys that it replaces; they sign too, so that who knows only them can follow.
             failpoint: For tests.
 
         Raises:
@@ -47,8 +54,11 @@ class Log:
         self.folder = folder
         self.tiles = Tiles(folder)
         self._signer = signer
+        self._retiring = tuple(retiring)
         self._failpoint = failpoint
         self._frontier = Frontier()
+        self.new_key = False
+        """Whether the log had not been signed with this key before (set by ``open_log``)."""
         self.note = ""
         """The last signed checkpoint as it stands in the file; empty before the first."""
         file = folder / CHECKPOINT
@@ -73,7 +83,8 @@ class Log:
     def _resume(self, file: Path) -> None:
         try:
             self.note = file.read_bytes().decode()
-            text, _ = open_note(self.note, [self._signer.verifier])
+            known = [one.verifier for one in (self._signer, *self._retiring)]
+            text, _ = open_note(self.note, known)
             checkpoint = Checkpoint.parse(text)
         except (NoteError, UnicodeDecodeError) as error:
             raise LogError(f"{file}: {error}") from error
@@ -135,12 +146,27 @@ class Log:
         if frontier.root() != head.root or self._root(head.size) != head.root:
             raise LogError(f"{self.folder}: the files do not lead to the root that was committed")
         self._failpoint(Point.BEFORE_CHECKPOINT)
-        note = self._signer.sign(Checkpoint(self.origin, head.size, head.root).text())
+        note = self._signed(Checkpoint(self.origin, head.size, head.root).text())
         self.tiles.replace(CHECKPOINT, note.encode())
         self._failpoint(Point.AFTER_CHECKPOINT)
         first = self.size // WIDTH
         self._frontier, self.note = frontier, note
         self._drop_partials(first, head.size)
+
+    def _signed(self, text: str) -> str:
+        note = self._signer.sign(text)
+        return note + "".join(one.sign(text).removeprefix(f"{text}\n") for one in self._retiring)
+
+    def add_signature(self, lines: str, witness: Verifier) -> None:
+        """Put a witness's signature under the last checkpoint.
+
+        Raises:
+            NoteError: It is not the witness's, or not of this checkpoint.
+            OSError: The disk does not take it.
+        """
+        note = join(self.note, lines, witness)
+        self.tiles.replace(CHECKPOINT, note.encode())
+        self.note = note
 
     def _root(self, size: int) -> bytes:
         return root_hash(size, View(self.tiles, size).complete)

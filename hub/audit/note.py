@@ -113,7 +113,7 @@ class Signer:
         self.verifier = Verifier(check_name(name), kind, key.public_key().public_bytes_raw())
 
     @classmethod
-    def load(cls, name: str, pem: bytes) -> Self:
+    def load(cls, name: str, pem: bytes, kind: int = ED25519) -> Self:
         """Take the key from an unencrypted PKCS #8 PEM.
 
         Raises:
@@ -125,7 +125,7 @@ class Signer:
             raise NoteError("the log's key is not an unencrypted PEM private key") from error
         if not isinstance(key, Ed25519PrivateKey):
             raise NoteError("the log's key is not an Ed25519 key")
-        return cls(name, key)
+        return cls(name, key, kind)
 
     def sign(self, text: str) -> str:
         """Return the signed note of a text that ends in a newline."""

@@ -1,15 +1,17 @@
 """Where a tenant's log is: ``audit/`` in its folder, with the public key and the verifier beside the log.
 
 ``audit/log/`` holds the checkpoint and the tiles and nothing else, so that it can be copied, or served as it is;
-``audit/key`` and ``audit/verify.py`` lie beside it for an auditor who needs nothing of ours.
+``audit/key``, ``audit/verify.py`` and ``audit/FORMAT.md`` lie beside it for an auditor who needs nothing of ours. ``key``
+holds every key that the log was ever signed with, oldest first: an old receipt verifies after any rotation.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, Self
 
 from hub.audit.log import CHECKPOINT, Log
 from hub.audit.note import Checkpoint, NoteError, Signer, Verifier, open_note
-from hub.audit.receipt import verifier_source
+from hub.audit.receipt import format_text, verifier_source
 from hub.audit.tiles import LogError, Tiles
 from hub.audit.verify import Key, Report, verify_log
 from hub.model.failpoint import Failpoint, no_failpoint
@@ -18,6 +20,7 @@ AUDIT: Final = "audit"
 LOG: Final = "log"
 KEY: Final = "key"
 VERIFIER: Final = "verify.py"
+FORMAT: Final = "FORMAT.md"
 
 
 def origin_of(issuer: str) -> str:
@@ -25,13 +28,21 @@ def origin_of(issuer: str) -> str:
     return f"{issuer.removeprefix('https://')}/log"
 
 
-def open_log(folder: Path, *, origin: str, pem: bytes, failpoint: Failpoint = no_failpoint) -> Log:
+def open_log(
+    folder: Path,
+    *,
+    origin: str,
+    pem: bytes,
+    retiring: Sequence[bytes] = (),
+    failpoint: Failpoint = no_failpoint,
+) -> Log:
     """Open the tenant's log for writing; only the process that has the tenant's state open does this.
 
     Args:
         folder: The tenant's folder.
         origin: The log's name, see ``origin_of``.
         pem: The log's private key: Ed25519, PKCS #8 PEM, not encrypted.
+        retiring: Private keys that it replaces; they sign beside it.
         failpoint: For tests.
 
     Raises:
@@ -39,10 +50,15 @@ def open_log(folder: Path, *, origin: str, pem: bytes, failpoint: Failpoint = no
         LogError: The files are damaged, or another key's.
     """
     signer = Signer.load(origin, pem)
-    log = Log(folder / AUDIT / LOG, signer, failpoint=failpoint)
+    older = [Signer.load(origin, one) for one in retiring]
+    log = Log(folder / AUDIT / LOG, signer, retiring=older, failpoint=failpoint)
     beside = Tiles(folder / AUDIT)
-    beside.replace(KEY, (log.vkey + "\n").encode())
+    known = (folder / AUDIT / KEY).read_text().split() if (folder / AUDIT / KEY).exists() else []
+    log.new_key = log.vkey not in known
+    keys = [*known, *(one.verifier.vkey() for one in older), log.vkey]
+    beside.replace(KEY, "".join(f"{vkey}\n" for vkey in dict.fromkeys(keys)).encode())
     beside.replace(VERIFIER, verifier_source())
+    beside.replace(FORMAT, format_text())
     return log
 
 
@@ -55,6 +71,7 @@ class ReadLog:
         self.note = note
         self.size = size
         self.vkey = vkey
+        """Every key the log was signed with, one per line, oldest first."""
 
     @classmethod
     def read(cls, folder: Path) -> Self:
@@ -67,7 +84,7 @@ class ReadLog:
         try:
             vkey = (audit / KEY).read_text().strip()
             note = (audit / LOG / CHECKPOINT).read_text()
-            text, _ = open_note(note, [Verifier.parse(vkey)])
+            text, _ = open_note(note, [Verifier.parse(one) for one in vkey.split()])
             size = Checkpoint.parse(text).size
         except OSError as error:
             raise LogError(f"{audit}: no published log can be read ({error})") from None
@@ -81,5 +98,5 @@ class ReadLog:
         Raises:
             RejectedError: What does not hold, and where.
         """
-        key = Key.parse(self.vkey)
-        return verify_log(self.tiles.folder, [key], older=older or [], live=True)
+        keys = [Key.parse(one) for one in self.vkey.split()]
+        return verify_log(self.tiles.folder, keys, older=older or [], live=True)

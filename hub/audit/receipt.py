@@ -77,7 +77,7 @@ async def export(log: Published, keeper: Events, selection: Selection, target: P
     """Write an offline bundle of the selected published events; return how many.
 
     The folder ``target`` must not exist. It gets ``events.jsonl``, ``receipts/INDEX.tlog-proof``, ``checkpoint``,
-    ``key`` and ``verify.py``.
+    ``key``, ``verify.py`` and ``FORMAT.md``.
 
     Raises:
         LogError: The log does not fit the keeper, or is damaged.
@@ -102,6 +102,7 @@ def _begin_export(target: Path, log: Published) -> None:
     (target / "checkpoint").write_text(log.note)
     (target / "key").write_text(log.vkey + "\n")
     (target / "verify.py").write_bytes(verifier_source())
+    (target / "FORMAT.md").write_bytes(format_text())
 
 
 def _export_some(target: Path, tiles: Tiles, note: str, chosen: list[tuple[int, bytes]]) -> None:
@@ -115,3 +116,8 @@ def _export_some(target: Path, tiles: Tiles, note: str, chosen: list[tuple[int, 
 def verifier_source() -> bytes:
     """Return the stand-alone verifier's file."""
     return Path(verify.__file__).read_bytes()
+
+
+def format_text() -> bytes:
+    """Return the description of the log's format."""
+    return Path(verify.__file__).with_name("FORMAT.md").read_bytes()

@@ -1,6 +1,6 @@
 """Build the parts of one gateway process out of its settings; nothing here waits or serves."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import msgspec
@@ -21,6 +21,7 @@ from hub.model.terms import Face
 from hub.node.errors import StartError
 from hub.node.faces import lfi_app, tpp_app
 from hub.node.keys import load_signing_key
+from hub.node.log_face import with_log
 from hub.observe import Observer
 from hub.protocol.jose import PrivateKey
 from hub.state.cache import Cache
@@ -53,6 +54,8 @@ class Given(msgspec.Struct, frozen=True, kw_only=True):
     dice: Dice
     observer: Observer
     failpoint: Failpoint = no_failpoint
+    conditions: Mapping[str, Callable[[], bool]] = {}
+    """What else must hold for the node to be ready, by name."""
 
 
 def signing_keys(settings: Settings) -> tuple[PrivateKey, ...]:
@@ -144,7 +147,7 @@ def build(given: Given, *, leader: bool = True) -> Parts:
     )
     return Parts(
         apps={
-            Face.TPP: tpp_app([authz.tpp_routes(), trust.tpp_routes()], gateway),
+            Face.TPP: with_log(settings, tpp_app([authz.tpp_routes(), trust.tpp_routes()], gateway)),
             Face.LFI: lfi_app([authz.lfi_routes(), lfi.lfi_routes()], guard),
         },
         bank=bank,

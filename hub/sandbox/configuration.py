@@ -10,6 +10,7 @@ from hub.sandbox.parties import BANK, OPERATOR, Keyring
 from hub.sandbox.pki import Issued
 from hub.sandbox.places import LOOPBACK, Places
 from hub.sandbox.tenant import Tenant
+from hub.sandbox.witness import log_key_file, witness_key
 
 AUTHORIZATION_PATH: Final = "/open-finance"
 SHOWN: Final = ("jarm", "signed_introspection")
@@ -96,6 +97,7 @@ def configuration(
         "keys": {
             "signing": [places.relative(hub.message_signing.key_path)],
             "bearer": places.relative(hub.bearer_signing.key_path),
+            "log": places.relative(log_key_file(places)),
         },
         "bank": {
             **pair(hub.upstream),
@@ -122,7 +124,11 @@ def configuration(
             "auto_activate": True,
         },
         # The general profile shows what the UAE's leaves out; more by HUB__SWITCHES__... in the environment.
-        "switches": dict.fromkeys(SHOWN, tenant.profile == "general"),
+        "switches": {**dict.fromkeys(SHOWN, tenant.profile == "general"), "publish_log": True},
+        "log": {
+            "witnesses": [f"{places.https(13)} {witness_key(places).verifier.vkey()}"],
+            "ca": bundle,
+        },
         "state": {"folder": f"state{tenant.suffix}"},
     }
 

@@ -19,6 +19,7 @@ _NAMES: Final = {
     10: "the directory",
     11: "the directory's API",
     12: "CRL and OCSP",
+    13: "the witness of the audit logs",
     20: "the bank's Ozone Connect",
     21: "the bank's pages",
     30: "the first TPP's redirect URI",

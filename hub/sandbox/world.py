@@ -28,6 +28,7 @@ from hub.sandbox.server import Faults
 from hub.sandbox.tenancy import Tenancy, serve
 from hub.sandbox.tenant import Tenant, tenants_of
 from hub.sandbox.tls import server_context
+from hub.sandbox.witness import SandboxWitness
 
 Tell = Callable[[str], object]
 
@@ -162,6 +163,12 @@ class _Builder:
         ):
             self._faults[name] = Faults()
             await serve(nursery, handler, places.port(offset), tls, self._faults[name])
+        issuers = [places.https(tenant.tpp) for tenant in tenants_of(self._options)]
+        witness = SandboxWitness(places, issuers, self._clock)
+        self._faults["witness"] = Faults()
+        await serve(
+            nursery, witness.handler, places.port(13), open_to_all, self._faults["witness"]
+        )
         self._tell(f"Trust Framework: {places.https(10)}/participants")
         return directory
 

@@ -1,0 +1,115 @@
+"""The audit log in the keeper's process: opened with the tenant's key, published, witnessed."""
+
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from typing import Final
+
+import msgspec
+import trio
+
+from hub.audit.log import Log
+from hub.audit.note import NoteError, Verifier
+from hub.audit.open import open_log, origin_of
+from hub.audit.publish import Publisher, Witness
+from hub.audit.tiles import LogError
+from hub.model.event import Event, Kind
+from hub.node.build import Given
+from hub.node.errors import StartError
+from hub.trust.web import Answer, Web
+
+_COSIGNATURES_OCTETS: Final = 65_536
+_LAST_S: Final = 5.0
+
+
+@asynccontextmanager
+async def publishing(given: Given) -> AsyncIterator[Given]:
+    """Publish the tenant's log beside what is done in the block; the last events are published at its end.
+
+    Raises:
+        StartError: As ``publisher_of``.
+        LogFailedError: The disk broke its word; in an exception group.
+    """
+    publisher = await publisher_of(given)
+    if publisher is None:
+        yield given
+        return
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(publisher.run)
+        yield msgspec.structs.replace(given, conditions={"log": publisher.ready})
+        nursery.cancel_scope.cancel()
+    with trio.move_on_after(_LAST_S), suppress(OSError, LogError):
+        await publisher.round()
+
+
+async def publisher_of(given: Given) -> Publisher | None:
+    """Open the tenant's log for publishing; None where the tenant has no key for it.
+
+    Raises:
+        StartError: The key cannot be used, or the log is damaged; one line says which.
+    """
+    settings = given.settings
+    if settings.keys.log is None:
+        return None
+    try:
+        log = await trio.to_thread.run_sync(_open, given)
+        witnesses = [_witness(given, line) for line in settings.log.witnesses]
+    except (OSError, NoteError) as error:
+        raise StartError(f"keys.log or [log]: {error}") from None
+    except LogError as error:
+        raise StartError(f"the audit log cannot be continued: {error}") from None
+    if log.new_key:
+        await _commit(given, _key_event(given, log))
+
+    async def commit(event: Event) -> None:
+        await _commit(given, event)
+
+    return Publisher(
+        log,
+        given.keeper,
+        given.observer,
+        clock=given.clock,
+        commit=commit,
+        witnesses=witnesses,
+    )
+
+
+def _open(given: Given) -> Log:
+    settings = given.settings
+    if settings.keys.log is None:
+        raise LogError("there is no key")
+    return open_log(
+        settings.state.folder,
+        origin=origin_of(settings.tenant.issuer),
+        pem=settings.keys.log.read_bytes(),
+        retiring=[path.read_bytes() for path in settings.log.retiring],
+        failpoint=given.failpoint,
+    )
+
+
+def _key_event(given: Given, log: Log) -> Event:
+    return Event(
+        kind=Kind.KEY,
+        time_ms=given.clock.now_ms(),
+        subject=log.vkey,
+        change="log-key",
+    )
+
+
+async def _commit(given: Given, event: Event) -> None:
+    await given.keeper.commit((), (event,))
+
+
+def _witness(given: Given, line: str) -> Witness:
+    url, _, vkey = line.partition(" ")
+    if not url.startswith("https://"):
+        raise NoteError(f"a witness is a https:// URL and a verifier key, not {line[:80]!r}")
+    tls = ssl.create_default_context(cafile=given.settings.log.ca)
+
+    async def ask(body: bytes) -> tuple[int, bytes] | None:
+        async with Web(tls) as web:
+            to = f"{url.rstrip('/')}/add-checkpoint"
+            answer = await web.exchange("POST", to, (), body, _COSIGNATURES_OCTETS)
+        return (answer.status, answer.body) if isinstance(answer, Answer) else None
+
+    return Witness(Verifier.parse(vkey), ask)
