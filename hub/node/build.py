@@ -147,7 +147,9 @@ def build(given: Given, *, leader: bool = True) -> Parts:
     )
     return Parts(
         apps={
-            Face.TPP: with_log(settings, tpp_app([authz.tpp_routes(), trust.tpp_routes()], gateway)),
+            Face.TPP: with_log(
+                settings, tpp_app([authz.tpp_routes(), trust.tpp_routes()], gateway)
+            ),
             Face.LFI: lfi_app([authz.lfi_routes(), lfi.lfi_routes()], guard),
         },
         bank=bank,

@@ -166,9 +166,7 @@ class _Builder:
         issuers = [places.https(tenant.tpp) for tenant in tenants_of(self._options)]
         witness = SandboxWitness(places, issuers, self._clock)
         self._faults["witness"] = Faults()
-        await serve(
-            nursery, witness.handler, places.port(13), open_to_all, self._faults["witness"]
-        )
+        await serve(nursery, witness.handler, places.port(13), open_to_all, self._faults["witness"])
         self._tell(f"Trust Framework: {places.https(10)}/participants")
         return directory
 
