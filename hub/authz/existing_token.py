@@ -29,7 +29,7 @@ from hub.protocol.oauth import show
 from hub.state.keeper import Change, Once, Put
 
 _SIGNED_TYPE: Final = b"application/token-introspection+jwt"
-_TOKEN_OCTETS: Final = 512
+_TOKEN_OCTETS: Final = 4096
 
 
 class ExistingTokens:

@@ -1,4 +1,4 @@
-"""``POST /token``: codes, refresh tokens and client credentials become opaque, sender-constrained access tokens.
+"""``POST /token``: codes, refresh tokens and client credentials become sender-constrained access tokens.
 
 Theory. Redeeming a code marks it used under its version: of many who redeem it at once one wins, and everybody else,
 then or later, replays it and thereby revokes what it gave. Refresh tokens are not rotated and live as long as their
@@ -13,6 +13,7 @@ from typing import Any, Final
 import msgspec
 import orjson
 
+from hub.authz.access_token import access_token_of
 from hub.authz.consents import granted
 from hub.authz.facts import Column, Facts
 from hub.authz.id_token import id_token
@@ -107,8 +108,9 @@ class Tokens:
         self, request: Request, facts: Facts, found: _Found, event: Event
     ) -> Response | Conflict:
         shell = self._shell
-        access_token = b64url(shell.dice.token(32))
-        access = _access(facts, request, access_token, shell.settings.limits.access_token_s)
+        unnamed = _access(facts, request, shell.settings.limits.access_token_s)
+        access_token = await access_token_of(shell, unnamed, facts.consent)
+        access = msgspec.structs.replace(unnamed, digest=digest_of(access_token))
         changes: list[Change] = [Put(access, expect=0)]
         body: dict[str, Any] = {
             "access_token": access_token,
@@ -152,13 +154,13 @@ def _consent_id(facts: Facts) -> str:
     return record.consent_id if record is not None and own else ""
 
 
-def _access(facts: Facts, request: Request, token: str, lifetime: int) -> AccessToken:
+def _access(facts: Facts, request: Request, lifetime: int) -> AccessToken:
     record = facts.code or facts.refresh
     expires = facts.now + lifetime
     if facts.consent is not None:
         expires = min(expires, facts.consent.expires)
     return AccessToken(
-        digest=digest_of(token),
+        digest="",
         client_id=facts.caller.client_id,
         scope=_scope(facts),
         x5t_s256=request.peer.x5t_s256,

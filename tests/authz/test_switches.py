@@ -121,3 +121,37 @@ async def test_every_refusal_can_be_looked_up(desk):
     assert b"aud" in page.body
     unknown = await desk.tpp["GET", "/errors/{check}"](desk.request("GET", "/errors/unknown"))
     assert unknown.status == 404
+
+
+async def test_access_tokens_may_be_jwts_that_still_die_at_once(desk_with):
+    desk = desk_with(switches={"jwt_access_tokens": True})
+    proof = ((b"dpop", desk.proof("/token").encode()),)
+    body = orjson.loads((await desk.redeem(await desk.code(), headers=proof)).body)
+    parsed = jose.parse(body["access_token"])
+    assert jose.verify(parsed, jose.load_key(jose.public_jwk(HUB_KEY)), ("PS256",)) is None
+    assert parsed.header["typ"] == "at+jwt"
+    described = await desk.introspect(body["access_token"])
+    assert described["active"] is True
+    shared = ("iss", "aud", "sub", "client_id", "iat", "exp", "scope", "cnf")
+    assert {name: parsed.claims[name] for name in shared} == {n: described[n] for n in shared}
+    assert parsed.claims["sub"] != ALICE
+    assert set(parsed.claims) == {*shared, "jti", "consent_id"}
+    assert (await desk.post("/token/revoke", desk.signed(token=body["access_token"]))).status == 200
+    assert await desk.introspect(body["access_token"]) == {"active": False}
+
+
+async def test_a_jwt_access_token_of_a_client_alone_names_the_client(desk_with):
+    desk = desk_with(switches={"jwt_access_tokens": True})
+    token = orjson.loads((await desk.token(**CREDENTIALS)).body)["access_token"]
+    claims = jose.parse(token).claims
+    assert (claims["sub"], claims["client_id"]) == (ALICE, ALICE)
+    assert "consent_id" not in claims
+
+
+async def test_a_changed_or_forged_jwt_access_token_is_unknown(desk_with):
+    desk = desk_with(switches={"jwt_access_tokens": True})
+    token = (await desk.tokens())["access_token"]
+    again = jose.sign(dict(jose.parse(token).claims), HUB_KEY, typ="at+jwt")
+    assert again != token
+    for forged in (again, token + "A", token.upper()):
+        assert await desk.introspect(forged) == {"active": False}
