@@ -97,10 +97,12 @@ def check_specs(contract: Path, official: Path) -> tuple[Difference, ...]:
         if source["document"] not in documents:
             continue
         document = read_document(documents[source["document"]])
-        theirs = {s: condense(schema) for s, schema in sites_of(document).items()}
+        theirs = _facts(document, source)
         found += _compare_sites(name, schemas[name], SchemaFile("", "", {}, theirs))
         if source["face"] == "tpp":
-            found += _compare_routes(name, document, [r for r in rows if r.schemas == name])
+            found += _compare_routes(
+                name, _served(document, source), [r for r in rows if r.schemas == name]
+            )
     if not any(s["document"] in documents for s in _sources(contract).values()):
         raise ValueError(f"{official}: none of our documents is here")
     listed = listed_differences(contract)
@@ -156,7 +158,7 @@ def use_specs(contract: Path, official: Path, target: Path) -> Used:
         if path is None:
             continue
         document = read_document(path)
-        write_schemas(target, _laid_down(target, name, document), document)
+        write_schemas(target, _laid_down(target, name, document), _served(document, source))
         used.append(f"{document.file} {document.version}")
         repairs += [f"{document.file}: {repair}" for repair in document.repairs]
     if not used:
@@ -204,9 +206,16 @@ def lay_down(
     return used
 
 
-def write_schemas(contract: Path, name: str, document: Document) -> str:
-    """Write one schema file of a document's facts; return its text."""
-    sites = {site: condense(schema) for site, schema in sites_of(document).items()}
+def write_schemas(contract: Path, name: str, document: Document, only: str = "") -> str:
+    """Write one schema file of a document's facts; return its text.
+
+    Args:
+        contract: Folder.
+        name: Of the file.
+        document: Read.
+        only: Where the paths of the operations begin that we serve; empty for all.
+    """
+    sites = _facts(document, {"only": only})
     text = HEAD + yaml.dump(
         {"version": document.version, "base": document.base, **name_repeats(sites)},
         default_flow_style=None,
@@ -234,6 +243,18 @@ def _laid_down(target: Path, name: str, document: Document) -> str:
     text = text.replace(f'schemas = "{name}"', f'schemas = "{beside}"', 1)
     (target / "routes" / f"{beside}.toml").write_text(text)
     return beside
+
+
+def _served(document: Document, source: dict[str, str]) -> Document:
+    """Return of a document the operations that we serve: those below ``only``, all where the source has none."""
+    only = source.get("only", "")
+    kept = {key: value for key, value in document.operations.items() if key[1].startswith(only)}
+    return msgspec.structs.replace(document, operations=kept)
+
+
+def _facts(document: Document, source: dict[str, str]) -> dict[str, Type]:
+    sites = sites_of(_served(document, source))
+    return {site: condense(schema) for site, schema in sites.items()}
 
 
 def _sources(contract: Path) -> dict[str, dict[str, str]]:

@@ -13,32 +13,49 @@ import msgspec
 
 from hub.contract import Contract
 from hub.gateway.values import Access, Call, Reply, permissions_of
-from hub.model.consent import Consent, Party, Status, status_at
+from hub.model.clock import Dice
+from hub.model.consent import TERMINAL, Consent, Party, Status, status_at
 from hub.model.consent_change import as_of, date_time_of
+from hub.model.consent_history import history_line
 from hub.model.consent_patch import revoke
 from hub.model.event import Event, Kind
 from hub.model.fault import Fault, caller_fault
 from hub.model.terms import Face
-from hub.state.keeper import Keeper, Put, Query
+from hub.state.keeper import Change, Keeper, Put, Query
+from hub.state.revocation import revocation_of
+from hub.trust.view import TrustView
 
 _TPP: Final = frozenset({"TPP", "TPP.InitiatedByUser"})
+_INSURANCE: Final = "insurance"
+_MOST: Final = 1000
 
 
 class Consents:
     """Serve the consents of one family."""
 
-    def __init__(self, *, keeper: Keeper, contract: Contract, resource_base: str) -> None:
-        """Take the store, the contract and our own base URL."""
+    def __init__(
+        self,
+        *,
+        keeper: Keeper,
+        contract: Contract,
+        trust: TrustView,
+        dice: Dice,
+        resource_base: str,
+    ) -> None:
+        """Take the store, the contract, who knows the clients, what names a line of history, and our own base URL."""
         self._keeper = keeper
+        self._trust = trust
         self._contract = contract
+        self._dice = dice
         self._resource_base = resource_base
 
     async def listed(self, call: Call, access: Access) -> Reply | Fault:
-        """Return the client's consents of one group.
+        """Return the client's consents of one group; with a customer's token, that customer's alone.
 
         Cancellation: harmless.
         """
-        group = dict(parse_qsl(call.request.query)).get("baseConsentId")
+        asked = dict(parse_qsl(call.request.query))
+        group = asked.get("baseConsentId") or asked.get("BaseConsentId")
         page = await self._keeper.search(
             Query(
                 kind="consent",
@@ -48,15 +65,28 @@ class Consents:
                     ("type", call.route.consent_types[0]),
                 ),
                 order="updated",
-                limit=1000,
+                descending=True,
+                limit=_MOST,
             )
         )
         found = [
             self._shown(v.record, call)
-            for v in page.items
-            if isinstance(v.record, Consent) and v.record.standard_version == call.route.version
+            for v in reversed(page.items)
+            if isinstance(v.record, Consent)
+            and v.record.standard_version == call.route.version
+            and _same_customer(access.consent, v.record)
         ]
-        return Reply(status=200, value=self._contract.project(call.route.id, found))
+        value = self._whole(call, found) if call.route.family == _INSURANCE else found
+        return Reply(status=200, value=self._contract.project(call.route.id, value))
+
+    def _whole(self, call: Call, found: list[dict[str, Any]]) -> dict[str, Any]:
+        """Return a list as the insurance family has it: one object, one page."""
+        link = f"{self._resource_base}{call.route.path}?{call.request.query}"
+        return {
+            "Data": [one["Data"] for one in found],
+            "Links": {"Self": link},
+            "Meta": {"TotalPages": 1},
+        }
 
     async def read(self, call: Call, access: Access) -> Reply | Fault:
         """Return one consent.
@@ -72,7 +102,8 @@ class Consents:
     async def patch(self, call: Call, access: Access, body: dict[str, Any]) -> Reply | Fault:
         """Revoke a consent, or change its subscription.
 
-        Faults: 400 ``Body.InvalidFormat`` (a ``RevokedBy`` that is not a TPP's), ``Consent.BusinessRuleViolation``,
+        Faults: 400 ``Body.InvalidFormat`` (a ``RevokedBy`` that is not a TPP's, an address that is not https),
+        ``Consent.BusinessRuleViolation`` (a final state, an address that is not registered, no key to encrypt to),
         ``Resource.InvalidFormat`` for an unknown or foreign id.
 
         Cancellation: harmless; the change is made by the commit of the event.
@@ -92,8 +123,33 @@ class Consents:
             return changed
         if changed is found[0]:
             return Reply(status=204)
-        event = _event(call, access, found[0], changed)
-        return Reply(status=204, changes=(Put(changed, expect=found[1]),), events=(event,))
+        if _webhook(changed) != _webhook(found[0]):
+            keyed = self._trust.encryption_key(access.caller.client_id) is not None
+            fault = subscription_fault(_webhook(changed), access.caller.webhook_uris, keyed=keyed)
+            if fault is not None:
+                return fault
+        changes = await self._changes(call, access, found, changed)
+        return Reply(status=204, changes=changes, events=(_event(call, access, found[0], changed),))
+
+    async def _changes(
+        self, call: Call, access: Access, found: tuple[Consent, int], changed: Consent
+    ) -> tuple[Change, ...]:
+        """Return the consent, the line of its history, and the end of its tokens: one commit."""
+        consent, version = found
+        line = history_line(
+            consent,
+            line_id=self._dice.uuid(),
+            time_ms=call.now_ms,
+            interaction_id=call.interaction_id,
+            patch=_told(consent, changed),
+            organisation_id=access.caller.organisation_id,
+            client_id=access.caller.client_id,
+            software_statement_id=access.caller.software_statement_id,
+        )
+        changes: tuple[Change, ...] = (Put(changed, expect=version), Put(line, expect=0))
+        if changed.status is Status.REVOKED:
+            changes += await revocation_of(self._keeper, consent.id, call.now)
+        return changes
 
     async def attached(self, call: Call, access: Access) -> Access | Fault:
         """Return the access with the consent that the path names, where it is the client's own and permits the call.
@@ -149,15 +205,71 @@ def patched(
     changed: Consent | Fault = consent
     if body.get("Data"):
         changed = revoke(consent, revoked_by, now_ms, Party.TPP)
-    subscription = body.get("Subscription")
-    if isinstance(changed, Fault) or not subscription:
+    if isinstance(changed, Fault) or not body.get("Subscription"):
         return changed
-    held = changed.body.get("Subscription", {}).get("Webhook", {})
-    webhook = {**held, **subscription.get("Webhook", {})}
+    held = _webhook(changed)
+    webhook = {**held, **body["Subscription"].get("Webhook", {})}
     if webhook == held:
         return changed
-    new_body = {**changed.body, "Subscription": {**subscription, "Webhook": webhook}}
+    if (status := status_at(consent, now_ms // 1000)) in TERMINAL:
+        text = f"/Subscription: the consent is {status}, which is final; nothing in it changes"
+        return _refused("Consent.BusinessRuleViolation", text)
+    new_body = {**changed.body, "Subscription": {"Webhook": webhook}}
     return msgspec.structs.replace(changed, body=new_body, updated_ms=now_ms)
+
+
+def subscription_fault(
+    webhook: dict[str, Any], registered: tuple[str, ...], *, keyed: bool
+) -> Fault | None:
+    """Return why a client may not be told at an address; only an active subscription is judged (decisions.md 2).
+
+    Args:
+        webhook: As it would be from now on.
+        registered: The addresses that the Trust Framework has of the client.
+        keyed: Whether the client has published a key to encrypt to.
+    """
+    if not webhook.get("IsActive"):
+        return None
+    url = webhook.get("Url", "")
+    if not url.startswith("https://"):
+        return _refused("Body.InvalidFormat", "/Subscription/Webhook/Url: expected https")
+    if url not in registered:
+        text = "/Subscription/Webhook/Url: expected a registered one"
+        return _refused("Consent.BusinessRuleViolation", text)
+    if not keyed:
+        text = "/Subscription: expected an encryption key in the client's key set"
+        return _refused("Consent.BusinessRuleViolation", text)
+    return None
+
+
+def _refused(code: str, text: str) -> Fault:
+    return caller_fault(400, code, text, check="consent.subscription", path=text.partition(":")[0])
+
+
+def _webhook(consent: Consent) -> dict[str, Any]:
+    """Return the webhook of a consent's subscription, empty where there is none."""
+    subscription = consent.body.get("Subscription") or {}
+    return dict(subscription.get("Webhook") or {})
+
+
+def _same_customer(consent: Consent | None, other: Consent) -> bool:
+    """Tell whether a customer's token may see another consent of its group: the same customer's, or nobody's yet."""
+    if consent is None or consent.id == other.id or other.psu_identifiers is None:
+        return True
+    held = consent.psu_identifiers or {}
+    return held.get("userId") == other.psu_identifiers.get("userId")
+
+
+def _told(old: Consent, new: Consent) -> dict[str, Any]:
+    """Return what a line of history says of a change."""
+    told: dict[str, Any] = {}
+    if new.status is not old.status:
+        data = new.body["Data"]
+        told["consentBody.Data.Status"] = str(new.status)
+        told["consentBody.Data.RevokedBy"] = data["RevokedBy"]
+    if new.body.get("Subscription") != old.body.get("Subscription"):
+        told["consentBody.Subscription"] = new.body["Subscription"]
+    return told
 
 
 def _event(call: Call, access: Access, old: Consent, new: Consent) -> Event:

@@ -114,7 +114,9 @@ class Gateway:
             secrets=Secrets(keeper=keeper, clock=clock, dice=dice) if nonces else None,
         )
         self._bodies = Bodies(contract=contract, trust=trust, issuer=settings.tenant.issuer)
-        self._consents = Consents(keeper=keeper, contract=contract, resource_base=base)
+        self._consents = Consents(
+            keeper=keeper, contract=contract, trust=trust, dice=dice, resource_base=base
+        )
         self.shadow = Shadow(
             contract=contract, observer=observer, mode=settings.switches.response_validation
         )

@@ -5,7 +5,9 @@ import pytest
 
 from hub.model.consent import Consent, Status
 from hub.model.fault import Fault
+from hub.model.records import AccessToken, Grant, RefreshToken, digest_of
 from hub.protocol.jose import PublicKey, sign
+from hub.state.keeper import Query
 from tests.gateway.test_reads import code_of
 from tests.gateway.world import (
     AIS,
@@ -14,10 +16,12 @@ from tests.gateway.world import (
     CONSENT,
     KEY,
     NOW,
+    ORGANISATION,
     World,
     client_token,
     consent_of,
     contract,
+    grant_of,
     token_of,
 )
 
@@ -223,3 +227,107 @@ async def test_a_change_is_decided_anew_when_another_was_faster():
     changed = next(e for e in await world.events() if e["kind"] == "consent")
     assert changed["change"] == "Suspended>Revoked"
     assert not isinstance(raced, Fault)
+
+
+async def test_a_revocation_is_one_commit_with_its_history_and_the_end_of_its_tokens():
+    world = await World().start()
+    await world.keep(refresh_of(), token_of(digest=digest_of("other"), grant_id="g2"))
+    await world.keep(grant_of(id="g2"), grant_of(id="g9", consent_id="another"))
+    commits = []
+    commit = world.keeper.commit
+
+    async def counted(changes, events):
+        commits.append(len(changes))
+        return await commit(changes, events)
+
+    world.keeper.commit = counted
+    assert (await patch(world, REVOKE)).status == 204
+    assert [count for count in commits if count] == [7], "consent, line, two grants, three tokens"
+    for kind, key in (
+        (Grant, "g1"),
+        (Grant, "g2"),
+        (RefreshToken, "r"),
+        (AccessToken, digest_of("other")),
+    ):
+        assert (await world.keeper.lookup(kind, key))[0].revoked == NOW
+    assert (await world.keeper.lookup(Grant, "g9"))[0].revoked == 0
+    page = await world.keeper.search(Query(kind="consent_change", where=(("consent", CONSENT),)))
+    [line] = [item.record for item in page.items]
+    assert (line.client_id, line.organisation_id) == (CLIENT, ORGANISATION)
+    assert orjson.loads(line.patch) == {
+        "consentBody.Data.Status": "Revoked",
+        "consentBody.Data.RevokedBy": "TPP.InitiatedByUser",
+    }
+
+
+def refresh_of() -> RefreshToken:
+    """Make a refresh token of the consent."""
+    return RefreshToken(
+        digest="r", client_id=CLIENT, consent_id=CONSENT, grant_id="g1", scope="accounts",
+        issued=NOW, expires=NOW + 60,
+    )  # fmt: skip
+
+
+def subscription(url: str, *, active: bool = True) -> bytes:
+    """Make the patch of a subscription."""
+    return orjson.dumps({"Subscription": {"Webhook": {"Url": url, "IsActive": active}}})
+
+
+HOOK = "https://tpp.example/hook"
+
+
+@pytest.mark.parametrize(
+    ("url", "code"),
+    [
+        ("http://tpp.example/hook", "Body.InvalidFormat"),
+        ("https://tpp.example/hook2", "Consent.BusinessRuleViolation"),
+        ("https://169.254.169.254/latest", "Consent.BusinessRuleViolation"),
+    ],
+)
+async def test_an_active_subscription_needs_a_registered_https_address(url, code):
+    world = await started()
+    world.trust.hooks, world.trust.encrypts = (HOOK,), KEY
+    response = await patch(world, subscription(url))
+    assert (response.status, code_of(response.body)) == (400, code)
+    assert (await patch(world, subscription(url, active=False))).status == 204
+    assert (await patch(world, subscription(HOOK))).status == 204
+
+
+async def test_an_active_subscription_needs_a_key_to_encrypt_to():
+    world = await started()
+    world.trust.hooks = (HOOK,)
+    response = await patch(world, subscription(HOOK))
+    assert (response.status, code_of(response.body)) == (400, "Consent.BusinessRuleViolation")
+
+
+@pytest.mark.parametrize("changes", [{"status": Status.REVOKED}, {"expires": NOW}])
+async def test_the_subscription_of_a_final_consent_changes_no_more(changes):
+    world = await started(**changes)
+    response = await patch(world, subscription(HOOK, active=False))
+    assert (response.status, code_of(response.body)) == (400, "Consent.BusinessRuleViolation")
+
+
+async def test_a_subscription_ends_together_with_its_consent():
+    world = await started()
+    both = {**orjson.loads(REVOKE), "Subscription": {"Webhook": {"IsActive": False}}}
+    assert (await patch(world, orjson.dumps(both))).status == 204
+    consent, _ = await world.keeper.lookup(Consent, CONSENT)
+    assert consent.status is Status.REVOKED
+    assert consent.body["Subscription"]["Webhook"] == {"IsActive": False}
+
+
+async def test_a_customers_token_lists_that_customers_consents_of_the_group_only():
+    world = await World().start()
+    for number, psu in enumerate(("u-1", "u-2", None)):
+        await world.keep(
+            consent_of(
+                id=f"{number}5555555-5555-4555-8555-555555555555",
+                data={"ConsentId": f"{number}5555555-5555-4555-8555-555555555555"},
+                psu_identifiers={"userId": psu} if psu else None,
+            )
+        )
+    query = f"baseConsentId={CONSENT}"
+    shown = orjson.loads((await world.get("/account-access-consents", query)).body)
+    assert {one["Data"]["ConsentId"][0] for one in shown} == {"3", "0", "2"}
+    await world.keep(token_of(**client_token()))
+    assert len(orjson.loads((await world.get("/account-access-consents", query)).body)) == 4

@@ -52,6 +52,8 @@ class FakeTrust:
         self.roles: tuple[str, ...] = ("BDSP",)
         self.client_id = CLIENT
         self.keys: dict[str, PublicKey] = {}
+        self.hooks: tuple[str, ...] = ()
+        self.encrypts: PrivateKey | None = None
         self.refreshed = 0
 
     def judge(self, peer: Peer, now: int, risk: object = None) -> Caller | Fault:
@@ -62,6 +64,7 @@ class FakeTrust:
         return Caller(
             client_id=self.client_id, organisation_id=ORGANISATION, software_statement_id=CLIENT,
             tpp_id=ORGANISATION, tpp_name="A TPP", roles=self.roles, redirect_uris=(), x5t_s256=THUMBPRINT,
+            webhook_uris=self.hooks,
         )  # fmt: skip
 
     def caller(self, client_id: str) -> Caller | None:
@@ -73,8 +76,9 @@ class FakeTrust:
         return self.keys.get(kid)
 
     def encryption_key(self, client_id: str) -> PublicKey | None:
-        """Have none."""
-        return None
+        """Have none, or the one that the test put here."""
+        own = self.encrypts
+        return None if own is None else PublicKey(kid="e", use="enc", key=own.key.public_key())
 
     async def refresh_keys(self, client_id: str) -> None:
         """Count."""
