@@ -26,7 +26,7 @@ from hub.gateway.enrich import ask, bank_call
 from hub.gateway.errors import WITH_BODY, at_resources, bank_error, bare, error_body, error_headers
 from hub.gateway.media import JSON, JWT, answer_media, signed
 from hub.gateway.payee import Directory, discover, payee_answer, payee_question
-from hub.gateway.payments import Payments
+from hub.gateway.payments import Paid, Payments, Replayed
 from hub.gateway.shadow import Shadow
 from hub.gateway.throttle import Throttle
 from hub.gateway.values import Access, Asked, Call, Reply
@@ -46,6 +46,7 @@ from hub.upstream.bank import Bank, BankAnswer
 _UNROUTED: Final = Admission(limit=65536)
 _ATTEMPTS: Final = 5
 _PAYEE: Final = "payee"
+Ended = Reply | Replayed | Paid | Fault
 _PAYMENTS: Final = frozenset({"payment.make", "payment.read"})
 
 
@@ -94,6 +95,7 @@ class Gateway:
         self._dice = dice
         self._failpoint = failpoint
         self._directory = directory
+        secrets = Secrets(keeper=keeper, clock=clock, dice=dice)
         self._payments = Payments(
             keeper=keeper,
             bank=bank,
@@ -102,6 +104,10 @@ class Gateway:
             provider_id=settings.tenant.provider_id,
             resource_base=base,
             time_zone=settings.tenant.time_zone,
+            secrets=secrets,
+            anchored=settings.switches.month_periods == "anchored",
+            dedupes=settings.bank.dedupes_by_key,
+            failpoint=failpoint,
         )
         self._throttle = Throttle(keeper=keeper, limits=settings.limits)
         nonces = settings.switches.dpop_nonce
@@ -111,7 +117,7 @@ class Gateway:
             trust=trust,
             resource_base=base,
             algs=GENERAL_ALGS if settings.tenant.profile == "general" else DPOP_ALGS,
-            secrets=Secrets(keeper=keeper, clock=clock, dice=dice) if nonces else None,
+            secrets=secrets if nonces else None,
         )
         self._bodies = Bodies(contract=contract, trust=trust, issuer=settings.tenant.issuer)
         self._consents = Consents(
@@ -145,7 +151,7 @@ class Gateway:
         busy = caller_fault(400, "GenericRecoverableError", text, check="record.conflict")
         return await self._record(request, journey, busy) or bare(503)
 
-    async def _travel(self, request: Request, journey: "_Journey") -> Reply | Fault:
+    async def _travel(self, request: Request, journey: "_Journey") -> Ended:
         sent = request.header(b"x-fapi-interaction-id")
         text = sent.decode("latin-1") if sent is not None else ""
         lawful = is_uuid(text)
@@ -167,7 +173,7 @@ class Gateway:
             return caller_fault(400, "Resource.InvalidFormat", what, check="request.interaction_id")
         return await self._serve(call, access, journey)
 
-    async def _serve(self, call: Call, access: Access, journey: "_Journey") -> Reply | Fault:
+    async def _serve(self, call: Call, access: Access, journey: "_Journey") -> Ended:
         fault = await self._throttle.judge(call, access) or enforce(call, access)
         if fault is not None:
             return fault
@@ -189,7 +195,7 @@ class Gateway:
             return await self._own(call, access, body)
         return await self._forward(call, access, body, journey)
 
-    async def _own(self, call: Call, access: Access, body: Any) -> Reply | Fault:
+    async def _own(self, call: Call, access: Access, body: Any) -> Ended:
         """Serve a route whose target is the Hub itself."""
         match call.route.handler:
             case "consents":
@@ -201,9 +207,9 @@ class Gateway:
             case "payment.make":
                 return await self._payments.make(call, access, body)
             case "payment.read":
-                return await self._payments.read(call, access)
+                return await self._payments.view.read(call, access)
             case "payment.find":
-                return await self._payments.find(call, access)
+                return await self._payments.view.find(call, access)
             case "discovery":
                 return discover(call, body, self._directory, self._settings.tenant.resource_base)
             case other:
@@ -268,13 +274,15 @@ class Gateway:
         )
 
     async def _record(
-        self, request: Request, journey: "_Journey", outcome: Reply | Fault
+        self, request: Request, journey: "_Journey", outcome: Ended
     ) -> Response | None:
         """Render the outcome, commit its changes and its event, and only then hand the answer over.
 
         Returns:
             None on a conflict: somebody changed what the outcome was decided on.
         """
+        if isinstance(outcome, Paid):
+            return await self._record_payment(request, journey, outcome)
         response = self._render(journey, outcome)
         event = journey.event(request, outcome, response)
         changes = outcome.changes if isinstance(outcome, Reply) else ()
@@ -287,7 +295,24 @@ class Gateway:
         self._failpoint(Point.AFTER_RECORD_BEFORE_REPLY)
         return msgspec.structs.replace(response, event=event)
 
-    def _render(self, journey: "_Journey", outcome: Reply | Fault) -> Response:
+    async def _record_payment(
+        self, request: Request, journey: "_Journey", paid: Paid
+    ) -> Response | None:
+        """Render a payment's outcome, and have it written with its answer and its event."""
+        journey.bank_us = paid.bank_us
+        response = self._render(journey, paid.shown)
+        event = journey.event(request, paid.shown, response)
+        fault = await self._payments.record(paid, response, event)
+        if fault is not None:
+            return await self._record(request, journey, fault)
+        self._failpoint(Point.AFTER_RECORD_BEFORE_REPLY)
+        return msgspec.structs.replace(response, event=event)
+
+    def _render(self, journey: "_Journey", outcome: Reply | Replayed | Fault) -> Response:
+        if isinstance(outcome, Replayed):
+            stored = outcome.stored
+            headers = (*stored.headers, journey.id_header())
+            return Response(status=stored.status, headers=headers, body=stored.body)
         if isinstance(outcome, Reply):
             if outcome.value is None:
                 return bare(outcome.status, (*outcome.headers, journey.id_header()))
@@ -367,7 +392,9 @@ class _Journey:
     def id_header(self) -> tuple[bytes, bytes]:
         return b"x-fapi-interaction-id", self.interaction_id.encode()
 
-    def event(self, request: Request, outcome: Reply | Fault, response: Response) -> Event:
+    def event(
+        self, request: Request, outcome: Reply | Replayed | Fault, response: Response
+    ) -> Event:
         """Return the one event of this request."""
         fault = outcome if isinstance(outcome, Fault) else None
         access, call = self.access, self._call
@@ -385,7 +412,7 @@ class _Journey:
             x5t_s256=request.peer.x5t_s256,
             consent_id=consent,
             route=call.route.id if call is not None else "",
-            verdict=_verdict(fault),
+            verdict=_verdict(fault, response.status),
             check=fault.check if fault is not None else "",
             code=fault.code if fault is not None else "",
             status=response.status,
@@ -396,9 +423,9 @@ class _Journey:
         )
 
 
-def _verdict(fault: Fault | None) -> Verdict:
+def _verdict(fault: Fault | None, status: int) -> Verdict:
     if fault is None:
-        return Verdict.ALLOWED
+        return Verdict.ALLOWED if status < 400 else Verdict.REFUSED
     return (
         Verdict.REFUSED if fault.source is Source.CALLER or fault.status < 500 else Verdict.FAILED
     )

@@ -20,7 +20,6 @@ from hub.model.limits import (
     reserve,
     terms_of,
 )
-from hub.model.records import Payment
 
 
 def terms_in(consent: Consent, *, anchored: bool = False) -> Terms | None:
@@ -57,11 +56,6 @@ def settled(taken: Allowance, share: str, status: str) -> Allowance:
     if status == "Rejected":
         return release(taken, share)
     return taken
-
-
-def settle_share(taken: Allowance, payment: Payment) -> Allowance:
-    """Settle the share of a payment by its status."""
-    return settled(taken, payment.reservation, payment.status)
 
 
 def with_consumption(

@@ -351,12 +351,30 @@ class Payment(msgspec.Struct, frozen=True, kw_only=True, tag="payment"):
         return None
 
 
+class Question(msgspec.Struct, frozen=True, kw_only=True):
+    """Hold the request that the bank was sent, to be sent again as it was; without its bearer."""
+
+    path: str
+    family: str
+    headers: tuple[tuple[bytes, bytes], ...]
+    body: bytes
+    scope: str
+
+
 class Attempt(msgspec.Struct, frozen=True, kw_only=True, tag="attempt"):
     """Hold one use of an idempotency key; key: digest of client and key (errors.md 7, decisions.md 3).
 
-    ``digest`` is the keyed hash of the canonical message. ``state`` is ``open`` while the bank is being asked, ``made`` with
-    the ``payment_id``, ``refused`` with the status and code that were answered, or ``unknown`` where nobody can say what
-    became of it: its share stays reserved until an operator settles it with the bank.
+    Attributes:
+        digest: Keyed hash of the canonical message: another one under the same key is refused.
+        reservation: Names its share in the consent's ``Allowance``.
+        created: The first receipt; the key is free a day later, but never while the outcome is not known.
+        state: ``open`` while the bank is being asked, ``made``, ``refused``, or ``unknown`` where nobody can say what became of
+            it: its share stays reserved until an operator settles it with the bank.
+        draft: The payment as far as it is known, while ``open`` or ``unknown``; then in the payment log.
+        question: What the bank was sent, where it promises to de-duplicate; kept as long as ``draft``.
+        tries: How often it was sent again.
+        due: When it is to be looked at again, seconds; 0 for never by itself.
+        sealed: The answer, under a key that only who sends the same request again can derive.
     """
 
     id: str
@@ -367,21 +385,57 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True, tag="attempt"):
     created: int
     state: str = "open"
     payment_id: str = ""
-    status: int = 0
-    code: str = ""
+    draft: Payment | None = None
+    question: Question | None = None
+    tries: int = 0
+    due: int = 0
+    sealed: bytes = b""
 
     @property
     def key(self) -> str:
         """Return the key in the store."""
         return self.id
 
+    @property
+    def ended(self) -> bool:
+        """Tell whether it is known what became of it."""
+        return self.state not in {"open", "unknown"}
+
     def indexes(self) -> Indexes:
         """Return what the store finds it by."""
-        return {"consent": (self.consent_id,), "state": (self.state,)}
+        return {
+            "consent": (self.consent_id,),
+            "state": (self.state,),
+            "due": (self.due,) if self.due and not self.ended else (),
+        }
 
     def purge_at(self) -> int | None:
         """Return when the store may forget it: after a day, but never while its outcome is not known."""
-        return None if self.state in {"open", "unknown"} else self.created + 86_400
+        return self.created + 86_400 if self.ended else None
+
+
+class Settlement(msgspec.Struct, frozen=True, kw_only=True, tag="settlement"):
+    """Hold what one operator says became of a payment, until another one says the same; key: the attempt's id."""
+
+    attempt_id: str
+    outcome: str
+    payment_id: str
+    status: str
+    by: str
+    time: int
+
+    @property
+    def key(self) -> str:
+        """Return the key in the store."""
+        return self.attempt_id
+
+    def indexes(self) -> Indexes:
+        """Return what the store finds it by."""
+        return {}
+
+    def purge_at(self) -> int | None:
+        """Return when the store may forget it: after a week."""
+        return self.time + 604_800
 
 
 class Delivery(msgspec.Struct, frozen=True, kw_only=True, tag="delivery"):
@@ -436,6 +490,7 @@ Record = (
     | ConsentChange
     | Payment
     | Attempt
+    | Settlement
     | Allowance
     | Delivery
 )

@@ -228,7 +228,9 @@ async def test_a_refused_payment_gives_its_share_back_and_is_refused_again():
         (answer_of({"errorCode": "GenericRecoverableError"}, 409), 409),
     ],
 )
-async def test_an_unknown_outcome_is_never_guessed_and_never_sent_again(answer, status):
+async def test_an_unknown_outcome_is_never_guessed_and_never_sent_again(
+    answer, status, autojump_clock
+):
     world = await started()
     world.bank.answer = answer
     assert (await pay(world)).status == status
