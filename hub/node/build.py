@@ -20,12 +20,14 @@ from hub.model.records import AccessToken, Grant
 from hub.model.terms import Face
 from hub.node.errors import StartError
 from hub.node.faces import lfi_app, tpp_app
+from hub.node.keyring import SigningKeys, keyring
 from hub.node.keys import load_signing_key
+from hub.node.token_key import load_token_key
 from hub.node.log_face import with_log
 from hub.observe import Observer
-from hub.protocol.jose import PrivateKey
 from hub.state.cache import Cache
 from hub.state.keeper import Keeper
+from hub.trust.seal import Seal
 from hub.trust.trust import Trust
 from hub.upstream.bank import Bank
 from hub.upstream.bearer import JwtAuth, subject_of
@@ -58,13 +60,16 @@ class Given(msgspec.Struct, frozen=True, kw_only=True):
     """What else must hold for the node to be ready, by name."""
 
 
-def signing_keys(settings: Settings) -> tuple[PrivateKey, ...]:
-    """Read Sig2, newest first.
+def signing_keys(settings: Settings, clock: Clock) -> SigningKeys:
+    """Read Sig2, newest first, from tokens and files; the first that is published for long enough signs.
 
     Raises:
-        StartError: A file is not what it should be.
+        StartError: A file or token is not what it should be.
     """
-    return tuple(load_signing_key(path) for path in settings.keys.signing)
+    keys = settings.keys
+    held = [load_token_key(uri) for uri in keys.pkcs11]
+    held += [load_signing_key(path, keys.password) for path in keys.signing]
+    return keyring(held, settings, clock)
 
 
 def contract_of(settings: Settings) -> Contract:
@@ -92,7 +97,7 @@ def build(given: Given, *, leader: bool = True) -> Parts:
         StartError: A key, certificate or the contract cannot be used; one line says which.
     """
     settings = given.settings
-    keys = signing_keys(settings)
+    keys = signing_keys(settings, given.clock)
     contract = contract_of(settings)
     trust = trust_of(given, leader=leader)
     bank = bank_of(given)
@@ -110,6 +115,7 @@ def build(given: Given, *, leader: bool = True) -> Parts:
         keeper=given.keeper,
         trust=trust,
         signing_keys=keys,
+        retired_keys=keys.retired,
         details_check=contract.check_authorization_details,
         clock=given.clock,
         dice=given.dice,
@@ -176,9 +182,30 @@ def trust_of(given: Given, *, leader: bool = True) -> Trust:
             limits=settings.limits,
             also=[(settings.lfi.organisation_id, client) for client in settings.lfi.client_ids],
             leader=leader,
+            watched=watched_files(settings),
+            seal=Seal.of_folder(settings.state.folder, given.dice),
         )
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise StartError(f"[trust] {settings.trust.certificate}: {error}") from None
+
+
+def watched_files(settings: Settings) -> dict[str, Path]:
+    """Return the certificate files that the tenant depends on, by what they are, for the expiry radar.
+
+    The framework's own (client certificate and CA bundle) are on it anyway.
+    """
+    files = {
+        "tpp edge": settings.tpp.certificate,
+        "tpp client CA": settings.tpp.client_ca,
+        "bank edge": settings.lfi.certificate,
+        "bank client CA": settings.lfi.client_ca,
+        "client at the bank": settings.bank.certificate,
+        "bank server CA": settings.bank.ca,
+    }
+    keys = {"message signing": settings.keys.signing[0], "bearer signing": settings.keys.bearer}
+    beside = {name: path.with_suffix(".pem") for name, path in keys.items()}
+    files |= {name: path for name, path in beside.items() if path.is_file()}
+    return {name: path for name, path in files.items() if path is not None}
 
 
 def consent_calls_of(given: Given, bank: Bank) -> ConsentCalls:

@@ -34,9 +34,11 @@ def check_files(settings: Settings) -> None:
             _check_bundle(where, bundle)
     if settings.tenant.environment != "sandbox":
         _refuse_sandbox_certificates(settings)
+    if not settings.keys.signing and not settings.keys.pkcs11:
+        raise ConfigError("keys.signing: expected at least one key, in a file or by keys.pkcs11")
     for path in (*settings.keys.signing, settings.keys.bearer):
         try:
-            load_signing_key(path)
+            load_signing_key(path, settings.keys.password)
         except StartError as error:
             raise ConfigError(f"keys: {error}") from None
     try:

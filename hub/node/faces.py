@@ -1,11 +1,14 @@
 """Join the packages' routes into one App per face, and serve the faces until they are drained."""
 
+import socket
 from collections.abc import Mapping
+from pathlib import Path
 
 import trio
 
-from hub.config import Listen, Settings
-from hub.edge.listener import Drain, serve
+from hub.config import Listen, Pair, Settings
+from hub.edge.desk import Register
+from hub.edge.listener import Drain, Renewal, serve
 from hub.edge.router import Router
 from hub.edge.tls import ServerTls
 from hub.lfi.guard import BankGuard
@@ -42,7 +45,13 @@ def _joined(routes: list[Routes]) -> dict[tuple[str, str], Handler]:
 class Faces:
     """Hold the listeners of one process: what they serve, their certificates, their drain."""
 
-    def __init__(self, settings: Settings, observer: Observer, clock: Clock) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        observer: Observer,
+        clock: Clock,
+        register: Register | None = None,
+    ) -> None:
         """Read the server certificates.
 
         Raises:
@@ -52,22 +61,16 @@ class Faces:
         self._settings = settings
         self._observer = observer
         self._clock = clock
-        lfi = settings.lfi
-        self._lfi_place = Listen(bind=lfi.bind, port=lfi.port, hosts=lfi.hosts)
-        try:
-            self._tls = {
-                Face.TPP: _server_tls(settings.tpp),
-                Face.LFI: ServerTls(lfi.certificate, lfi.key, lfi.client_ca),
-            }
-        except OSError as error:
-            raise StartError(f"a listener's certificate cannot be used: {error}") from None
+        self._register = register
+        self._tls = tls_of(settings)
+        self._renewals = {face: Renewal() for face in self._tls}
 
     async def serve(
         self,
         face: Face,
         app: App,
         *,
-        reuse_port: bool = False,
+        listening: socket.socket | None = None,
         task_status: trio.TaskStatus[int] = trio.TASK_STATUS_IGNORED,
     ) -> None:
         """Serve one face until its drain is over.
@@ -77,12 +80,7 @@ class Faces:
 
         Cancellation: connections are closed at once.
         """
-        places = {
-            Face.TPP: self._settings.tpp,
-            Face.LFI: self._lfi_place,
-            Face.OPS: self._settings.ops,
-        }
-        place = places[face]
+        place = places_of(self._settings)[face]
         try:
             await serve(
                 listen=place,
@@ -91,16 +89,15 @@ class Faces:
                 limits=self._settings.limits,
                 observer=self._observer,
                 tls=self._tls.get(face),
-                reuse_port=reuse_port,
+                listening=listening,
                 clock=self._clock,
                 drain=self.drain,
+                renewal=self._renewals.get(face),
+                register=self._register if face in self._tls else None,
                 task_status=task_status,
             )
         except OSError as error:
-            raise StartError(
-                f"{face} listener {place.bind}:{place.port}: {error.strerror or error}; "
-                f"free the port or change [{face}] port"
-            ) from None
+            raise StartError(cannot_listen(face, place, error)) from None
 
     def reload(self) -> None:
         """Read certificates and CA bundles again; keep the old ones where the new are bad, and say so."""
@@ -110,12 +107,57 @@ class Faces:
                 "certificate_kept" if why else "certificate_read", face=face, why=why
             )
 
+    def renew(
+        self, settings: Settings, tls: Mapping[Face, ServerTls], apps: Mapping[Face, App]
+    ) -> None:
+        """Serve other applications, by other settings, from the next request on; connections stay."""
+        self._settings = settings
+        places = places_of(settings)
+        for face, renewal in self._renewals.items():
+            self._tls[face].take(tls[face])
+            renewal.renew(apps[face], settings.limits, places[face].hosts)
+
     def files(self) -> tuple[str, ...]:
         """Return the files whose change calls for ``reload``."""
         return tuple(str(path) for tls in self._tls.values() for path in tls.files)
 
 
+def cannot_listen(face: Face, place: Listen, error: OSError) -> str:
+    """Return the line that says why a face cannot listen, and what to do."""
+    return (
+        f"{face} listener {place.bind}:{place.port}: {error.strerror or error}; "
+        f"free the port or change [{face}] port"
+    )
+
+
+def places_of(settings: Settings) -> dict[Face, Listen]:
+    """Return where each face listens."""
+    lfi = settings.lfi
+    place = Listen(bind=lfi.bind, port=lfi.port, hosts=lfi.hosts)
+    return {Face.TPP: settings.tpp, Face.LFI: place, Face.OPS: settings.ops}
+
+
+def tls_of(settings: Settings) -> dict[Face, ServerTls]:
+    """Read the certificates of the faces that speak TLS.
+
+    Raises:
+        StartError: A certificate, key or CA bundle cannot be read.
+    """
+    lfi = settings.lfi
+    try:
+        return {
+            Face.TPP: _server_tls(settings.tpp),
+            Face.LFI: ServerTls(lfi.certificate, lfi.key, lfi.client_ca, _hosts(lfi.certificates)),
+        }
+    except OSError as error:
+        raise StartError(f"a listener's certificate cannot be used: {error}") from None
+
+
 def _server_tls(place: Listen) -> ServerTls:
     if place.certificate is None or place.key is None:
         raise StartError("tpp.certificate and tpp.key: the TPP edge always speaks TLS")
-    return ServerTls(place.certificate, place.key, place.client_ca)
+    return ServerTls(place.certificate, place.key, place.client_ca, _hosts(place.certificates))
+
+
+def _hosts(pairs: Mapping[str, Pair]) -> dict[str, tuple[Path, Path]]:
+    return {host: (pair.certificate, pair.key) for host, pair in pairs.items()}

@@ -1,7 +1,8 @@
-"""Our private keys, read from PEM files; a key id is its certificate's thumbprint, as the Trust Framework has it."""
+"""Our private keys, read from PEM or PKCS#12 files; a key id is its certificate's thumbprint, as the Trust Framework has it."""
 
 from base64 import urlsafe_b64encode
 from pathlib import Path
+from typing import Final
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
@@ -13,13 +14,18 @@ from cryptography.hazmat.primitives.serialization import (
     PublicFormat,
     load_pem_private_key,
 )
+from cryptography.hazmat.primitives.serialization.pkcs12 import load_key_and_certificates
+from cryptography.x509 import Certificate
 
 from hub.node.errors import StartError
 from hub.protocol.jose import PrivateKey, public_jwk, thumbprint
 
 
-def load_signing_key(path: Path) -> PrivateKey:
-    """Read one private key.
+PKCS12: Final = frozenset({".p12", ".pfx"})
+
+
+def load_signing_key(path: Path, password: Path | None = None) -> PrivateKey:
+    """Read one private key; ``password`` is the file with the password of encrypted ones.
 
     The ``kid`` is the S256 thumbprint of the key's certificate, looked for in the same file and in the file beside it
     with the ending ``.pem`` or ``.crt``; without a certificate it is the RFC 7638 thumbprint of the public key.
@@ -28,15 +34,16 @@ def load_signing_key(path: Path) -> PrivateKey:
         StartError: The file is missing, not a PEM private key, or of a kind we do not sign with.
     """
     try:
-        pem = path.read_bytes()
-        key = load_pem_private_key(pem, None)
+        octets = path.read_bytes()
+        secret = password.read_bytes().rstrip(b"\r\n") if password is not None else None
+        key, certificate = _read(path, octets, secret)
     except (OSError, ValueError, TypeError) as error:
-        raise StartError(f"{path}: expected an unencrypted PEM private key: {error}") from None
+        raise StartError(f"{path}: expected a PEM or PKCS#12 private key: {error}") from None
     if not isinstance(key, RSAPrivateKey | EllipticCurvePrivateKey | Ed25519PrivateKey):
         raise StartError(f"{path}: expected an RSA, P-256 or Ed25519 key")
     if isinstance(key, RSAPrivateKey) and key.key_size < 2048:
         raise StartError(f"{path}: an RSA key needs 2048 bits or more, this one has {key.key_size}")
-    certificate = _certificate_of(path, key)
+    certificate = certificate or _certificate_of(path, key)
     if certificate is not None:
         digest = certificate.fingerprint(SHA256())
         return PrivateKey(kid=urlsafe_b64encode(digest).rstrip(b"=").decode(), key=key)
@@ -44,10 +51,20 @@ def load_signing_key(path: Path) -> PrivateKey:
     return PrivateKey(kid=thumbprint(public_jwk(bare)), key=key)
 
 
+def _read(path: Path, octets: bytes, secret: bytes | None) -> tuple[object, Certificate | None]:
+    if path.suffix.lower() in PKCS12:
+        key, certificate, _ = load_key_and_certificates(octets, secret)
+        return key, certificate
+    encrypted = b"ENCRYPTED" in octets
+    return load_pem_private_key(octets, secret if encrypted else None), None
+
+
 def _certificate_of(
     path: Path, key: RSAPrivateKey | EllipticCurvePrivateKey | Ed25519PrivateKey
-) -> x509.Certificate | None:
+) -> Certificate | None:
     wanted = key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    if path.suffix.lower() in PKCS12:
+        return None
     for place in (path, path.with_suffix(".pem"), path.with_suffix(".crt")):
         if not place.is_file() or b"BEGIN CERTIFICATE" not in (pem := place.read_bytes()):
             continue

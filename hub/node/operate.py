@@ -79,6 +79,7 @@ def operator_commands(
         outage_commands(given),
         delivery_commands(given),
         process_commands(reload),
+        {"audit": _read_of_log},
     )
     joined: dict[str, Command] = {}
     for table in tables:
@@ -173,6 +174,11 @@ def process_commands(reload: Callable[[], None]) -> dict[str, Command]:
         return {}
 
     return {"reload": read_again}
+
+
+async def _read_of_log(_asked: Mapping[str, Any]) -> Reply:
+    """Do nothing but become an event: somebody reads the audit log (``level``: how; ``subject``: what for)."""
+    return {}
 
 
 async def _mark_outages(given: Given) -> None:

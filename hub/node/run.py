@@ -3,33 +3,44 @@
 Order matters. The keeper comes first and goes last: nothing is served before the store is open, and nothing that was
 acknowledged is lost when it closes. The trust mirror and the bank's connections come next, the faces last. SIGTERM drains
 the faces (two-stage GOAWAY), then everything else ends by cancellation. Whatever escapes ends the process loudly: the
-supervisor starts it anew from what is durable.
+supervisor starts it anew from what is durable. SIGHUP reads certificates and the configuration again: a good one takes
+the old one's place while requests go on, a bad one changes nothing and is told.
 """
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 
+import msgspec
 import trio
 
-from hub.config import Loaded, Settings
+from hub.audit.source import LogFailedError
+from hub.config import Loaded, Settings, load
 from hub.edge.router import Router
-from hub.lfi.sweep import sweep
 from hub.model.clock import Clock, Dice
 from hub.model.event import Event, Kind
 from hub.model.failpoint import Failpoint, no_failpoint
 from hub.model.terms import Face
-from hub.node.build import Given, Parts, build, trust_of
+from hub.node.build import Given
 from hub.node.check import check_files
 from hub.node.errors import StartError
-from hub.node.faces import Faces
-from hub.node.operate import listen_to_operator
+from hub.node.faces import Faces, tls_of
+from hub.node.generation import Generation, keeping, serving
 from hub.node.ops import ops_routes
+from hub.node.publish import publishing
+from hub.node.refusals import Refusals
+from hub.node.reload import Reader, Reloads, differences, read_again, tell
 from hub.node.supervise import Supervisor
-from hub.node.telling import outbox_of, tell_others
 from hub.node.wall import SystemDice, WallClock
 from hub.node.watch import watch_files, watch_signals
-from hub.node.worker import end_with_standard_input, keeper_socket, report, run_worker
+from hub.node.worker import (
+    Orders,
+    end_with_standard_input,
+    keeper_socket,
+    read_orders,
+    report,
+    run_worker,
+)
 from hub.observe import Observer
 from hub.state.open import SqliteKeeper, StoreError, StoreFailedError, open_keeper
 from hub.state.socket import serve_keeper
@@ -37,30 +48,52 @@ from hub.state.socket import serve_keeper
 STORE_FAILED = 5
 """Exit status when the disk broke its word: a supervisor starts the node anew from what is durable."""
 
+TakeOver = Callable[[Given, Generation], Awaitable[Generation]]
+"""Put a new generation, by new settings, in the place of the one before."""
 
-def serve(loaded: Loaded, path: Path, worker: int | None = None) -> int:
+
+def serve(path: Path, worker: int | None = None) -> int:
     """Run one tenant's node in the foreground; return the exit status.
 
     Args:
-        loaded: Validated settings.
-        path: Where they came from; workers read it again.
-        worker: Run the worker of this number instead; only the supervisor asks for that.
+        path: The configuration.
+        worker: Run the worker of this number, by orders on standard input; only the supervisor asks for that.
 
     Raises:
-        ConfigError: A file that the settings name is not what it should be.
+        ConfigError: The configuration, or a file that it names, is not what it should be.
         StartError: One line that says why it cannot start.
     """
     if worker is not None:
-        return serve_worker(loaded, WallClock(), worker)
+        return serve_worker(read_orders(), WallClock(), worker)
+    loaded = load(path)
     check_files(loaded.settings)
     command = (*self_command(), "serve", "--config", str(path.absolute()), "--worker")
+    return serve_node(loaded, WallClock(), command, lambda: load(path))
+
+
+def serve_node(
+    loaded: Loaded,
+    clock: Clock,
+    command: Sequence[str],
+    read: Reader,
+    failpoint: Failpoint = no_failpoint,
+) -> int:
+    """Run a node until it is drained; return the exit status.
+
+    Raises:
+        StartError: One line that says why it cannot start.
+    """
     failed: list[BaseException] = []
     store_failed = False
     try:
-        trio.run(lambda: run_node(loaded, clock=WallClock(), worker_command=command))
+        trio.run(
+            lambda: run_node(
+                loaded, clock=clock, worker_command=command, read=read, failpoint=failpoint
+            )
+        )
     except* StartError as group:
         failed += _leaves(group)
-    except* StoreFailedError:
+    except* (StoreFailedError, LogFailedError):
         store_failed = True
     if failed:
         raise failed[0]
@@ -74,12 +107,14 @@ def self_command() -> tuple[str, ...]:
     return (sys.executable, "-m", "hub")
 
 
-def serve_worker(loaded: Loaded, clock: Clock, number: int) -> int:
+def serve_worker(
+    orders: Orders, clock: Clock, number: int, failpoint: Failpoint = no_failpoint
+) -> int:
     """Run one worker until it is drained; return the exit status."""
     end_with_standard_input()
     failed: list[BaseException] = []
     try:
-        trio.run(lambda: run_worker(loaded, clock=clock, number=number))
+        trio.run(lambda: run_worker(orders, clock=clock, number=number, failpoint=failpoint))
     except* StartError as group:
         failed += _leaves(group)
     return report(failed[0]) if failed else 0
@@ -99,6 +134,7 @@ async def run_node(
     dice: Dice | None = None,
     failpoint: Failpoint = no_failpoint,
     worker_command: Sequence[str] = (),
+    read: Reader | None = None,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Run the node until SIGTERM or SIGINT has drained it.
@@ -109,6 +145,7 @@ async def run_node(
         dice: Randomness; the operating system's by default.
         failpoint: For crash tests; a no-op in production.
         worker_command: How a worker process is started when ``workers`` is more than one; its number is appended.
+        read: Reads the configuration again at SIGHUP; without it only certificates are read again.
         task_status: Started once every face listens.
 
     Raises:
@@ -130,30 +167,81 @@ async def run_node(
                 observer=observer,
                 failpoint=failpoint,
             )
-            if settings.workers == 1:
-                await _live(given, build(given), task_status)
-            else:
-                await _supervise(given, keeper, worker_command, task_status)
+            async with publishing(given) as given:
+                if settings.workers == 1:
+                    await _live(given, read, task_status)
+                else:
+                    await _supervise(given, keeper, worker_command, read, task_status)
     except StoreError as error:
         raise StartError(str(error)) from None
     finally:
         observer.close()
 
 
-async def _live(given: Given, parts: Parts, task_status: trio.TaskStatus[None]) -> None:
+class Node:
+    """Hold the generation in force, and put another one in its place when a new configuration is asked for."""
+
+    def __init__(self, now: Generation, read: Reader | None) -> None:
+        """Begin with the first generation; without a ``read`` there is never another one."""
+        self.now = now
+        self.reloads = Reloads()
+        self._read = read
+
+    def trusted(self) -> bool:
+        """Tell whether the mirror in force is good enough for reads."""
+        return self.now.trust.ready()
+
+    async def follow(self, take_over: TakeOver, nursery: trio.Nursery) -> None:
+        """Take over a configuration each time one is asked for and is good, until cancelled."""
+        while True:
+            await self.reloads.wait()
+            before = self.now
+            settings = await read_again(self._read, before.given) if self._read else None
+            if settings is None:
+                continue
+            changed = differences(settings, before.given.settings)
+            given = msgspec.structs.replace(before.given, settings=settings)
+            try:
+                self.now = await take_over(given, before)
+            except StartError as error:
+                why = str(error)
+                await tell(given, "configuration_kept", "configuration.refused", changed, why)
+                continue
+            nursery.start_soon(before.retire)
+            await tell(given, "configuration_taken", "", changed)
+
+
+async def _live(given: Given, read: Reader | None, task_status: trio.TaskStatus[None]) -> None:
     """Open the faces over the running parts; return when they are drained."""
-    faces = Faces(given.settings, given.observer, given.clock)
-    ops = Router(ops_routes(given.observer, readiness({"trust": parts.trust.ready}, faces)))
+    register = Refusals(
+        keeper=given.keeper, clock=given.clock, dice=given.dice, observer=given.observer
+    )
+    faces = Faces(given.settings, given.observer, given.clock, register)
+    node = Node(serving(given), read)
+    ops = Router(
+        ops_routes(given.observer, readiness({"trust": node.trusted, **given.conditions}, faces))
+    )
+
+    def reload() -> None:
+        faces.reload()
+        node.reloads.ask()
+
     async with trio.open_nursery() as background:
-        await background.start(watch_signals, faces.drain.start, faces.reload)
-        await background.start(parts.trust.run)
-        await background.start(parts.bank.run)
-        await background.start(sweep, given.keeper, given.clock, given.dice, given.observer)
-        await background.start(outbox_of(given, parts.bank, parts.trust).run)
-        await background.start(listen_to_operator, given, parts.trust, faces.reload)
-        background.start_soon(watch_files, faces.files(), faces.reload)
+
+        async def take_over(given: Given, before: Generation) -> Generation:
+            after = await trio.to_thread.run_sync(serving, given)
+            tls = tls_of(given.settings)
+            await background.start(after.run, reload, before)
+            faces.renew(given.settings, tls, after.apps)
+            return after
+
+        await background.start(watch_signals, faces.drain.start, reload)
+        await background.start(node.now.run, reload)
+        background.start_soon(register.run)
+        background.start_soon(watch_files, faces.files, faces.reload)
+        background.start_soon(node.follow, take_over, background)
         async with trio.open_nursery() as served:
-            for face, app in parts.apps.items():
+            for face, app in node.now.apps.items():
                 await served.start(faces.serve, face, app)
             await served.start(faces.serve, Face.OPS, ops)
             await _record(given, "started")
@@ -166,21 +254,32 @@ async def _supervise(
     given: Given,
     keeper: SqliteKeeper,
     command: Sequence[str],
+    read: Reader | None,
     task_status: trio.TaskStatus[None],
 ) -> None:
     """Serve the keeper to worker processes; return when they are drained."""
     faces = Faces(given.settings, given.observer, given.clock)
-    trust = trust_of(given)
+    node = Node(keeping(given), read)
     workers = Supervisor(given, command, faces.drain)
-    conditions = {"trust": trust.ready, "workers": workers.ready}
+    conditions = {"trust": node.trusted, "workers": workers.ready, **given.conditions}
     ops = Router(ops_routes(given.observer, readiness(conditions, faces), workers.metrics))
+
+    def reload() -> None:
+        workers.reload()
+        node.reloads.ask()
+
     async with trio.open_nursery() as background:
-        await background.start(watch_signals, faces.drain.start, workers.reload)
+
+        async def take_over(given: Given, before: Generation) -> Generation:
+            after = keeping(given)
+            await workers.replace(given.settings, background)
+            await background.start(after.run, reload, before)
+            return after
+
+        await background.start(watch_signals, faces.drain.start, reload)
         await background.start(serve_keeper, keeper, keeper_socket(given.settings))
-        await background.start(trust.run)
-        await background.start(sweep, keeper, given.clock, given.dice, given.observer)
-        await background.start(tell_others, given, trust)
-        await background.start(listen_to_operator, given, trust, workers.reload)
+        await background.start(node.now.run, reload)
+        background.start_soon(node.follow, take_over, background)
         async with trio.open_nursery() as served:
             await served.start(workers.run)
             await served.start(faces.serve, Face.OPS, ops)

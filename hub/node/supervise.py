@@ -1,28 +1,38 @@
 """The supervisor of the gateway workers: start them, replace the dead, pass signals on, gather their metrics.
 
 It lives in the keeper's process. A worker that dies is replaced after a short pause that grows while deaths repeat, and
-its death is an audit event, a metric and a log line. At the drain every worker gets SIGTERM and has the grace period to
-finish what it started; the keeper stays until the last one is gone.
+its death is an audit event, a metric and a log line. New settings get new workers: they accept from the sockets of the
+present ones, which drain once all of the new ones serve. At the drain every worker gets SIGTERM and has the grace period
+to finish what it started; the keeper stays until the last one is gone.
 """
 
 import signal
+import socket
 import subprocess
 from collections.abc import Mapping, Sequence
-from typing import Final
+from contextlib import suppress
+from pathlib import Path
+from typing import Final, final
 
 import trio
 from prometheus_client.parser import text_string_to_metric_families
 
-from hub.edge.listener import Drain
+from hub.config import Settings
+from hub.edge.listener import Drain, bind
 from hub.model.event import Event, Kind, Verdict
 from hub.model.terms import Face
 from hub.node.build import Given
-from hub.node.worker import worker_socket
+from hub.node.errors import StartError
+from hub.node.faces import cannot_listen, places_of
+from hub.node.worker import Orders, orders_line, worker_socket
 
 PAUSES_S: Final = (0.05, 0.2, 1.0, 5.0)
 """Before the first, second ... replacement in a row; a worker that lived for ``STEADY_S`` starts the row anew."""
 STEADY_S: Final = 30.0
 ASK_S: Final = 1.0
+REPLACE_S: Final = 20.0
+"""How long workers by new settings may take until they serve."""
+_LOOK_S: Final = 0.02
 _METRICS_OCTETS: Final = 4_194_304
 
 
@@ -31,123 +41,214 @@ class Supervisor:
 
     def __init__(self, given: Given, command: Sequence[str], drain: Drain) -> None:
         """Remember how a worker is started: ``command`` with its number appended."""
-        self._given = given
+        self._observer = given.observer
+        self._keeper = given.keeper
+        self._clock = given.clock
+        self._settings = given.settings
+        self._count = given.settings.workers
         self._command = tuple(command)
         self._drain = drain
-        self._processes: dict[int, trio.Process] = {}
-        self._serving: set[int] = set()
+        self._present: dict[int, _Worker] = {}
+        self._leaving: set[_Worker] = set()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Start the workers and stay until all have ended after the drain.
 
+        Raises:
+            StartError: A port cannot be bound.
+
         Cancellation: every worker gets SIGKILL; none is left.
         """
-        count = self._given.settings.workers
         try:
             async with trio.open_nursery() as nursery:
-                for number in range(count):
-                    nursery.start_soon(self._keep, number)
+                for number in range(self._count):
+                    self._present[number] = await self._start(number, self._settings, nursery)
+                    nursery.start_soon(self._keep, number, nursery)
                 nursery.start_soon(self._end)
-                while len(self._serving) < count:
-                    await trio.sleep(0.02)
-                    await self._look(count)
+                while not self.ready():
+                    await trio.sleep(_LOOK_S)
+                    for worker in list(self._present.values()):
+                        await self._look(worker)
                 task_status.started()
         finally:
-            for process in self._processes.values():
-                if process.poll() is None:
-                    process.kill()
+            for worker in self._all():
+                worker.close()
+                if worker.process.poll() is None:
+                    worker.process.kill()
+
+    async def replace(self, settings: Settings, nursery: trio.Nursery) -> None:
+        """Start workers by new settings beside the present ones; when all serve, let the present ones drain.
+
+        The successors accept from the same sockets, so no connection that the kernel has taken is lost.
+
+        Args:
+            settings: The new ones.
+            nursery: Where somebody waits for each process's end.
+
+        Raises:
+            StartError: One of them does not serve within ``REPLACE_S``; everything stays as it was.
+
+        Cancellation: the successors are ended.
+        """
+        if self._drain.started:
+            raise StartError("the node is ending")
+        fresh: list[_Worker] = []
+        accepted = False
+        try:
+            with trio.move_on_after(REPLACE_S):
+                for number in range(self._count):
+                    worker = await self._start(number, settings, nursery)
+                    fresh.append(worker)
+                while not all([await self._look(worker) for worker in fresh]):
+                    if any(worker.ended for worker in fresh):
+                        break
+                    await trio.sleep(_LOOK_S)
+            accepted = len(fresh) == self._count and all(worker.serving for worker in fresh)
+        finally:
+            if not accepted:
+                for worker in fresh:
+                    worker.process.kill()
+        if not accepted:
+            raise StartError("the new workers did not start; see their lines on standard error")
+        self._settings = settings
+        for number, worker in enumerate(fresh):
+            self._succeed(number, worker)
+
+    def _succeed(self, number: int, worker: "_Worker") -> None:
+        former = self._present.get(number)
+        self._present[number] = worker
+        if former is None:
+            return
+        former.over.set()
+        if former.process.poll() is None:
+            self._leaving.add(former)
+            former.process.terminate()
 
     def reload(self) -> None:
         """Pass SIGHUP on."""
-        for process in self._processes.values():
-            if process.poll() is None:
-                process.send_signal(signal.SIGHUP)
+        for worker in self._all():
+            if worker.process.poll() is None:
+                worker.process.send_signal(signal.SIGHUP)
 
     def ready(self) -> bool:
         """Tell whether every worker has served since it was last started."""
-        return len(self._serving) == self._given.settings.workers
+        return len(self._present) == self._count and all(
+            worker.serving and not worker.ended for worker in self._present.values()
+        )
 
     @property
     def pids(self) -> tuple[int, ...]:
         """Return the process ids of the living workers."""
-        return tuple(p.pid for p in self._processes.values() if p.poll() is None)
+        return tuple(w.process.pid for w in self._all() if w.process.poll() is None)
 
     async def metrics(self) -> bytes:
         """Return the metrics of every worker that answers within a second, each sample labelled with its worker."""
         texts: dict[int, str] = {}
-        for number in range(self._given.settings.workers):
-            text = await self._ask(number)
+        for worker in list(self._present.values()):
+            text = await self._ask(worker)
             if text:
-                texts[number] = text
+                texts[worker.number] = text
         return labelled(texts)
 
-    async def _keep(self, number: int) -> None:
-        """Run one worker after the other under one number until the drain."""
+    def _all(self) -> list["_Worker"]:
+        return [*self._present.values(), *self._leaving]
+
+    async def _keep(self, number: int, nursery: trio.Nursery) -> None:
+        """Replace the worker of one number each time it dies, until the drain."""
         deaths = 0
         while not self._ending():
+            worker = self._present[number]
             began = trio.current_time()
-            status = await self._one(number)
-            self._serving.discard(number)
+            await worker.over.wait()
             if self._ending():
                 return
+            if self._present[number] is not worker:
+                continue  # it has a successor already
             deaths = 1 if trio.current_time() - began > STEADY_S else deaths + 1
-            await self._mourn(number, status)
+            await self._mourn(number, worker.process.returncode or 0)
             with trio.move_on_after(PAUSES_S[min(deaths, len(PAUSES_S)) - 1]):
                 await self._drain.wait()
+            if not self._ending() and self._present[number] is worker:
+                fresh = await self._start(number, self._settings, nursery)
+                if self._present[number] is worker:
+                    self._present[number] = fresh
+                    nursery.start_soon(self._await_service, fresh)
+                else:
+                    fresh.process.kill()
 
     def _ending(self) -> bool:
         return self._drain.started
 
-    async def _one(self, number: int) -> int:
+    async def _await_service(self, worker: "_Worker") -> None:
+        while not (worker.ended or await self._look(worker)):  # noqa: ASYNC110 - another process
+            await trio.sleep(_LOOK_S)
+
+    async def _start(self, number: int, settings: Settings, nursery: trio.Nursery) -> "_Worker":
+        """Start a process; on the sockets of its predecessor, if that one lives."""
+        former = self._present.get(number)
+        sockets = former.share() if former is not None and not former.ended else _bind(settings)
+        numbers = {face: one.fileno() for face, one in sockets.items()}
         process = await trio.lowlevel.open_process(
-            [*self._command, str(number)], stdin=subprocess.PIPE, start_new_session=True
+            [*self._command, str(number)],
+            stdin=subprocess.PIPE,
+            start_new_session=True,
+            pass_fds=tuple(numbers.values()),
         )
-        self._processes[number] = process
+        worker = _Worker(number, process, sockets, worker_socket(settings, number, process.pid))
+        nursery.start_soon(self._bury, worker)
+        if process.stdin is not None:
+            with suppress(trio.BrokenResourceError):  # it died at once: that is noticed elsewhere
+                await process.stdin.send_all(orders_line(Orders(settings, numbers)))
+        return worker
+
+    async def _bury(self, worker: "_Worker") -> None:
+        """Wait until a process has ended and put away what it leaves."""
         try:
-            status = await process.wait()
+            await worker.process.wait()
         finally:
-            if process.stdin is not None:
-                await trio.aclose_forcefully(process.stdin)
-        return status
+            worker.close()
+            self._leaving.discard(worker)
+            if worker.process.stdin is not None:
+                await trio.aclose_forcefully(worker.process.stdin)
 
     async def _mourn(self, number: int, status: int) -> None:
-        given = self._given
-        given.observer.note("worker_died", worker=number, status=status)
+        self._observer.note("worker_died", worker=number, status=status)
         event = Event(
             kind=Kind.NODE,
-            time_ms=given.clock.now_ms(),
+            time_ms=self._clock.now_ms(),
             face=Face.NODE,
             verdict=Verdict.FAILED,
             subject=f"worker-{number}",
             change=f"died:{status}",
         )
-        await given.keeper.commit((), (event,))
+        await self._keeper.commit((), (event,))
 
     async def _end(self) -> None:
         """At the drain, ask every worker to end, and insist after the grace period."""
         await self._drain.wait()
-        for process in self._processes.values():
-            if process.poll() is None:
-                process.terminate()
-        with trio.move_on_after(self._given.settings.limits.drain_s + 5):
-            for process in list(self._processes.values()):
-                await process.wait()
-        for process in self._processes.values():
-            if process.poll() is None:
-                process.kill()
+        workers = self._all()
+        for worker in workers:
+            worker.close_sockets()
+            if worker.process.poll() is None:
+                worker.process.terminate()
+        with trio.move_on_after(self._settings.limits.drain_s + 5):
+            for worker in workers:
+                await worker.process.wait()
+        for worker in self._all():
+            if worker.process.poll() is None:
+                worker.process.kill()
 
-    async def _look(self, count: int) -> None:
-        for number in set(range(count)) - self._serving:
-            if await self._ask(number):
-                self._serving.add(number)
+    async def _look(self, worker: "_Worker") -> bool:
+        """Tell whether a worker serves; once it did, it does until it ends."""
+        if not worker.serving and not worker.ended:
+            worker.serving = bool(await self._ask(worker))
+        return worker.serving
 
-    async def _ask(self, number: int) -> str:
+    async def _ask(self, worker: "_Worker") -> str:
         received = bytearray()
         with trio.move_on_after(ASK_S):
             try:
-                stream = await trio.open_unix_socket(
-                    str(worker_socket(self._given.settings, number))
-                )
+                stream = await trio.open_unix_socket(str(worker.offered))
             except OSError:
                 return ""
             async with stream:
@@ -159,6 +260,60 @@ class Supervisor:
                 except trio.BrokenResourceError:
                     return ""
         return received.decode()
+
+
+@final
+class _Worker:
+    """One worker process, its sockets and where it offers its metrics."""
+
+    __slots__ = ("number", "offered", "over", "process", "serving", "sockets")
+
+    def __init__(
+        self,
+        number: int,
+        process: trio.Process,
+        sockets: dict[Face, socket.socket],
+        offered: Path,
+    ) -> None:
+        self.number = number
+        self.process = process
+        self.sockets = sockets
+        self.offered = offered
+        self.serving = False
+        self.over = trio.Event()
+        """Set when the process has ended, or has a successor."""
+
+    @property
+    def ended(self) -> bool:
+        return self.process.returncode is not None
+
+    def share(self) -> dict[Face, socket.socket]:
+        """Return the same sockets once more, for a successor."""
+        return {face: one.dup() for face, one in self.sockets.items()}
+
+    def close_sockets(self) -> None:
+        """Leave the sockets to the process: when it closes them, the kernel offers them nothing more."""
+        for one in self.sockets.values():
+            one.close()
+
+    def close(self) -> None:
+        self.close_sockets()
+        self.offered.unlink(missing_ok=True)
+        self.over.set()
+
+
+def _bind(settings: Settings) -> dict[Face, socket.socket]:
+    """Bind one more socket to the port of each face that workers serve; it listens when a worker serves it."""
+    bound: dict[Face, socket.socket] = {}
+    for face in (Face.TPP, Face.LFI):
+        place = places_of(settings)[face]
+        try:
+            bound[face] = bind(place, reuse_port=True, ready=False)
+        except OSError as error:
+            for one in bound.values():
+                one.close()
+            raise StartError(cannot_listen(face, place, error)) from None
+    return bound
 
 
 def labelled(texts: Mapping[int, str]) -> bytes:

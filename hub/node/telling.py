@@ -23,7 +23,7 @@ def outbox_of(given: Given, bank: Bank, trust: TrustView) -> Outbox:
         webhooks = Webhooks(
             settings=settings,
             trust=trust,
-            signing_key=signing_keys(settings)[0],
+            signing_key=signing_keys(settings, given.clock)[0],
             clock=given.clock,
         )
     except OSError as error:

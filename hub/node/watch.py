@@ -11,13 +11,13 @@ LOOK_S: Final = 1.0
 """Seconds between looks at the files' times: a rotation is seen within a second (reliability C5)."""
 
 
-async def watch_files(files: Sequence[str], changed: Callable[[], None]) -> None:
-    """Call ``changed`` after any of the files has changed and kept still for one look. Runs until cancelled."""
-    known = _stamps(files)
+async def watch_files(files: Callable[[], Sequence[str]], changed: Callable[[], None]) -> None:
+    """Call ``changed`` after any of the ``files`` (asked for at each look) has changed and kept still for one look. Runs until cancelled."""
+    known = _stamps(files())
     pending = known
     while True:
         await trio.sleep(LOOK_S)
-        seen = _stamps(files)
+        seen = _stamps(files())
         if seen != known and seen == pending:
             known = seen
             changed()

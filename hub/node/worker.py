@@ -1,9 +1,10 @@
 """One gateway worker: the TPP and LFI faces over a keeper that lives in another process.
 
-A worker holds nothing but caches. It listens on the same ports as its siblings (SO_REUSEPORT), asks the keeper over
-its Unix socket, follows the trust snapshot that the keeper's process writes, and ends when its standard input does:
-nobody outlives the supervisor. Once it serves, it offers its metrics on ``worker-N.sock``; the supervisor reads
-readiness from that.
+A worker holds nothing but caches. Its orders come as one line on standard input: the settings, and the sockets that it
+has inherited for each face (its own among those of its siblings on one port, SO_REUSEPORT). It asks the keeper over its
+Unix socket, answers 503 while it has no lease, follows the trust snapshot that the keeper's process writes, and ends
+when its standard input does: nobody outlives the supervisor. Once it serves, it offers its metrics on a socket named
+after its number and process; the supervisor reads readiness from that.
 """
 
 import contextlib
@@ -11,16 +12,23 @@ import os
 import socket
 import sys
 import threading
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
+from typing import Any, Final
 
+import msgspec
 import trio
 
-from hub.config import Loaded, Settings
+from hub.config import Settings
 from hub.model.clock import Clock
 from hub.model.failpoint import Failpoint, no_failpoint
+from hub.model.terms import Face
 from hub.node.build import Given, build
 from hub.node.errors import StartError
 from hub.node.faces import Faces
+from hub.node.leased import Leased
+from hub.node.refusals import Refusals
 from hub.node.wall import SystemDice
 from hub.node.watch import watch_files, watch_signals
 from hub.observe import Observer
@@ -33,9 +41,48 @@ def keeper_socket(settings: Settings) -> Path:
     return settings.state.socket or settings.state.folder / "keeper.sock"
 
 
-def worker_socket(settings: Settings, number: int) -> Path:
+def worker_socket(settings: Settings, number: int, pid: int) -> Path:
     """Return where a worker offers its metrics."""
-    return settings.state.folder / f"worker-{number}.sock"
+    return settings.state.folder / f"worker-{number}-{pid}.sock"
+
+
+class Orders(msgspec.Struct, frozen=True):
+    """Hold what a worker is told: the settings in force, and its inherited socket of each face."""
+
+    settings: Settings
+    sockets: dict[Face, int]
+
+
+_ORDERS_OCTETS: Final = 1_048_576
+
+
+def orders_line(orders: Orders) -> bytes:
+    """Return orders as they are given."""
+    return msgspec.json.encode(orders, enc_hook=str) + b"\n"
+
+
+def read_orders() -> Orders:
+    """Read orders from standard input, and not an octet more.
+
+    Raises:
+        StartError: There are none.
+    """
+    line = bytearray()
+    while not line.endswith(b"\n"):
+        data = os.read(0, _ORDERS_OCTETS)
+        line += data
+        if not data or len(line) > _ORDERS_OCTETS:
+            raise StartError("a worker is started by its supervisor only")
+    try:
+        return msgspec.json.decode(line, type=Orders, dec_hook=_path)
+    except msgspec.MsgspecError as error:
+        raise StartError(f"the supervisor's orders make no sense: {error}") from None
+
+
+def _path(kind: type, value: object) -> Any:
+    if kind is Path:
+        return Path(str(value))
+    raise NotImplementedError(kind)
 
 
 def end_with_standard_input() -> None:
@@ -50,7 +97,7 @@ def end_with_standard_input() -> None:
 
 
 async def run_worker(
-    loaded: Loaded, *, clock: Clock, number: int, failpoint: Failpoint = no_failpoint
+    orders: Orders, *, clock: Clock, number: int, failpoint: Failpoint = no_failpoint
 ) -> None:
     """Serve until SIGTERM has drained the faces.
 
@@ -59,7 +106,7 @@ async def run_worker(
 
     Cancellation: connections are closed at once.
     """
-    settings = loaded.settings
+    settings = orders.settings
     observer = Observer(clock)
     try:
         async with connect_keeper(keeper_socket(settings)) as keeper:
@@ -71,28 +118,36 @@ async def run_worker(
                 observer=observer,
                 failpoint=failpoint,
             )
-            await _live(given, number)
+            await _live(given, number, keeper.fresh, orders.sockets)
     except StoreError as error:
         raise StartError(str(error)) from None
     finally:
         observer.close()
 
 
-async def _live(given: Given, number: int) -> None:
+async def _live(
+    given: Given, number: int, fresh: Callable[[], bool], sockets: Mapping[Face, int]
+) -> None:
     settings = given.settings
     parts = build(given, leader=False)
-    faces = Faces(settings, given.observer, given.clock)
+    register = Refusals(
+        keeper=given.keeper, clock=given.clock, dice=given.dice, observer=given.observer
+    )
+    faces = Faces(settings, given.observer, given.clock, register)
+    offered = worker_socket(settings, number, os.getpid())
     async with trio.open_nursery() as background:
         await background.start(watch_signals, faces.drain.start, faces.reload)
         await background.start(parts.trust.run)
         await background.start(parts.bank.run)
-        background.start_soon(watch_files, faces.files(), faces.reload)
+        background.start_soon(register.run)
+        background.start_soon(watch_files, faces.files, faces.reload)
         async with trio.open_nursery() as served:
             for face, app in parts.apps.items():
+                inherited = socket.socket(fileno=sockets[face])
                 await served.start(
-                    lambda face=face, app=app, **kw: faces.serve(face, app, reuse_port=True, **kw)
+                    partial(faces.serve, face, Leased(app, fresh), listening=inherited)
                 )
-            background.start_soon(_offer_metrics, worker_socket(settings, number), given.observer)
+            background.start_soon(_offer_metrics, offered, given.observer)
         background.cancel_scope.cancel()
 
 

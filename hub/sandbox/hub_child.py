@@ -2,7 +2,6 @@
 
 import os
 import subprocess
-import sys
 from pathlib import Path
 from typing import Final, final
 
@@ -10,6 +9,7 @@ import httpx
 import trio
 
 from hub.node.errors import StartError
+from hub.sandbox.hub_process import hub_command
 from hub.sandbox.places import Places
 from hub.sandbox.tenant import Tenant
 
@@ -99,7 +99,7 @@ class HubChild:
 async def start_hub(places: Places, tenant: Tenant) -> HubChild:
     """Start a tenant's Hub on its configuration and the world's clock; its output goes to its log."""
     configuration = str(tenant.hub_toml(places))
-    command = [sys.executable, "-m", "hub.sandbox.hub_process", configuration]
+    command = [*hub_command(), configuration]
     path = tenant.hub_log(places)
     log = _open_log(path)
     try:

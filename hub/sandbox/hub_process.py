@@ -14,12 +14,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-import trio
-
-from hub.config import ConfigError, load
+from hub.config import ConfigError, Loaded, load
 from hub.node.check import check_files
 from hub.node.errors import StartError
-from hub.node.run import run_node, serve_worker
+from hub.node.run import self_command, serve_node, serve_worker
+from hub.node.worker import read_orders
 from hub.sandbox.clock import SharedClock
 
 GRACE_S: Final = 15.0
@@ -45,19 +44,27 @@ def main(arguments: list[str]) -> int:
 
 
 def _run(configuration: str, shared: str, worker: str = "") -> int:
-    loaded = load(Path(configuration))
+    path = Path(configuration)
+    orders = read_orders() if worker else None
+    loaded = load(path) if orders is None else Loaded(orders.settings, {})
     if loaded.settings.tenant.environment != "sandbox":
         raise ConfigError("tenant.environment: this process runs sandboxes only; use hub serve")
-    check_files(loaded.settings)
     try:
         clock = SharedClock.open(Path(shared))
     except (OSError, ValueError) as error:
         raise StartError(f"the sandbox's clock cannot be opened: {error}") from None
-    if worker:
-        return serve_worker(loaded, clock, int(worker))
-    command = (sys.executable, "-m", "hub.sandbox.hub_process", configuration, shared)
-    trio.run(lambda: run_node(loaded, clock=clock, worker_command=command))
-    return 0
+    if orders is not None:
+        return serve_worker(orders, clock, int(worker))
+    check_files(loaded.settings)
+    command = (*hub_command(), configuration, shared)
+    return serve_node(loaded, clock, command, lambda: load(path))
+
+
+def hub_command() -> tuple[str, ...]:
+    """Return how this process is started, without its arguments; from the frozen binary by a hidden command."""
+    if getattr(sys, "frozen", False):
+        return (*self_command(), "sandbox", "hub")
+    return (sys.executable, "-m", "hub.sandbox.hub_process")
 
 
 def _lines(group: BaseExceptionGroup[BaseException]) -> list[str]:

@@ -1,0 +1,173 @@
+"""Closed-loop load over HTTP/2 in raw frames, which knows of every request whether it was owed an answer.
+
+A request is owed an answer from the moment it was sent until a GOAWAY says that its stream was not processed, or a
+reset with REFUSED_STREAM does. The client goes on over a new connection after a GOAWAY, as RFC 9113 section 6.8 wants.
+"""
+
+import ssl
+from collections import Counter
+from functools import partial
+
+import trio
+from hpack import Decoder, Encoder
+
+from hub.protocol.h2_output import frame
+
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+DATA, HEADERS, RST, SETTINGS, PING, GOAWAY, WINDOW = 0, 1, 3, 4, 6, 7, 8
+REFUSED_STREAM = 7
+WIDE = frame(SETTINGS, 0, 0, b"\0\4" + (1 << 20).to_bytes(4))
+
+
+class Ask:
+    """One request to repeat."""
+
+    def __init__(self, method: str, path: str, port: int, **fields: str) -> None:
+        pairs = [(":method", method), (":scheme", "https"), (":authority", f"localhost:{port}")]
+        extra = [(name.replace("_", "-"), value) for name, value in fields.items()]
+        self.pairs = [*pairs, (":path", path), *extra]
+
+    def octets(self, stream: int) -> bytes:
+        block = Encoder().encode([(name, value, True) for name, value in self.pairs])
+        return frame(HEADERS, 5, stream, block)
+
+
+class Load:
+    """``connections`` x ``streams`` requests in flight until stopped."""
+
+    def __init__(self, port: int, context: ssl.SSLContext, asks: list[Ask]) -> None:
+        self.port = port
+        self.context = context
+        self.asks = asks
+        self.statuses: Counter[int] = Counter()
+        self.unanswered: list[str] = []
+        self.broken: list[str] = []
+        self.refused = 0
+        self.connections = 0
+        self.gone_away = 0
+        self.stopping = False
+        self.times: list[tuple[float, float]] = []
+
+    @property
+    def answered(self) -> int:
+        return sum(self.statuses.values())
+
+    async def run(self, connections: int = 4, streams: int = 10) -> None:
+        async with trio.open_nursery() as nursery:
+            for _ in range(connections):
+                nursery.start_soon(self._again_and_again, streams)
+
+    async def at_least(self, count: int) -> None:
+        with trio.fail_after(30):
+            while self.answered < count:
+                await trio.sleep(0.01)
+
+    async def _again_and_again(self, streams: int) -> None:
+        while not self.stopping:
+            try:
+                await Pipe(self, streams).run()
+            except OSError:
+                self.refused += 1
+                await trio.sleep(0.02)
+
+
+class Pipe:
+    """One connection."""
+
+    def __init__(self, load: Load, streams: int) -> None:
+        self.load = load
+        self.streams = streams
+        self.open: dict[int, float] = {}
+        self.next = 1
+        self.leaving = False
+        self.buffer = b""
+        self.decoder = Decoder()
+
+    async def run(self) -> None:
+        raw = await trio.open_tcp_stream("127.0.0.1", self.load.port)
+        stream = trio.SSLStream(
+            raw, self.load.context, server_hostname="localhost", https_compatible=True
+        )
+        try:
+            with trio.fail_after(10):
+                await stream.do_handshake()
+        except (trio.BrokenResourceError, trio.TooSlowError, ssl.SSLError) as error:
+            await trio.aclose_forcefully(stream)
+            raise ConnectionResetError("handshake") from error
+        self.load.connections += 1
+        try:
+            await stream.send_all(PREFACE + WIDE + self._more())
+            while not (self.leaving and not self.open):
+                with trio.fail_after(15):
+                    data = await stream.receive_some(65536)
+                if not data:
+                    break
+                out = self._take(data)
+                if out:
+                    await stream.send_all(out)
+        except (trio.BrokenResourceError, ssl.SSLError) as error:
+            self.load.broken.append(type(error).__name__)
+        except trio.TooSlowError:
+            self.load.broken.append("silent")
+        finally:
+            self.load.unanswered += [f"stream {one}" for one in self.open]
+            await trio.aclose_forcefully(stream)
+
+    def _more(self) -> bytes:
+        out = b""
+        while len(self.open) < self.streams and not self.leaving and not self.load.stopping:
+            ask = self.load.asks[(self.next // 2) % len(self.load.asks)]
+            out += ask.octets(self.next)
+            self.open[self.next] = trio.current_time()
+            self.next += 2
+        return out
+
+    def _take(self, data: bytes) -> bytes:
+        self.buffer += data
+        out = b""
+        while len(self.buffer) >= 9:
+            end = 9 + int.from_bytes(self.buffer[:3])
+            if len(self.buffer) < end:
+                break
+            one, self.buffer = self.buffer[:end], self.buffer[end:]
+            out += self._frame(one[3], one[4], int.from_bytes(one[5:9]), one[9:])
+        if self.load.stopping:
+            self.leaving = True
+        return out + self._more()
+
+    def _frame(self, kind: int, flags: int, stream: int, payload: bytes) -> bytes:
+        if kind == HEADERS:
+            fields = dict(self.decoder.decode(payload))
+            self.load.statuses[int(fields[":status"])] += 1
+        if kind == DATA and payload:
+            credit = frame(WINDOW, 0, 0, len(payload).to_bytes(4))
+            self._ended(flags, stream)
+            return credit
+        if kind in {HEADERS, DATA}:
+            self._ended(flags, stream)
+        elif kind == RST:
+            began = self.open.pop(stream, None)
+            if began is not None and int.from_bytes(payload) != REFUSED_STREAM:
+                self.load.unanswered.append(f"reset {int.from_bytes(payload)}")
+        elif kind == GOAWAY:
+            self._go(int.from_bytes(payload[:4]), int.from_bytes(payload[4:8]))
+        elif (kind == SETTINGS or kind == PING) and not flags & 1:
+            return frame(kind, 1, 0, payload if kind == PING else b"")
+        return b""
+
+    def _ended(self, flags: int, stream: int) -> None:
+        if flags & 1 and (began := self.open.pop(stream, None)) is not None:
+            now = trio.current_time()
+            self.load.times.append((now, now - began))
+
+    def _go(self, last: int, code: int) -> None:
+        self.leaving = True
+        self.load.gone_away += 1
+        if code:
+            self.load.broken.append(f"GOAWAY {code}")
+        for stream in [one for one in self.open if one > last]:
+            del self.open[stream]
+
+
+def under(load: Load, connections: int = 4, streams: int = 10) -> partial:
+    return partial(load.run, connections, streams)

@@ -1,0 +1,346 @@
+"""The life of a Hub over the wire: drained, reloaded, its workers and its keeper killed, always under load."""
+
+import os
+import shutil
+import signal
+import ssl
+import time
+from contextlib import asynccontextmanager
+
+import pytest
+import trio
+from cryptography import x509
+
+from bench.evidence import append
+from tests.wire.load import Ask, Load
+from tests.wire.own_hub import OwnHub, copy_state, settings_beside
+
+pytestmark = pytest.mark.wire
+
+DISCOVERY = "/.well-known/openid-configuration"
+ACCOUNTS = "/open-finance/account-information/v2.1/accounts"
+
+
+@pytest.fixture(scope="session")
+def consented(sandbox):
+    """Take one customer's consent at the sandbox's Hub; Hubs with a copy of its state know the token."""
+    from tests.wire.world import actor
+
+    async def take():
+        async with actor(sandbox) as acting:
+            return (await acting.consented()).access_token
+
+    return trio.run(take)
+
+
+@pytest.fixture
+def own_hub(sandbox, consented, tmp_path):
+    """Start Hubs on copies of the sandbox's state; end them."""
+    hubs = []
+
+    def start(**sections):
+        folder = tmp_path / f"hub-{len(hubs)}"
+        copy_state(sandbox, folder)
+        hub = OwnHub(folder, settings_beside(sandbox, folder, **sections))
+        hubs.append(hub)
+        return hub.start()
+
+    yield start
+    for hub in hubs:
+        hub.stop()
+        assert b"Traceback" not in hub.log.read_bytes(), hub.tail()
+
+
+def tpp_context(sandbox, *, alpn="h2"):
+    section = sandbox.manifest.tpps[0]
+    context = ssl.create_default_context(cafile=sandbox.folder / sandbox.manifest.ca_bundle)
+    context.load_cert_chain(
+        sandbox.folder / section.transport_cert, sandbox.folder / section.transport_key
+    )
+    context.set_alpn_protocols([alpn])
+    return context
+
+
+def load_on(hub, sandbox, token):
+    asks = [
+        Ask("GET", DISCOVERY, hub.port),
+        Ask("GET", ACCOUNTS, hub.port, authorization=f"Bearer {token}"),
+        Ask("GET", ACCOUNTS, hub.port),
+        Ask("GET", "/nowhere", hub.port),
+    ]
+    return Load(hub.port, tpp_context(sandbox), asks)
+
+
+@asynccontextmanager
+async def under_load(load, connections=4, streams=10):
+    """Keep a load up for the time of the context; it ends by itself."""
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(load.run, connections, streams)
+        try:
+            await load.at_least(100)
+            yield
+        finally:
+            load.stopping = True
+
+
+async def drained(hub, sandbox, token):
+    """Drain a Hub under load; return the load after everything has ended."""
+    load = load_on(hub, sandbox, token)
+    async with under_load(load):
+        hub.signal(signal.SIGTERM)
+        status = await trio.to_thread.run_sync(hub.wait)
+    assert status == 0, hub.tail()
+    assert load.gone_away, "every connection was told"
+    return load
+
+
+def check_nothing_lost(load):
+    assert not load.unanswered, load.unanswered[:10]
+    assert not load.broken, load.broken[:10]
+    assert set(load.statuses) <= {200, 401, 404}, load.statuses
+    assert load.statuses[200] and load.statuses[401] and load.statuses[404]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_nothing_that_was_started_goes_unanswered_at_sigterm_under_load(
+    own_hub, sandbox, consented, workers
+):
+    hub = own_hub(workers=workers)
+    check_nothing_lost(await drained(hub, sandbox, consented))
+    events = hub.events()
+    assert events[-1]["change"] == "stopped"
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_twenty_sigterms_under_load(own_hub, sandbox, consented, workers):
+    hub = own_hub(workers=workers)
+    answered = 0
+    for _ in range(20):
+        load = await drained(hub, sandbox, consented)
+        check_nothing_lost(load)
+        answered += load.answered
+        await trio.to_thread.run_sync(hub.start)
+    append(
+        f"sigterm-under-load-{workers}",
+        {"sigterms": 20, "answered": answered},
+        (),
+        "none unanswered",
+    )
+
+
+async def test_a_worker_killed_under_load_harms_only_its_own_connections_and_its_death_is_loud(
+    own_hub, sandbox, consented
+):
+    hub = own_hub(workers=2)
+    load = load_on(hub, sandbox, consented)
+    before = hub.workers()
+    assert len(before) == 2
+    async with under_load(load, connections=8):
+        os.kill(before[0], signal.SIGKILL)
+        broken_at_once = load.connections
+        probe = Load(hub.port, load.context, load.asks[:1])
+        with trio.fail_after(5):
+            async with under_load(probe, connections=2, streams=1):
+                pass
+        assert not probe.broken and not probe.unanswered, "the next request succeeds"
+        await trio.to_thread.run_sync(
+            lambda: hub.until(lambda: len(hub.workers()) == 2 and hub.ready())
+        )
+        await load.at_least(load.answered + 200)
+    assert len(load.broken) < broken_at_once, "not every connection was the dead worker's"
+    after = hub.workers()
+    assert before[1] in after and before[0] not in after
+    assert hub.notes("worker_died")
+    assert 'hub_notes_total{name="worker_died"} 1.0' in hub.ops("/metrics")
+    assert hub.stop() == 0
+    deaths = [e for e in hub.events() if str(e.get("change", "")).startswith("died")]
+    assert [(d["subject"], d["change"]) for d in deaths] in (
+        [("worker-0", "died:-9")],
+        [("worker-1", "died:-9")],
+    )
+
+
+async def test_workers_end_with_a_killed_keeper_and_nothing_acknowledged_is_lost(
+    own_hub, sandbox, consented
+):
+    hub = own_hub(workers=2)
+    load = load_on(hub, sandbox, consented)
+    refusal = load.asks[3]
+    load.asks = [refusal]
+    workers = hub.workers()
+    async with under_load(load):
+        hub.signal(signal.SIGKILL)
+        await trio.to_thread.run_sync(hub.wait)
+        load.stopping = True
+    deadline = time.monotonic() + 5
+    while any(alive(pid) for pid in workers) and time.monotonic() < deadline:
+        await trio.sleep(0.05)
+    assert not [pid for pid in workers if alive(pid)], "nobody outlives the keeper"
+    kept = sum(
+        1 for e in hub.events() if e.get("check") == "path.unknown" or e.get("status") == 404
+    )
+    assert kept >= load.statuses[404], "each answer that arrived has its event"
+    await trio.to_thread.run_sync(hub.start)
+    assert hub.stop() == 0
+
+
+def alive(pid):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    with open(f"/proc/{pid}/stat") as file:
+        return file.read().rpartition(")")[2].split()[0] != "Z"
+
+
+async def rotated(own_hub, sandbox, consented, rotations):
+    """Rotate the edge's certificate and key under load; return the load."""
+    fresh = reissued(sandbox)
+    hub = own_hub(
+        tpp={"certificate": str(fresh[0][0]), "key": str(fresh[0][1])},
+    )
+    place = hub.folder / "tpp.pem", hub.folder / "tpp.key"
+    for source, target in zip(fresh[0], place, strict=True):
+        shutil.copyfile(source, target)
+    hub.settings["tpp"] |= {"certificate": str(place[0]), "key": str(place[1])}
+    hub.write()
+    hub.signal(signal.SIGHUP)
+    hub.until(lambda: hub.notes("configuration_taken"))
+    load = load_on(hub, sandbox, consented)
+    seen = set()
+    async with under_load(load, connections=4, streams=4):
+        for number in range(1, rotations + 1):
+            for source, target in zip(fresh[number % 2], place, strict=True):
+                part = target.with_suffix(".part")
+                shutil.copyfile(source, part)
+                part.replace(target)
+            hub.signal(signal.SIGHUP)
+            wanted = serial_of(fresh[number % 2][0])
+            with trio.fail_after(5):
+                while await serial_served(hub, load.context) != wanted:
+                    await trio.sleep(0.02)
+            seen.add(wanted)
+    assert len(seen) == 2
+    check_nothing_lost(load)
+    assert load.connections == 4, "no connection was dropped"
+    return load
+
+
+def serial_of(path):
+    return x509.load_pem_x509_certificate(path.read_bytes()).serial_number
+
+
+async def serial_served(hub, context):
+    stream = trio.SSLStream(
+        await trio.open_tcp_stream("127.0.0.1", hub.port),
+        context,
+        server_hostname="localhost",
+        https_compatible=True,
+    )
+    async with stream:
+        await stream.do_handshake()
+        return x509.load_der_x509_certificate(stream.getpeercert(binary_form=True)).serial_number
+
+
+def reissued(sandbox):
+    """Return two pairs of certificate and key that the sandbox's CA has issued for ``localhost``."""
+    keys = sandbox.folder / "keys"
+    found = []
+    for path in sorted(keys.rglob("*.pem")):
+        key = path.with_suffix(".key")
+        if not key.exists():
+            continue
+        certificate = x509.load_pem_x509_certificate(path.read_bytes())
+        try:
+            names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)
+        except x509.ExtensionNotFound:
+            continue
+        if "localhost" in names.value.get_values_for_type(x509.DNSName):
+            found.append((path, key))
+    assert len(found) >= 2, list(keys.rglob("*"))
+    return found[:2]
+
+
+async def test_certificates_rotate_under_load_without_an_error(own_hub, sandbox, consented):
+    await rotated(own_hub, sandbox, consented, 2)
+
+
+@pytest.mark.nightly
+async def test_ten_certificate_rotations_under_load(own_hub, sandbox, consented):
+    load = await rotated(own_hub, sandbox, consented, 10)
+    append("rotations-under-load", {"rotations": 10, "answered": load.answered}, (), "no error")
+
+
+async def change_under_load(hub, sandbox, consented, change, note):
+    load = load_on(hub, sandbox, consented)
+    async with under_load(load):
+        change()
+        hub.write()
+        hub.signal(signal.SIGHUP)
+        await trio.to_thread.run_sync(lambda: hub.until(lambda: hub.notes(note), 20))
+        await load.at_least(load.answered + 100)
+    return load
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_a_new_configuration_is_taken_over_under_load(own_hub, sandbox, consented, workers):
+    hub = own_hub(workers=workers)
+    before = hub.workers()
+
+    def change():
+        hub.settings["limits"] = {"body_octets": 4242}
+        hub.settings["ops"]["port"] += 1
+
+    load = await change_under_load(hub, sandbox, consented, change, "configuration_taken")
+    check_nothing_lost(load)
+    if workers == 1:
+        assert load.connections == 4, "no connection was dropped"
+    else:
+        assert not set(before) & set(hub.until(lambda: len(hub.workers()) == 2 and hub.workers()))
+    hub.settings["ops"]["port"] -= 1
+    assert hub.notes("configuration_taken")[0]["changed"] == "limits.body_octets"
+    assert hub.notes("configuration_needs_restart")[0]["settings"] == "ops.port"
+    assert hub.ready()
+    assert hub.stop() == 0
+    told = [e for e in hub.events() if e["kind"] == "configuration"]
+    assert told[-1]["subject"] == "limits.body_octets"
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_a_bad_configuration_changes_nothing_and_is_told(
+    own_hub, sandbox, consented, workers
+):
+    hub = own_hub(workers=workers)
+    before = hub.workers()
+
+    def change():
+        hub.settings["tpp"]["certificate"] = "/nowhere/tpp.pem"
+
+    load = await change_under_load(hub, sandbox, consented, change, "configuration_kept")
+    check_nothing_lost(load)
+    assert hub.workers() == before
+    assert "/nowhere/tpp.pem" in str(hub.notes("configuration_kept")[0]["why"])
+    assert hub.stop() == 0
+    refused = [e for e in hub.events() if e["kind"] == "configuration"]
+    assert [e["check"] for e in refused] == ["configuration.invalid"]
+
+
+async def test_a_worker_without_a_lease_answers_503_and_serves_again_with_one(
+    own_hub, sandbox, consented
+):
+    hub = own_hub(workers=2)
+    load = load_on(hub, sandbox, consented)
+    load.asks = [load.asks[0]]
+    async with under_load(load):
+        hub.signal(signal.SIGSTOP)  # the keeper hangs: leases run out after a second
+        with trio.fail_after(5):
+            while not load.statuses[503]:
+                await trio.sleep(0.02)
+        hub.signal(signal.SIGCONT)
+        good = load.statuses[200]
+        with trio.fail_after(5):
+            while load.statuses[200] < good + 100:
+                await trio.sleep(0.02)
+    assert set(load.statuses) == {200, 503}
+    assert not load.broken
