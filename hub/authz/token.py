@@ -139,6 +139,7 @@ class Tokens:
             kind=Kind.TOKEN,
             subject=access.grant_id,
             change=str(facts.column),
+            approved=access.approved,
         )
         stored = await shell.commit(changes, event)
         if isinstance(stored, Conflict):
@@ -169,6 +170,7 @@ def _access(facts: Facts, request: Request, lifetime: int) -> AccessToken:
         jkt=facts.jkt,
         consent_id=record.consent_id if record is not None else "",
         grant_id=record.grant_id if record is not None else "",
+        approved=facts.consent.digest if facts.consent is not None else "",
     )
 
 

@@ -176,4 +176,6 @@ class Verifier:
         found = await self._cache.lookup(Consent, token.consent_id)
         if found is None or found[0].client_id != token.client_id:
             return denied("token.consent")
+        if token.approved and not hmac.compare_digest(token.approved, found[0].digest):
+            return denied("token.approved")
         return Access(caller=caller, token=token, consent=found[0], version=found[1])

@@ -21,7 +21,7 @@ from hub.model.consent_record import consent_record
 from hub.model.event import Event, Kind
 from hub.model.fault import Fault, caller_fault
 from hub.model.personal import personal_members
-from hub.model.records import ConsentChange
+from hub.model.records import ConsentChange, Record
 from hub.model.shape import members, text
 from hub.model.terms import Face
 from hub.observe import Observer
@@ -51,8 +51,17 @@ class Consents:
         return await self._list(call, stream=True)
 
     async def list_group(self, call: Call) -> Done | Fault:
-        """List the consents of a group."""
-        return await self._list(call, ("group", call.parameters["consentGroupId"]))
+        """List the consents of a group; ``userId`` in the query leaves those of one customer."""
+        where = await self._group(call.parameters["consentGroupId"])
+        user = call.query.get("userId", "")
+        return await self._list(call, *where, *((("psu", user),) if user else ()))
+
+    async def _group(self, group_id: str) -> tuple[tuple[str, str], ...]:
+        """Return what finds a group: of one TPP organisation, the one that its first consent belongs to."""
+        root = await self._keeper.lookup(Consent, group_id)
+        if root is None:
+            return (("group", group_id),)
+        return (("group", group_id), ("organisation", root[0].organisation_id))
 
     async def list_psu(self, call: Call) -> Done | Fault:
         """List the consents of a customer."""
@@ -132,6 +141,7 @@ class Consents:
             kind=Kind.CONSENT,
             consent_id=consent.id,
             change=change_of(consent, changed),
+            approved=changed.digest if changed.digest != consent.digest else "",
         )
 
     def _personal_fault(self, fields: Mapping[str, Any]) -> Fault | None:
@@ -155,9 +165,10 @@ class Consents:
         found = await self._keeper.lookup(Consent, call.parameters["consentId"])
         if found is None:
             return unknown("consentId")
-        revoked_by = _revoked_by(call)
-        if isinstance(revoked_by, Fault):
-            return revoked_by
+        asked = _revocation_of(call)
+        if isinstance(asked, Fault):
+            return asked
+        revoked_by, _ = asked
         consent, version = found
         changed = revoke(consent, revoked_by, call.now_ms, Party.BANK)
         if isinstance(changed, Fault):
@@ -173,20 +184,32 @@ class Consents:
         )
 
     async def revoke_group(self, call: Call) -> Done | Fault:
-        """Revoke every consent of a group that is not in a final state yet."""
-        revoked_by = _revoked_by(call)
-        if isinstance(revoked_by, Fault):
-            return revoked_by
+        """Revoke every consent of a group, or one customer's of them, that is not in a final state yet."""
+        asked = _revocation_of(call)
+        if isinstance(asked, Fault):
+            return asked
+        revoked_by, user = asked
         group_id = call.parameters["consentGroupId"]
         page = await self._keeper.search(
-            Query(kind="consent", where=(("group", group_id),), limit=_GROUP_MOST)
+            Query(kind="consent", where=await self._group(group_id), limit=_GROUP_MOST)
         )
         if not page.items:
             return unknown("consentGroupId")
+        users = {_user(item.record) for item in page.items} - {""}
+        if revoked_by.endswith("InitiatedByUser") and not user and len(users) > 1:
+            return caller_fault(
+                400,
+                "Consent.BusinessRuleViolation",
+                "revokedByPsu.userId: the group has consents of several customers; say whose",
+                check="consent.group_customers",
+                path="revokedByPsu.userId",
+            )
         changes: list[Change] = []
         events: list[Event] = []
         for item in page.items:
             if not isinstance(consent := item.record, Consent) or consent.status in TERMINAL:
+                continue
+            if user and _user(consent) != user:
                 continue
             changed = revoke(consent, revoked_by, call.now_ms, Party.BANK)
             if isinstance(changed, Fault):
@@ -219,7 +242,14 @@ class Consents:
         return changes
 
 
-def _revoked_by(call: Call) -> str | Fault:
+def _user(record: Record) -> str:
+    """Return whose consent it is; empty while nobody knows."""
+    known = record.psu_identifiers if isinstance(record, Consent) else None
+    return str((known or {}).get("userId", ""))
+
+
+def _revocation_of(call: Call) -> tuple[str, str] | Fault:
+    """Return by whom, and for which customer if the bank says so."""
     body = call.json()
     if isinstance(body, Fault):
         return body
@@ -229,7 +259,7 @@ def _revoked_by(call: Call) -> str | Fault:
         return caller_fault(
             400, "Body.InvalidFormat", f"{where}: {wrong.expected}", check="lfi.body", path=where
         )
-    return str(body["revokedBy"])
+    return str(body["revokedBy"]), str(body.get("revokedByPsu", {}).get("userId", ""))
 
 
 def _revocation_patch(revoked_by: str) -> dict[str, Any]:

@@ -69,6 +69,7 @@ class Done(msgspec.Struct, frozen=True, kw_only=True):
     consent_id: str = ""
     subject: str = ""
     change: str = ""
+    approved: str = ""
 
 
 Operation = Callable[[Call], Awaitable[Done | Fault]]
@@ -182,6 +183,7 @@ def _event_of(
         "consent_id": decided.consent_id,
         "subject": decided.subject,
         "change": decided.change,
+        "approved": decided.approved,
     }
     return msgspec.structs.replace(event, **changed), body
 

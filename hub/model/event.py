@@ -79,6 +79,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         subject: What was changed (a record's id), where the event is a change.
         change: From and to (``AwaitingAuthorization>Authorized``), or the action's name.
         count: How many refusals an aggregate stands for.
+        approved: The digest of what the customer approved, in the event of the approval and of tokens issued for it.
     """
 
     v: int = EVENT_VERSION
@@ -102,6 +103,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     subject: str = ""
     change: str = ""
     count: int = 0
+    approved: str = ""
 
 
 _ENCODER: Final = msgspec.json.Encoder()

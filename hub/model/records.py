@@ -111,7 +111,8 @@ class Code(msgspec.Struct, frozen=True, kw_only=True, tag="code"):
 class AccessToken(msgspec.Struct, frozen=True, kw_only=True, tag="access"):
     """Hold an access token; key: its digest. ``consent_id`` and ``grant_id`` are empty for client credentials.
 
-    ``epoch`` is set to the moment of revocation; 0 means not revoked.
+    ``revoked`` is set to the moment of revocation; 0 means not revoked. ``approved`` is the digest of what the customer had
+    approved when it was issued; empty while that is still open.
     """
 
     digest: str
@@ -124,6 +125,7 @@ class AccessToken(msgspec.Struct, frozen=True, kw_only=True, tag="access"):
     consent_id: str = ""
     grant_id: str = ""
     revoked: int = 0
+    approved: str = ""
 
     @property
     def key(self) -> str:

@@ -234,6 +234,7 @@ CHECKS: list[tuple[str, dict[str, Any], dict[str, Any], int, str, str]] = [
     ("unbound token", {}, {"x5t_s256": ""}, 401, "", "token.certificate_binding"),
     ("DPoP token as bearer", {}, {"jkt": "k"}, 401, "", "token.scheme"),
     ("bearer token as DPoP", {"headers": {b"authorization": b"DPoP secret"}}, {}, 401, "", "token.scheme"),
+    ("other approval", {}, {"approved": "of other accounts"}, 401, "", "token.approved"),
     ("other client", {}, {"client_id": "other"}, 401, "", "token.client"),
     ("client token", {}, client_token(), 403, "AccessToken.InvalidScope", "enforce.token_kind"),
     ("other scope", {}, {"scope": "openid payments"}, 403, "AccessToken.InvalidScope", "enforce.scope"),

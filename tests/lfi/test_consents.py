@@ -1,5 +1,9 @@
 """The Consent Manager's operations on consents: what the bank reads, changes, revokes, and is refused."""
 
+import json
+from base64 import urlsafe_b64encode
+from hashlib import sha256
+
 import pytest
 
 from hub.model.consent import ConsentType, Status
@@ -378,3 +382,66 @@ def test_the_record_leaves_out_what_nobody_set():
     record = consent_record(consent(), NOW)
     assert not {"psuIdentifiers", "accountIds", "ConnectToken", "consentUsage"} & set(record)
     assert record["updatedAt"] == NOW * 1000
+
+
+def owned(consent_id, user, **over):
+    return consent(
+        consent_id,
+        group_id="base",
+        status=Status.AUTHORIZED,
+        psu_identifiers={"userId": user},
+        **over,
+    )
+
+
+async def test_a_group_of_several_customers_is_revoked_for_one_of_them_alone(desk):
+    await desk.put(owned("b1", "u-1"), owned("b2", "u-2"), consent("b3", group_id="base"))
+    path = "/consent-groups/base/consents"
+    revoke = {"revokedBy": "LFI.InitiatedByUser"}
+    status, answer, _ = await desk.call("POST", f"{path}/action/revoke", revoke)
+    assert (status, answer["errorCode"]) == (400, "Consent.BusinessRuleViolation")
+    assert answer["errorMessage"].startswith("revokedByPsu.userId")
+    named = revoke | {"revokedByPsu": {"userId": "u-1"}}
+    assert (await desk.call("POST", f"{path}/action/revoke", named))[0] == 204
+    listed = (await desk.call("GET", path))[1]["data"]
+    assert {one["id"]: one["status"] for one in listed} == {
+        "b1": "Revoked",
+        "b2": "Authorized",
+        "b3": "AwaitingAuthorization",
+    }
+    shown = (await desk.call("GET", f"{path}?userId=u-2"))[1]
+    assert [one["id"] for one in shown["data"]] == ["b2"]
+    assert (await desk.call("POST", f"{path}/action/revoke", {"revokedBy": "LFI"}))[0] == 204
+    assert (await desk.stored("b2")).status is Status.REVOKED
+
+
+async def test_a_group_is_of_the_organisation_that_its_first_consent_belongs_to(desk):
+    await desk.put(
+        owned("base", "u-1"),
+        owned("b2", "u-1"),
+        owned("stranger", "u-1", organisation_id="other-org"),
+    )
+    path = "/consent-groups/base/consents"
+    listed = (await desk.call("GET", path))[1]["data"]
+    assert {one["id"] for one in listed} == {"base", "b2"}
+    revoke = {"revokedBy": "LFI", "revokedByPsu": {"userId": "u-1"}}
+    assert (await desk.call("POST", f"{path}/action/revoke", revoke))[0] == 204
+    assert (await desk.stored("stranger")).status is Status.AUTHORIZED
+
+
+async def test_what_the_customer_approved_is_named_by_its_digest_in_the_event(desk):
+    event = (await desk.call("PATCH", "/consents/c1", approval()))[2].event
+    stored = await desk.stored()
+    content = {
+        "ConsentId": "c1",
+        "request": stored.request["consent"],
+        "psuIdentifiers": {"userId": "cust-77"},
+        "accountIds": ["a1", "a2"],
+        "insurancePolicyIds": [],
+    }
+    canonical = json.dumps(content, sort_keys=True, separators=(",", ":")).encode()
+    digest = urlsafe_b64encode(sha256(canonical).digest()).rstrip(b"=").decode()
+    assert event.approved == stored.digest == digest
+    later = {"authorizationChannel": "Web", "status": "Suspended"}
+    assert (await desk.call("PATCH", "/consents/c1", later))[2].event.approved == ""
+    assert (await desk.stored()).digest == digest
