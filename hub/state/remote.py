@@ -16,6 +16,7 @@ import msgspec
 import trio
 
 from hub.model.event import Event
+from hub.model.failpoint import Failpoint, Point, no_failpoint
 from hub.model.fault import Fault
 from hub.model.http import UnavailableError
 from hub.model.records import Record
@@ -100,17 +101,26 @@ class _Waiting:
 class RemoteKeeper:
     """Ask the keeper of another process. Made by ``connect_keeper``."""
 
-    def __init__(self, path: Path, *, questions: int, patience_s: float) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        questions: int,
+        patience_s: float,
+        failpoint: Failpoint = no_failpoint,
+    ) -> None:
         """Prepare; ``run`` connects.
 
         Args:
             path: The keeper's socket.
             questions: The most questions under way at once.
             patience_s: How long a question waits for its answer, seconds.
+            failpoint: For tests.
         """
         self._path = path
         self._most = questions
         self._patience_s = patience_s
+        self._failpoint = failpoint
         self._outbox: Outbox | None = None
         self._asked: dict[int, _Waiting] = {}
         self._number = 0
@@ -203,6 +213,7 @@ class RemoteKeeper:
         self._number += 1
         number, waiting = self._number, _Waiting()
         self._asked[number] = waiting
+        self._failpoint(Point.BEFORE_ASK)
         try:
             self._outbox.say(Ask(number, question))
             with trio.move_on_after(self._patience_s):
@@ -211,6 +222,7 @@ class RemoteKeeper:
             return Refused(_GONE)
         finally:
             self._asked.pop(number, None)
+        self._failpoint(Point.AFTER_TOLD)
         return waiting.reply
 
     # The connection
@@ -302,7 +314,12 @@ def _of(reply: Reply, kind: type[A]) -> A:
 
 @asynccontextmanager
 async def connect_keeper(
-    path: Path, *, questions: int = 4096, patience_s: float = 6.0, connect_s: float = 5.0
+    path: Path,
+    *,
+    questions: int = 4096,
+    patience_s: float = 6.0,
+    connect_s: float = 5.0,
+    failpoint: Failpoint = no_failpoint,
 ) -> AsyncIterator[RemoteKeeper]:
     """Connect to the keeper behind a socket; yields once there is a lease.
 
@@ -311,11 +328,12 @@ async def connect_keeper(
         questions: The most questions under way at once.
         patience_s: How long a question waits for its answer; longer than the keeper's own patience, seconds.
         connect_s: How long the first lease may take, seconds.
+        failpoint: For tests.
 
     Raises:
         StoreError: There is no keeper, or it is another user's.
     """
-    keeper = RemoteKeeper(path, questions=questions, patience_s=patience_s)
+    keeper = RemoteKeeper(path, questions=questions, patience_s=patience_s, failpoint=failpoint)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(keeper.run)
         with trio.move_on_after(connect_s):

@@ -22,6 +22,7 @@ from typing import Final, Protocol, final
 import msgspec
 import trio
 
+from hub.model.failpoint import Failpoint, Point, no_failpoint
 from hub.model.fault import Fault
 from hub.state.entry import KINDS, unavailable
 from hub.state.frames import (
@@ -83,6 +84,7 @@ async def serve_keeper(
     keeper: ServedKeeper,
     path: Path,
     *,
+    failpoint: Failpoint = no_failpoint,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve workers until cancelled; started when the socket (mode 0600) takes connections.
@@ -90,6 +92,7 @@ async def serve_keeper(
     Args:
         keeper: The keeper of this process.
         path: Where the socket is made; one left behind is replaced.
+        failpoint: For tests.
 
     Raises:
         StoreError: The socket cannot be made.
@@ -103,7 +106,7 @@ async def serve_keeper(
                 if peer_uid(connection) != os.geteuid():
                     connection.close()
                     continue
-                nursery.start_soon(_serve, keeper, trio.SocketStream(connection))
+                nursery.start_soon(_serve, keeper, trio.SocketStream(connection), failpoint)
     finally:
         listener.close()
         _remove(path)
@@ -134,9 +137,9 @@ def peer_uid(connection: trio.socket.SocketType) -> int:
     return int(struct.unpack("3i", packed)[1])
 
 
-async def _serve(keeper: ServedKeeper, stream: trio.SocketStream) -> None:
+async def _serve(keeper: ServedKeeper, stream: trio.SocketStream, failpoint: Failpoint) -> None:
     """Serve one worker, and outlive its lease."""
-    worker = _Worker(keeper, Outbox(stream))
+    worker = _Worker(keeper, Outbox(stream), failpoint)
     end = keeper.attend(worker.tell)
     try:
         async with stream:
@@ -153,8 +156,9 @@ async def _serve(keeper: ServedKeeper, stream: trio.SocketStream) -> None:
 class _Worker:
     """One worker's connection: its lease, what it has heard, what it asks."""
 
-    def __init__(self, keeper: ServedKeeper, outbox: Outbox) -> None:
+    def __init__(self, keeper: ServedKeeper, outbox: Outbox, failpoint: Failpoint) -> None:
         self._keeper = keeper
+        self._failpoint = failpoint
         self._outbox = outbox
         self.until = trio.current_time()
         self.gone = trio.Event()
@@ -230,12 +234,14 @@ class _Worker:
         nursery.start_soon(self._answer, message)
 
     async def _answer(self, message: Ask) -> None:
+        self._failpoint(Point.AFTER_ASKED)
         try:
             reply = await answer(self._keeper, message.question)
         except Exception as error:  # noqa: BLE001 - a bug is the asking worker's to raise, not the keeper's to die of
             reply = Bug(f"{type(error).__name__}: {error}")
         finally:
             self._questions -= 1
+        self._failpoint(Point.BEFORE_TOLD)
         self._outbox.say(Told(message.number, reply))
 
 

@@ -186,11 +186,13 @@ class Store:
 
     def _transaction(self, works: Sequence[Work]) -> list[Done]:
         self._writer.execute("BEGIN IMMEDIATE")
+        self._failpoint(Point.AFTER_BEGIN)
         start = self._frontier.size
         leaves: list[tuple[str, bytes]] = []
         done = [self._run(work, leaves) for work in works]
         if leaves:
             self._write_events(start, leaves)
+            self._failpoint(Point.AFTER_EVENTS)
         self._failpoint(Point.BEFORE_COMMIT)
         self._writer.execute("COMMIT")
         return done
@@ -208,8 +210,10 @@ class Store:
         planned = plan(work.steps, self._version_of, self._record_of)
         if not isinstance(planned, Plan):
             return planned
+        self._failpoint(Point.AFTER_PLAN)
         for entry, version in planned.entries:
             self._apply(entry, version)
+        self._failpoint(Point.AFTER_RECORDS)
         first = self._frontier.size
         for _, leaf in (*work.leaves, *planned.leaves):
             self._frontier.append(leaf_hash(leaf))

@@ -115,6 +115,7 @@ class Writer:
 
     async def _write_group(self, nursery: trio.Nursery) -> None:
         group, self._waiting = self._waiting[:_GROUP], self._waiting[_GROUP:]
+        self._failpoint(Point.BEFORE_GROUP)
         try:
             results = await trio.to_thread.run_sync(
                 self._write, [waiting.work for waiting in group], limiter=self._thread
@@ -161,6 +162,7 @@ class Writer:
 
     def _finish(self, group: list[_Waiting], results: Sequence[Done]) -> None:
         self._under_way -= len(group)
+        self._failpoint(Point.BEFORE_ACK)
         for waiting, result in zip(group, results, strict=True):
             waiting.finish(result)
 
