@@ -32,6 +32,8 @@ class Tenant(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         profile: ``uae`` (PS256, mTLS) or ``general`` (DPoP, JARM and more algorithms may be switched on).
         time_zone: For every date rule.
         beside: Versions of official documents that ``hub specs use`` laid beside ours and that are served too.
+        bank_codes: Which organisation of the Trust Framework an IBAN's three-digit bank code belongs to; banks tell
+            their codes when they join.
     """
 
     provider_id: str
@@ -43,6 +45,7 @@ class Tenant(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     profile: Literal["uae", "general"] = "uae"
     time_zone: str = "Asia/Dubai"
     beside: tuple[str, ...] = ()
+    bank_codes: dict[str, str] = {}
 
 
 class Pair(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -8,7 +8,7 @@ Source: routes.md T13, T14; decisions.md section 4.
 """
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, Final
 
 import msgspec
@@ -34,7 +34,7 @@ class Endpoints(msgspec.Struct, frozen=True):
     resources: str
 
 
-Directory = Callable[[str], Endpoints | None]
+Directory = Callable[[str], Awaitable[Endpoints | None]]
 """Tell a bank's endpoints by the three digits of its code in an IBAN."""
 
 
@@ -84,19 +84,21 @@ def _names(customer: dict[str, Any]) -> Iterator[str]:
                 yield name
 
 
-def discover(
+async def discover(
     call: Call, body: dict[str, Any], directory: Directory | None, resource_base: str
 ) -> Reply | Fault:
     """Return which bank an account is with.
 
     Faults: 400 ``Body.InvalidFormat`` for what is no IBAN of the country; 404 for a bank that is not in the framework.
+
+    Cancellation: harmless.
     """
     iban = body["Data"]["Identification"].replace(" ", "").upper()
     if not is_iban(iban):
         text = "/Data/Identification: expected an IBAN of the United Arab Emirates"
         path = "/Data/Identification"
         return caller_fault(400, "Body.InvalidFormat", text, check="payee.iban", path=path)
-    found = directory(iban[4:7]) if directory is not None else None
+    found = await directory(iban[4:7]) if directory is not None else None
     if found is None:
         return caller_fault(404, "", "", check="payee.bank_unknown")
     data = {"DiscoveryEndpointUrl": found.discovery, "ResourceServerUrl": found.resources}

@@ -211,7 +211,9 @@ class Gateway:
             case "payment.find":
                 return await self._payments.view.find(call, access)
             case "discovery":
-                return discover(call, body, self._directory, self._settings.tenant.resource_base)
+                return await discover(
+                    call, body, self._directory, self._settings.tenant.resource_base
+                )
             case other:
                 text = "The Hub cannot serve this."
                 return hub_fault(500, "GenericError", text, check="route.unserved", private=other)

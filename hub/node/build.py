@@ -9,6 +9,7 @@ from hub.authz.app import Authz
 from hub.config import Settings, config_folder
 from hub.contract import Contract, load_contract
 from hub.contract.specs import used_specs
+from hub.gateway.payee import Directory, Endpoints
 from hub.gateway.pipeline import Gateway
 from hub.lfi.guard import BankGuard
 from hub.lfi.operations import Lfi
@@ -28,6 +29,7 @@ from hub.observe import Observer
 from hub.state.cache import Cache
 from hub.state.keeper import Keeper
 from hub.trust.seal import Seal
+from hub.trust.servers import Servers
 from hub.trust.trust import Trust
 from hub.upstream.bank import Bank
 from hub.upstream.bearer import JwtAuth, subject_of
@@ -134,6 +136,7 @@ def build(given: Given, *, leader: bool = True) -> Parts:
         dice=given.dice,
         observer=given.observer,
         failpoint=given.failpoint,
+        directory=directory_of(given),
     )
     lfi = Lfi(
         settings=settings,
@@ -162,6 +165,26 @@ def build(given: Given, *, leader: bool = True) -> Parts:
         trust=trust,
         cache=cache,
     )
+
+
+def directory_of(given: Given) -> Directory:
+    """Make what tells a bank's endpoints by its code in an IBAN: the configured codes, looked up in the framework."""
+    tenant = given.settings.tenant
+    servers = Servers(
+        settings=given.settings.trust, limits=given.settings.limits, clock=given.clock
+    )
+
+    async def find(code: str) -> Endpoints | None:
+        organisation = tenant.bank_codes.get(code)
+        if organisation is None:
+            return None
+        if organisation == tenant.organisation_id:
+            discovery = f"{tenant.issuer}/.well-known/openid-configuration"
+            return Endpoints(discovery, tenant.resource_base)
+        server = await servers.of(organisation)
+        return None if server is None else Endpoints(server.discovery, server.resources)
+
+    return find
 
 
 def trust_of(given: Given, *, leader: bool = True) -> Trust:

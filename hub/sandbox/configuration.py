@@ -12,6 +12,8 @@ from hub.sandbox.places import LOOPBACK, Places
 from hub.sandbox.tenant import Tenant
 from hub.sandbox.witness import log_key_file, witness_key
 
+BANK_CODES: Final = {"990": BANK.organisation_id, "991": "6f000000-0000-4000-8000-000000000991"}
+"""The model bank's code in IBANs, and one of a bank that has left the framework."""
 AUTHORIZATION_PATH: Final = "/open-finance"
 SHOWN: Final = ("jarm", "signed_introspection")
 HEAD: Final = "# The Hub of this sandbox; written anew at each start of it. Never use it or its keys for anything else.\n"
@@ -83,6 +85,7 @@ def configuration(
             "resource_base": places.https(tenant.tpp),
             "environment": "sandbox",
             "profile": tenant.profile,
+            "bank_codes": BANK_CODES,
         },
         "tpp": {**tls, **pair(hub.tpp_edge), "port": places.port(tenant.tpp), "client_ca": tpp_ca},
         "lfi": {
@@ -148,5 +151,8 @@ def write_configuration(settings: dict[str, Any], path: Path) -> None:
 
 
 def _toml(value: Any) -> str:
-    """Return a string, number, boolean or list of these in TOML, which for them is JSON."""
+    """Return a string, number, boolean or list of these in TOML, which for them is JSON; or a table of them."""
+    if isinstance(value, dict):
+        rows = [f"{_toml(name)} = {_toml(inner)}" for name, inner in value.items()]
+        return "{ " + ", ".join(rows) + " }"
     return msgspec.json.encode(value).decode()

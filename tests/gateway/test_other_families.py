@@ -179,7 +179,11 @@ async def test_discovery_knows_a_bank_by_its_code():
             "https://bank.example/.well-known/openid-configuration", "https://rs.example"
         )
     }
-    world.gateway._directory = known.get
+
+    async def directory(code):
+        return known.get(code)
+
+    world.gateway._directory = directory
     response = await ask(world, "discovery", question(None))
     data = parse(response.body).claims["message"]["Data"]
     assert data["ResourceServerUrl"] == "https://rs.example"
