@@ -3,11 +3,15 @@
 Each plan names a place (``hub.model.failpoint.Point``), what happens there and, after ``@``, at which passage (the first
 by default). ``die`` ends the process at once, as a power cut would; ``fail`` raises ``InducedFailureError``. Only the
 sandbox's own Hub process reads the variable; ``hub serve`` has no way to it.
+
+``HUB_FAILPOINTS="@FILE"`` reads one plan from a file, while the Hub runs, whenever somebody writes one; whoever carries it
+out removes the file first, so that of all processes exactly one does, once.
 """
 
 import os
 import signal
-from typing import Final, Literal, cast
+from pathlib import Path
+from typing import Final, Literal, cast, final
 
 import msgspec
 
@@ -62,6 +66,50 @@ def make_failpoint(plans: tuple[Plan, ...]) -> Failpoint:
                 _carry_out(plan)
 
     return failpoint
+
+
+def failpoint_of(text: str) -> Failpoint:
+    """Return the failpoint that the variable's value asks for.
+
+    Raises:
+        StartError: It is not understood.
+    """
+    if text.startswith("@"):
+        return _Watched(Path(text[1:]))
+    return make_failpoint(read_plans(text))
+
+
+@final
+class _Watched:
+    """Carry out the plan of a file, which may come and go."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._written = 0
+        self._plan: Plan | None = None
+        self._passages = 0
+
+    def __call__(self, point: Point) -> None:
+        try:
+            written = self._path.stat().st_mtime_ns
+            if written != self._written:
+                self._plan, self._passages = _plan(self._path.read_text().strip()), 0
+                self._written = written
+        except (OSError, StartError):
+            return
+        if self._plan is None or point is not self._plan.point:
+            return
+        self._passages += 1
+        if self._passages == self._plan.passage and self._taken():
+            _carry_out(self._plan)
+
+    def _taken(self) -> bool:
+        """Take the plan; False where another process was faster."""
+        try:
+            self._path.unlink()
+        except FileNotFoundError:
+            return False
+        return True
 
 
 def _carry_out(plan: Plan) -> None:

@@ -7,7 +7,13 @@ import pytest
 
 from hub.model.failpoint import Point, no_failpoint
 from hub.node.errors import StartError
-from hub.sandbox.failpoints import InducedFailureError, Plan, make_failpoint, read_plans
+from hub.sandbox.failpoints import (
+    InducedFailureError,
+    Plan,
+    failpoint_of,
+    make_failpoint,
+    read_plans,
+)
 
 
 def test_plans_are_read_with_their_passages():
@@ -51,3 +57,27 @@ def test_dying_is_at_once_and_runs_no_cleanup():
     )
     assert done.returncode == -9
     assert done.stdout == ""
+
+
+def test_a_plan_in_a_file_is_carried_out_once_by_one_process(tmp_path):
+    path = tmp_path / "plan"
+    one, other = failpoint_of(f"@{path}"), failpoint_of(f"@{path}")
+    one(Point.BEFORE_COMMIT)
+    path.write_text("before_commit=fail@2\n")
+    one(Point.AFTER_BEGIN)
+    one(Point.BEFORE_COMMIT)
+    other(Point.BEFORE_COMMIT)
+    with pytest.raises(InducedFailureError):
+        one(Point.BEFORE_COMMIT)
+    assert not path.exists()
+    other(Point.BEFORE_COMMIT)
+    path.write_text("before_commit=fail")
+    with pytest.raises(InducedFailureError):
+        other(Point.BEFORE_COMMIT)
+
+
+def test_a_plan_in_a_file_that_makes_no_sense_does_nothing(tmp_path):
+    path = tmp_path / "plan"
+    path.write_text("nonsense")
+    failpoint_of(f"@{path}")(Point.BEFORE_COMMIT)
+    assert path.exists()
