@@ -23,8 +23,8 @@ from hub.node.errors import StartError
 from hub.node.faces import lfi_app, tpp_app
 from hub.node.keyring import SigningKeys, keyring
 from hub.node.keys import load_signing_key
-from hub.node.token_key import load_token_key
 from hub.node.log_face import with_log
+from hub.node.token_key import load_token_key
 from hub.observe import Observer
 from hub.state.cache import Cache
 from hub.state.keeper import Keeper

@@ -130,7 +130,7 @@ class Office:
 
     async def _tell(self, name: str, asked: object, reply: Reply) -> object:
         members = asked if isinstance(asked, dict) else {}
-        subject = members.get("client") or members.get("consent") or ""
+        subject = members.get("client") or members.get("consent") or members.get("subject") or ""
         event = Event(
             kind=Kind.ADMIN,
             time_ms=self._clock.now_ms(),

@@ -23,6 +23,8 @@ from hub.trust.web import Answer, Failure, Web
 
 KEY_SET_OCTETS: Final = 262_144
 """Largest key set, statement or OCSP answer."""
+MAX_AGE: Final = 900
+"""Longest time that a document's own ``max-age`` is obeyed: what bounds how late a de-listing is noticed."""
 _PARALLEL: Final = 8
 
 
@@ -40,10 +42,20 @@ class Absent(msgspec.Struct, frozen=True):
 
 
 class Document(msgspec.Struct, frozen=True):
-    """Hold a fetched document; ``changed`` is False when it is the one that was known."""
+    """Hold a document: ``changed`` is False when it is the one that was known, ``confirmed`` when it was last asked for."""
 
     body: bytes
     changed: bool = True
+    confirmed: int = 0
+
+
+class Known(msgspec.Struct, frozen=True):
+    """Remember a document with its validator; ``fresh`` is the moment (seconds) until which its sender vouches for it."""
+
+    etag: str
+    body: bytes
+    confirmed: int
+    fresh: int
 
 
 Fetched = Document | Absent | Unreachable
@@ -57,15 +69,15 @@ class Memory:
 
     def __init__(self) -> None:
         """Begin knowing nothing."""
-        self.known: dict[str, tuple[str, bytes]] = {}
+        self.known: dict[str, Known] = {}
         self.token = ""
         self.token_until = 0
 
-    def keep(self, url: str, etag: str, body: bytes, most: int) -> None:
+    def keep(self, url: str, known: Known, most: int) -> None:
         """Remember a document, the oldest forgotten beyond ``most``."""
         self.known.pop(url, None)
-        if etag:
-            self.known[url] = (etag, body)
+        if known.etag or known.fresh:
+            self.known[url] = known
         while len(self.known) > most:
             self.known.pop(next(iter(self.known)))
 
@@ -82,8 +94,11 @@ class Fetcher:
         memory: Memory,
         plain: Web,
         mutual: Web,
+        *,
+        anew: bool,
     ) -> None:
         """Use ``fetching``."""
+        self._anew = anew
         self._settings = settings
         self._limits = limits
         self._clock = clock
@@ -93,15 +108,13 @@ class Fetcher:
         self._room = trio.CapacityLimiter(_PARALLEL)
         self._token_lock = trio.Lock()
 
-    async def participants(self) -> Fetched:
-        """Fetch the public list of participants."""
-        return await self._get(
-            self._plain, self._settings.participants, self._limits.trust_document_octets
-        )
-
     async def organisations(self) -> Fetched:
         """Fetch the list of all organisations from the directory's API."""
         return await self._from_api("/organisations", self._limits.trust_document_octets)
+
+    def forget_organisations(self) -> None:
+        """Forget the last list: it could not be read, and is to be sent again."""
+        self._memory.known.pop(self._settings.api + "/organisations", None)
 
     async def statement(self, organisation_id: str, statement_id: str) -> Fetched:
         """Fetch one software statement."""
@@ -193,8 +206,10 @@ class Fetcher:
     ) -> Fetched:
         """Send one request under the deadline of one document; every failure is a value."""
         known = self._memory.known.get(url) if method == "GET" else None
-        if known is not None:
-            headers = headers | {"if-none-match": known[0]}
+        if known is not None and not self._anew and self._stays_fresh(known):
+            return Document(known.body, changed=False, confirmed=known.confirmed)
+        if known is not None and known.etag:
+            headers = headers | {"if-none-match": known.etag}
         sent = tuple((k.encode(), v.encode()) for k, v in headers.items())
         async with self._room:
             with trio.move_on_after(self._limits.trust_fetch_s):
@@ -202,21 +217,42 @@ class Fetcher:
                 return self._received(method, url, answer, known)
         return Unreachable(url, f"no answer within {self._limits.trust_fetch_s} s")
 
+    def _stays_fresh(self, known: Known) -> bool:
+        """Tell whether a document need not be asked for before the next round (RFC 9111 section 4.2)."""
+        return self._clock.now() + self._settings.refresh <= known.fresh
+
     def _received(
-        self, method: str, url: str, answer: Answer | Failure, known: tuple[str, bytes] | None
+        self, method: str, url: str, answer: Answer | Failure, known: Known | None
     ) -> Fetched:
         if isinstance(answer, Failure):
             return Unreachable(url, answer.why)
+        now = self._clock.now()
         if answer.status == 304 and known is not None:
-            return Document(known[1], changed=False)
+            again = Known(known.etag, known.body, now, now + _max_age(answer))
+            self._memory.keep(url, again, 4 * self._limits.trust_clients)
+            return Document(known.body, changed=False, confirmed=now)
         if answer.status in {404, 410}:
             return Absent(url)
         if answer.status != 200:
             return Unreachable(url, f"status {answer.status}")
+        changed = known is None or known.body != answer.body
         if method == "GET":
-            etag = answer.header(b"etag")
-            self._memory.keep(url, etag, answer.body, 4 * self._limits.trust_clients)
-        return Document(answer.body)
+            fresh = now + age if (age := _max_age(answer)) else 0
+            held = Known(answer.header(b"etag"), answer.body, now, fresh)
+            self._memory.keep(url, held, 4 * self._limits.trust_clients)
+        return Document(answer.body, changed=changed, confirmed=now)
+
+
+def _max_age(answer: Answer) -> int:
+    """Return for how many seconds the sender vouches for a document, at most ``MAX_AGE``; 0 where it does not."""
+    found = 0
+    for part in answer.header(b"cache-control").lower().split(","):
+        name, _, value = part.strip().partition("=")
+        if name in {"no-store", "no-cache"}:
+            return 0
+        if name == "max-age" and value.isdecimal() and len(value) < 10:
+            found = int(value)
+    return min(found, MAX_AGE)
 
 
 def _statement_path(organisation_id: str, statement_id: str) -> str:
@@ -225,16 +261,23 @@ def _statement_path(organisation_id: str, statement_id: str) -> str:
 
 @asynccontextmanager
 async def fetching(
-    settings: TrustSettings, limits: Limits, clock: Clock, memory: Memory
+    settings: TrustSettings, limits: Limits, clock: Clock, memory: Memory, *, anew: bool
 ) -> AsyncIterator[Fetcher]:
     """Open the connections of one round, with the certificates as they are on disk now.
+
+    Args:
+        settings: Where the framework is.
+        limits: Bounds.
+        clock: Wall time.
+        memory: What is known from earlier rounds.
+        anew: Ask for every document, also those that their senders still vouch for.
 
     Raises:
         OSError, ssl.SSLError: A certificate, key or CA file cannot be read or used.
     """
     plain, mutual = _context(settings, mutual=False), _context(settings, mutual=True)
     async with Web(plain) as public, Web(mutual) as private:
-        yield Fetcher(settings, limits, clock, memory, public, private)
+        yield Fetcher(settings, limits, clock, memory, public, private, anew=anew)
 
 
 def _context(settings: TrustSettings, *, mutual: bool) -> ssl.SSLContext:

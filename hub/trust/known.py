@@ -1,13 +1,15 @@
 """All that is known of the framework and of this tenant's registrations, in memory, and the judgement made from it.
 
 Theory. Parts are installed whole; each installation throws away what was derived from the old ones (standings, parsed
-keys, warm callers), so that derived values can never outlive their sources. A warm caller is one dictionary look-up and
+keys, warm callers), so that derived values can never outlive their sources. The organisations come in buckets, so that a
+change of one costs one bucket's decoding and no more. A warm caller is one dictionary look-up and
 two comparisons: the certificate's thumbprint stands for all that was checked of it.
 
 A client that is registered here but of which the framework has not told us yet (or again) is ``loading``: refused with
 ``trust.stale`` and a short ``Retry-After``, never with a verdict on a fact that we do not have.
 """
 
+from collections.abc import Callable
 from typing import Final, final
 
 import msgspec
@@ -20,6 +22,7 @@ from hub.trust.decide import Bounds, Standing, caller_of, decide, decide_standin
 from hub.trust.mirror import ACTIVE, Client, Index, Revoked
 from hub.trust.refresh import usable_keys
 from hub.trust.revocation import OcspAnswer
+from hub.trust.snapshot import read_bucket
 from hub.trust.view import Risk
 
 _WARM: Final = 50_000
@@ -47,6 +50,10 @@ class Known:
         self._bounds = bounds
         self._crl = crl
         self.index = Index()
+        self.buckets: dict[str, bytes] = {}
+        """Encoded content of each bucket of the index."""
+        self.met: Callable[[str, bytes], None] = _nobody_asks
+        """Told serial and certificate of each caller that was not met before."""
         self.clients: dict[str, Client | None] = {}
         """None: the framework said that it does not know it."""
         self.registrations: dict[str, Registration] = {}
@@ -64,15 +71,33 @@ class Known:
     def changed(self) -> None:
         """Throw away what was derived; call it after each installation."""
         self._standings.clear()
-        self._keys.clear()
         self._warm.clear()
 
+    def install_bucket(self, bucket: str, content: bytes) -> bool:
+        """Put one bucket of organisations in the place of its former self; tell whether it is another."""
+        former = self.buckets.get(bucket)
+        if former == content:
+            return False
+        self.buckets[bucket] = content
+        for organisation in () if former is None else read_bucket(former):
+            self.index.organisations.pop(organisation.id, None)
+        self.index.organisations.update((o.id, o) for o in read_bucket(content))
+        self.changed()
+        return True
+
+    def date_index(self, fetched: int) -> None:
+        """Say when the list of organisations was last confirmed."""
+        self.index = msgspec.structs.replace(self.index, fetched=fetched)
+        self.changed()
+
     def install_client(self, client_id: str, client: Client | None) -> None:
-        """Put the framework's word on one client in the place of its former one."""
+        """Put the framework's word on one client in the place of its former one; its keys stay parsed if they are the same."""
+        former = self.clients.get(client_id)
         self.clients[client_id] = client
         self._standings.pop(client_id, None)
-        self._keys.pop(client_id, None)
         self._warm.clear()
+        if client is None or former is None or _keys_of(former) != _keys_of(client):
+            self._keys.pop(client_id, None)
 
     def install_registration(self, client_id: str, registration: Registration | None) -> None:
         """Put this tenant's registration of one client in the place of its former one."""
@@ -96,7 +121,7 @@ class Known:
         warm = self._warm.get(peer.x5t_s256)
         if warm is not None and now < warm.not_after and warm.age <= bound:
             return warm.caller
-        if peer.present and self._is_revoked(peer, now):
+        if peer.present and self._is_revoked(peer):
             return refuse("trust.certificate_revoked", f"serial {peer.serial}")
         standing = self.standing(peer.client_id)
         if standing is None and peer.present and not self._lists(peer.organisation_id):
@@ -124,29 +149,37 @@ class Known:
         if len(self._warm) >= _WARM:
             self._warm.clear()
         self._warm[peer.x5t_s256] = _Warm(caller, peer.not_after, standing.age_at_failure)
-        if peer.serial not in self.seen:
-            while len(self.seen) >= _SEEN:
-                self.seen.pop(next(iter(self.seen)))
-            self.seen[peer.serial] = peer.certificate
+        self.meet(peer.serial, peer.certificate)
         return caller
 
+    def meet(self, serial: str, certificate: bytes) -> None:
+        """Remember a certificate in use, for OCSP and the radar."""
+        if serial in self.seen:
+            return
+        while len(self.seen) >= _SEEN:
+            self.seen.pop(next(iter(self.seen)))
+        self.seen[serial] = certificate
+        self.met(serial, certificate)
+
     def vet(self, peer: Peer, now: int) -> str:
-        """Return the check that keeps a peer from registering, once the framework was asked; empty for none."""
+        """Return the check that speaks against a peer whatever its registration; empty for none."""
         organisation = self.index.organisations.get(peer.organisation_id.lower())
         if peer.not_after <= now:
             return "trust.certificate_expired"
-        if self._is_revoked(peer, now):
+        if not self.index.fetched:
+            return "trust.stale"
+        if self._is_revoked(peer):
             return "trust.certificate_revoked"
         if organisation is None:
             return "trust.certificate_unknown_organisation"
         return "" if organisation.status == ACTIVE else "trust.organisation_inactive"
 
-    def _is_revoked(self, peer: Peer, now: int) -> bool:
+    def _is_revoked(self, peer: Peer) -> bool:
         if peer.serial in self.revoked.serials:
             return True
         answer = self.ocsp.get(peer.serial)
-        if answer is not None and answer.revoked and now < answer.until:
-            return True
+        if answer is not None and answer.revoked:
+            return True  # until a newer answer says otherwise: silence takes nothing back
         client = self.clients.get(peer.client_id)
         return client is not None and peer.x5t_s256 in client.revoked
 
@@ -206,3 +239,11 @@ class Known:
                 return {}
             self._keys[client_id] = usable_keys(client)
         return self._keys[client_id]
+
+
+def _keys_of(client: Client) -> tuple[bytes, tuple[str, ...]]:
+    return client.key_set, client.revoked
+
+
+def _nobody_asks(_serial: str, _certificate: bytes) -> None:
+    """Tell nobody."""

@@ -52,8 +52,9 @@ class Client(msgspec.Struct, frozen=True, kw_only=True):
         dpop_bound: Registered for DPoP-bound tokens.
         decoded_ssa: What the bank sees.
         key_set: Its key set, as fetched.
+        transport: Key ids of its transport certificates.
         revoked: Key ids that the framework revoked.
-        certificates: Ends of validity of its published certificates by key id, for the radar.
+        ends: Ends of validity (seconds) of its published certificates by key id, 0 for keys without one; for the radar.
         fetched: Seconds.
     """
 
@@ -68,8 +69,9 @@ class Client(msgspec.Struct, frozen=True, kw_only=True):
     dpop_bound: bool = False
     decoded_ssa: dict[str, Any] = {}
     key_set: bytes = b'{"keys":[]}'
+    transport: tuple[str, ...] = ()
     revoked: tuple[str, ...] = ()
-    certificates: dict[str, int] = {}
+    ends: dict[str, int] = {}
     fetched: int = 0
 
 
@@ -221,13 +223,13 @@ def decoded_ssa(claims: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in document.items() if value not in ("", [])}
 
 
-def read_revoked_kids(document: bytes) -> tuple[str, ...] | DocumentFault:
-    """Return the key ids of a revoked key set."""
+def read_kids(document: bytes) -> tuple[str, ...] | DocumentFault:
+    """Return the key ids of a key set."""
     try:
         decoded = orjson.loads(document)
         return tuple(str(key["kid"]) for key in decoded["keys"])
     except (orjson.JSONDecodeError, KeyError, TypeError):
-        return DocumentFault("the revoked key set is not a JWK set")
+        return DocumentFault("expected a JWK set")
 
 
 def text(row: Mapping[str, Any], name: str) -> str:

@@ -12,6 +12,8 @@ from typing import Final
 import msgspec
 from cryptography import x509
 
+from hub.trust.mirror import Client
+
 DAY: Final = 86_400
 
 
@@ -76,6 +78,22 @@ def scan_seen(certificates: Iterable[bytes], now: int) -> tuple[Blip, ...]:
         owner = str(names[0].value) if names else ""
         found.append(blip(owner, "client transport", certificate, now))
     return tuple(found)
+
+
+def scan_ends(clients: Iterable[Client], now: int) -> tuple[Blip, ...]:
+    """Return the blips of the keys that clients have published in the framework."""
+    return tuple(
+        Blip(
+            owner=client.client_id,
+            what="published transport" if kid in client.transport else "published key",
+            id=kid,
+            ends=ends,
+            mark=mark_of(ends, now),
+        )
+        for client in clients
+        for kid, ends in client.ends.items()
+        if ends
+    )
 
 
 def nearest(blips: Iterable[Blip]) -> tuple[Blip, ...]:

@@ -10,7 +10,6 @@ from typing import Any, Final
 
 import msgspec
 import orjson
-import trio
 from cryptography import x509
 
 from hub.protocol.jose import (
@@ -25,19 +24,15 @@ from hub.trust.fetch import KEY_SET_OCTETS, Absent, Document, Fetched, Fetcher, 
 from hub.trust.mirror import (
     Client,
     DocumentFault,
-    Index,
-    Organisation,
     Revoked,
     find_statement,
     read_client,
-    read_organisation,
-    read_revoked_kids,
-    split_organisations,
+    read_kids,
 )
-from hub.trust.revocation import read_crl
+from hub.trust.reading import read_buckets
+from hub.trust.revocation import OcspAnswer, ask_for, read_crl, read_ocsp
 
 _EMPTY: Final = b'{"keys":[]}'
-_STEP: Final = 32
 _ID: Final = frozenset("0123456789abcdefABCDEF-")
 
 Problem = Unreachable | DocumentFault
@@ -49,29 +44,18 @@ def is_id(value: str) -> bool:
     return len(value) == 36 and set(value) <= _ID
 
 
-async def look_at_index(fetcher: Fetcher, known: Index, now: int) -> Index | Problem:
-    """Fetch all organisations; an unchanged list is only dated anew."""
+async def look_at_index(fetcher: Fetcher) -> tuple[dict[str, bytes] | None, int] | Problem:
+    """Fetch all organisations; return their buckets (None: unchanged) and when they were last confirmed."""
     answer = await fetcher.organisations()
-    if isinstance(answer, Document):
-        if not answer.changed and known.fetched:
-            return msgspec.structs.replace(known, fetched=now)
-        return await _read_gently(answer.body, now)
-    return _problem(answer)
-
-
-async def _read_gently(document: bytes, now: int) -> Index | DocumentFault:
-    """Read a list of any size in steps of about a millisecond, so that requests in flight do not wait for it."""
-    rows = split_organisations(document)
-    if isinstance(rows, DocumentFault):
-        return rows
-    found: dict[str, Organisation] = {}
-    for at, row in enumerate(rows):
-        if at % _STEP == 0:
-            await trio.lowlevel.checkpoint()
-        organisation = read_organisation(row)
-        if organisation is not None:
-            found[organisation.id] = organisation
-    return Index(organisations=found, fetched=now)
+    if not isinstance(answer, Document):
+        return _problem(answer)
+    if not answer.changed:
+        return None, answer.confirmed
+    buckets = await read_buckets(answer.body)
+    if isinstance(buckets, DocumentFault):
+        fetcher.forget_organisations()
+        return buckets
+    return buckets, answer.confirmed
 
 
 async def look_at_revocations(
@@ -79,9 +63,12 @@ async def look_at_revocations(
 ) -> Revoked | Problem:
     """Fetch and verify the revocation list."""
     answer = await fetcher.revocation_list()
-    if isinstance(answer, Document):
-        return read_crl(answer.body, authorities, now)
-    return _problem(answer)
+    if not isinstance(answer, Document):
+        return _problem(answer)
+    read = read_crl(answer.body, authorities, now)
+    if isinstance(read, Revoked):
+        return msgspec.structs.replace(read, fetched=answer.confirmed)
+    return read
 
 
 async def look_at_statement_keys(fetcher: Fetcher) -> tuple[PublicKey, ...] | Problem:
@@ -151,7 +138,7 @@ def read_assertion(
 
 
 async def look_at_keys(fetcher: Fetcher, client: Client, now: int) -> Client | Problem:
-    """Fetch the key sets of a client and return it with them."""
+    """Fetch the key sets of a client and return it with them, confirmed at ``now``."""
     home = f"/{client.organisation_id}/{client.software_statement_id}"
     keys = await fetcher.key_store(f"{home}/application.jwks")
     if isinstance(keys, Unreachable):
@@ -161,16 +148,75 @@ async def look_at_keys(fetcher: Fetcher, client: Client, now: int) -> Client | P
         return DocumentFault(fault.why)
     revoked: list[str] = []
     for name in ("application", "transport"):
-        answer = await fetcher.key_store(f"{home}/revoked/{name}.jwks")
-        if isinstance(answer, Unreachable):
-            return answer
-        if isinstance(answer, Absent):
-            continue
-        kids = read_revoked_kids(answer.body)
-        if isinstance(kids, DocumentFault):
+        kids = await _kids(fetcher, f"{home}/revoked/{name}.jwks")
+        if not isinstance(kids, tuple):
             return kids
         revoked += kids
-    return msgspec.structs.replace(client, key_set=body, revoked=tuple(revoked), fetched=now)
+    transport = await _kids(fetcher, f"{home}/transport.jwks")
+    if not isinstance(transport, tuple):
+        return transport
+    return msgspec.structs.replace(
+        client, key_set=body, revoked=tuple(revoked), transport=transport, fetched=now
+    )
+
+
+async def _kids(fetcher: Fetcher, path: str) -> tuple[str, ...] | Problem:
+    """Fetch a key set and return its key ids; none where there is no such set."""
+    answer = await fetcher.key_store(path)
+    if isinstance(answer, Unreachable):
+        return answer
+    return () if isinstance(answer, Absent) else read_kids(answer.body)
+
+
+def published_kids(client: Client) -> tuple[str, ...]:
+    """Return the ids of all keys that a client has published and that are not revoked."""
+    kids = read_kids(client.key_set)
+    return (*(kids if isinstance(kids, tuple) else ()), *client.transport)
+
+
+def missing_ends(client: Client) -> list[str]:
+    """Return the ids of published keys whose end is not known yet."""
+    return [kid for kid in published_kids(client) if kid not in client.ends and _is_kid(kid)]
+
+
+def _is_kid(kid: str) -> bool:
+    """Tell whether a key id may stand in a path: base64url of a thumbprint."""
+    return (
+        20 <= len(kid) <= 64 and kid.isascii() and kid.replace("-", "").replace("_", "").isalnum()
+    )
+
+
+async def look_at_ends(fetcher: Fetcher, client: Client, kids: Sequence[str]) -> dict[str, int]:
+    """Return when published certificates end, 0 for those that the key store has no certificate of."""
+    found: dict[str, int] = {}
+    for kid in kids:
+        answer = await fetcher.key_store(f"/{client.organisation_id}/{kid}.pem")
+        if isinstance(answer, Unreachable):
+            break
+        found[kid] = 0 if isinstance(answer, Absent) else _end_of(answer.body)
+    return found
+
+
+def _end_of(pem: bytes) -> int:
+    try:
+        certificate = x509.load_pem_x509_certificate(pem)
+    except ValueError:
+        return 0
+    return int(certificate.not_valid_after_utc.timestamp())
+
+
+async def look_at_ocsp(
+    fetcher: Fetcher, certificate: bytes, authorities: Sequence[x509.Certificate], now: int
+) -> OcspAnswer | None:
+    """Ask the responder about one certificate; None where it gives no answer to believe."""
+    question = ask_for(certificate, authorities)
+    if question is None:
+        return None
+    answer = await fetcher.ask_ocsp(question)
+    if not isinstance(answer, Document):
+        return None
+    read = read_ocsp(answer.body, certificate, authorities, now)
+    return None if isinstance(read, DocumentFault) else read
 
 
 def usable_keys(client: Client) -> dict[tuple[str, str], PublicKey]:

@@ -9,7 +9,8 @@ Invariants. A part is replaced only by a newer one that was verified; a failed f
 """
 
 import ssl
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Final, final
 
@@ -23,27 +24,37 @@ from hub.model.records import Setting
 from hub.observe import Observer
 from hub.protocol.jose import PublicKey
 from hub.state.keeper import Keeper
-from hub.trust.fetch import Absent, Document, Fetcher, Memory, fetching
+from hub.trust.fetch import Absent, Fetcher, Memory, Unreachable, fetching
 from hub.trust.known import Known
-from hub.trust.mirror import Client, DocumentFault, Index, Revoked
-from hub.trust.radar import Blip, Mark, nearest, scan_files, scan_seen
+from hub.trust.mirror import Client, DocumentFault, Revoked
+from hub.trust.radar import Blip, Mark, nearest, scan_ends, scan_files, scan_seen
 from hub.trust.refresh import (
     Problem,
     described,
     look_at_client,
+    look_at_ends,
     look_at_index,
     look_at_keys,
+    look_at_ocsp,
     look_at_revocations,
     look_at_statement_keys,
+    missing_ends,
+    published_kids,
 )
-from hub.trust.revocation import ask_for, read_authorities, read_ocsp
-from hub.trust.snapshot import INDEX, Dates, encode_client, encode_dates, encode_index, keep
+from hub.trust.revocation import read_authorities
+from hub.trust.seal import Seal
+from hub.trust.snapshot import Dates, encode_bucket, encode_client, encode_dates, keep, puts
 
 _LOOK_S: Final = 1.0
 _RETRY_S: Final = (1, 2, 5, 10, 20, 30)
 _BURST: Final = 3
 _REFILL_S: Final = 20
 _WAITING: Final = 1000
+_AT_ONCE: Final = 8
+_BATCH: Final = 200
+_ENDS: Final = 64
+OCSP_S: Final = 600
+"""An OCSP answer older than this is asked for again, however long its responder vouches for it."""
 
 
 @final
@@ -62,6 +73,7 @@ class Refresher:
         known: Known,
         wanted: Callable[[], dict[str, str]],
         watched: Mapping[str, Path],
+        seal: Seal,
     ) -> None:
         """Take what it needs.
 
@@ -75,7 +87,9 @@ class Refresher:
             known: Where parts are installed.
             wanted: Tells the clients to mirror, with their organisations.
             watched: Other certificate files on the radar, by what they are.
+            seal: Put on what is kept.
         """
+        self._seal = seal
         self._settings = settings
         self._limits = limits
         self._keeper = keeper
@@ -88,7 +102,8 @@ class Refresher:
         self._marked: dict[tuple[str, str], Mark] = {}
         self._memory = Memory()
         self._statement_keys: tuple[PublicKey, ...] = ()
-        self._kept: dict[str, bytes] = {}
+        self._dirty_buckets: set[str] = set()
+        self._dirty_clients: set[str] = set()
         self.problem = "not yet refreshed"
         self._begun = 0
         self._ended = 0
@@ -106,8 +121,8 @@ class Refresher:
         failures = 0 if await self._round() else 1
         task_status.started()
         while True:
-            await self._rest(failures)
-            failures = 0 if await self._round() else failures + 1
+            asked = await self._rest(failures)
+            failures = 0 if await self._round(anew=asked) else failures + 1
 
     async def refresh(self) -> str:
         """Look at everything now: the framework pushed, or an operator asks. Return the problem, empty for none.
@@ -126,12 +141,9 @@ class Refresher:
         Cancellation: nothing is installed half.
         """
         try:
-            async with fetching(self._settings, self._limits, self._clock, self._memory) as fetcher:
+            async with self._fetching(anew=True) as fetcher:
                 if organisation_id.lower() not in self._known.index.organisations:
-                    index = await look_at_index(fetcher, self._known.index, self._clock.now())
-                    if isinstance(index, Index):
-                        self._known.index = index
-                        self._known.changed()
+                    await self._look_at_index(fetcher)
                 if not self._statement_keys:
                     await self._learn_statement_keys(fetcher)
                 found = await look_at_client(
@@ -141,11 +153,12 @@ class Refresher:
             return DocumentFault(f"certificates of the trust settings: {type(error).__name__}")
         if isinstance(found, Client):
             self._known.install_client(client_id, found)
-            await self._keep_clients([client_id])
+            self._dirty_clients.add(client_id)
+            await self._keep("trust.looked")
         return found
 
-    async def _rest(self, failures: int) -> None:
-        """Wait for the next round: the interval with a little jitter, less after failures, none when asked."""
+    async def _rest(self, failures: int) -> bool:
+        """Wait for the next round: the interval with a little jitter, less after failures, none when asked; tell whether asked."""
         interval = min(self._settings.refresh, self._settings.keys_refresh)
         if failures:
             interval = min(interval, _RETRY_S[min(failures, len(_RETRY_S)) - 1])
@@ -154,50 +167,73 @@ class Refresher:
         while self._clock.now_ms() < due and not self._again.is_set():
             with trio.move_on_after(_LOOK_S):
                 await self._again.wait()
-        if self._again.is_set():
-            self._again = trio.Event()
+        if not self._again.is_set():
+            return False
+        self._again = trio.Event()
+        return True
 
-    async def _round(self) -> bool:
+    def _fetching(self, *, anew: bool) -> AbstractAsyncContextManager[Fetcher]:
+        return fetching(self._settings, self._limits, self._clock, self._memory, anew=anew)
+
+    async def _round(self, *, anew: bool = False) -> bool:
         """Look at everything once; tell whether all of it answered."""
         self._begun += 1
         problems: list[Problem] = []
         try:
-            async with fetching(self._settings, self._limits, self._clock, self._memory) as fetcher:
+            async with self._fetching(anew=anew) as fetcher:
                 await self._look_at_shared(fetcher, problems)
-                wanted = self._wanted_clients()
-                async with trio.open_nursery() as nursery:
-                    for client_id, organisation_id in wanted.items():
-                        nursery.start_soon(
-                            self._look_at_one, fetcher, client_id, organisation_id, problems
-                        )
-                await self._ask_ocsp(fetcher)
+                await self._look_at_clients(fetcher, problems)
+                await self._ask_ocsp(fetcher, anew=anew)
+                await self._look_at_ends(fetcher)
         except (OSError, ssl.SSLError, ValueError) as error:
             problems.append(DocumentFault(f"trust settings: {type(error).__name__}: {error}"))
         self._after(problems)
-        await self._keep_round()
+        await self._keep("trust.refreshed")
         self._ended = self._begun
         self._round_over.set()
         self._round_over = trio.Event()
         return not problems
 
     async def _look_at_shared(self, fetcher: Fetcher, problems: list[Problem]) -> None:
-        now = self._clock.now()
-        index = await look_at_index(fetcher, self._known.index, now)
-        if isinstance(index, Index):
-            self._known.index = index
-        else:
-            problems.append(index)
+        problem = await self._look_at_index(fetcher)
+        if problem is not None:
+            problems.append(problem)
         problem = await self._learn_statement_keys(fetcher)
         if problem is not None:
             problems.append(problem)
         if self._settings.crl:
             authorities = read_authorities(self._settings.ca)
-            revoked = await look_at_revocations(fetcher, authorities, now)
+            revoked = await look_at_revocations(fetcher, authorities, self._clock.now())
             if isinstance(revoked, Revoked):
                 self._known.revoked = revoked
             else:
                 problems.append(revoked)
         self._known.changed()
+
+    async def _look_at_index(self, fetcher: Fetcher) -> Problem | None:
+        """Install the buckets that changed, in small steps."""
+        found = await look_at_index(fetcher)
+        if not isinstance(found, tuple):
+            return found
+        buckets, confirmed = found
+        for bucket, content in (buckets or {}).items():
+            if self._known.install_bucket(bucket, content):
+                self._dirty_buckets.add(bucket)
+                await trio.lowlevel.checkpoint()
+        self._known.date_index(confirmed)
+        return None
+
+    async def _look_at_clients(self, fetcher: Fetcher, problems: list[Problem]) -> None:
+        """Look at every client, a few at a time."""
+        waiting = iter(self._wanted_clients().items())
+
+        async def look() -> None:
+            for client_id, organisation_id in waiting:
+                await self._look_at_one(fetcher, client_id, organisation_id, problems)
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(_AT_ONCE):
+                nursery.start_soon(look)
 
     async def _learn_statement_keys(self, fetcher: Fetcher) -> Problem | None:
         keys = await look_at_statement_keys(fetcher)
@@ -212,30 +248,64 @@ class Refresher:
         found = await look_at_client(
             fetcher, organisation_id, client_id, self._statement_keys, self._clock.now()
         )
-        if isinstance(found, Client):
-            self._known.install_client(client_id, found)
-        elif isinstance(found, Absent):
-            self._known.install_client(client_id, None)
-        else:
+        if isinstance(found, DocumentFault | Unreachable):
             problems.append(found)
+            return
+        after = found if isinstance(found, Client) else None
+        before = self._known.clients.get(client_id)
+        if after is not None and before is not None:
+            after = msgspec.structs.replace(after, ends=_ends_of(after, before))
+        if client_id not in self._known.clients or not _same(before, after):
+            self._dirty_clients.add(client_id)
+        self._known.install_client(client_id, after)
 
-    async def _ask_ocsp(self, fetcher: Fetcher) -> None:
-        """Ask about each certificate in use whose last answer has run out; silence changes nothing."""
+    async def _ask_ocsp(self, fetcher: Fetcher, *, anew: bool) -> None:
+        """Ask about each certificate in use whose last answer is old; silence changes nothing."""
         if not self._settings.ocsp:
             return
         authorities = read_authorities(self._settings.ca)
-        now = self._clock.now()
-        for serial, certificate in list(self._known.seen.items()):
-            last = self._known.ocsp.get(serial)
-            if last is not None and now + self._settings.refresh < last.until:
-                continue
-            question = ask_for(certificate, authorities)
-            answer = await fetcher.ask_ocsp(question) if question is not None else None
-            if isinstance(answer, Document):
-                read = read_ocsp(answer.body, certificate, authorities, now)
-                if not isinstance(read, DocumentFault):
-                    self._known.ocsp[serial] = read
+        old = self._clock.now() - (0 if anew else OCSP_S - self._settings.refresh)
+        waiting = iter(
+            [
+                (serial, certificate)
+                for serial, certificate in self._known.seen.items()
+                if (last := self._known.ocsp.get(serial)) is None
+                or last.asked <= old
+                or last.until <= self._clock.now() + self._settings.refresh
+            ]
+        )
+
+        async def look() -> None:
+            for serial, certificate in waiting:
+                answer = await look_at_ocsp(fetcher, certificate, authorities, self._clock.now())
+                if answer is not None:
+                    self._known.ocsp[serial] = answer
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(_AT_ONCE):
+                nursery.start_soon(look)
+        self._known.ocsp = {
+            serial: answer
+            for serial, answer in self._known.ocsp.items()
+            if answer.revoked or serial in self._known.seen
+        }
         self._known.changed()
+
+    async def _look_at_ends(self, fetcher: Fetcher) -> None:
+        """Learn when published certificates end, at most ``_ENDS`` per round: they are for the radar only."""
+        left = _ENDS
+        for client_id, client in list(self._known.clients.items()):
+            if client is None or left <= 0:
+                continue
+            missing = missing_ends(client)[:left]
+            if not missing:
+                continue
+            left -= len(missing)
+            found = await look_at_ends(fetcher, client, missing)
+            if found and self._known.clients.get(client_id) is client:
+                changed = msgspec.structs.replace(client, ends={**client.ends, **found})
+                self._known.install_client(client_id, changed)
+                self._dirty_clients.add(client_id)
 
     def _after(self, problems: Sequence[Problem]) -> None:
         """Note how a round went."""
@@ -254,11 +324,18 @@ class Refresher:
         )
 
     def expiries(self) -> tuple[Blip, ...]:
-        """Return what ends within sixty days: our certificates for the framework, its CAs, and callers' certificates."""
+        """Return what ends within sixty days: our own and the bank's certificates, the CAs', callers', and published keys."""
         files = {"trust client": self._settings.certificate, "trust CA": self._settings.ca}
         files |= self._watched
         now = self._clock.now()
-        return nearest((*scan_files(files, now), *scan_seen(self._known.seen.values(), now)))
+        clients = (client for client in self._known.clients.values() if client is not None)
+        return nearest(
+            (
+                *scan_files(files, now),
+                *scan_seen(self._known.seen.values(), now),
+                *scan_ends(clients, now),
+            )
+        )
 
     def _sweep_radar(self) -> None:
         """Count what ends soon, and note each end once per mark."""
@@ -292,9 +369,7 @@ class Refresher:
     async def _fetch_keys_of(self, client: Client) -> None:
         with trio.move_on_after(self._limits.trust_fetch_s):
             try:
-                async with fetching(
-                    self._settings, self._limits, self._clock, self._memory
-                ) as fetcher:
+                async with self._fetching(anew=True) as fetcher:
                     found = await look_at_keys(fetcher, client, client.fetched)
             except (OSError, ssl.SSLError) as error:
                 self._observer.note("trust.keys_failed", why=type(error).__name__)
@@ -338,36 +413,63 @@ class Refresher:
         self._rates[client_id] = (left - 1, now)
         return True
 
-    async def _keep_round(self) -> None:
-        """Keep what changed, and the dates."""
-        index = encode_index(self._known.index)
-        settings = [index] if self._kept.get(INDEX) != index.value else []
-        await self._keep_clients(list(self._known.clients), settings)
+    async def _keep(self, change: str) -> None:
+        """Keep what changed, and the dates, a batch per commit."""
+        buckets, self._dirty_buckets = self._dirty_buckets, set()
+        clients, self._dirty_clients = self._dirty_clients, set()
+        settings = [
+            encode_bucket(self._seal, bucket, self._known.buckets[bucket])
+            for bucket in sorted(buckets)
+        ]
+        settings += [
+            encode_client(self._seal, client_id, _undated(self._known.clients.get(client_id)))
+            for client_id in sorted(clients)
+        ]
+        settings.append(encode_dates(self._seal, self._dates()))
+        for batch in _batches(settings):
+            if not await keep(self._keeper, puts(batch), self._event(change, len(batch))):
+                self._dirty_buckets |= buckets
+                self._dirty_clients |= clients
+                self._observer.note("trust.snapshot_not_kept")
+                return
 
-    async def _keep_clients(self, client_ids: Sequence[str], more: Sequence[Setting] = ()) -> None:
-        settings = list(more)
-        for client_id in client_ids:
-            undated = self._known.clients[client_id]
-            if undated is not None:
-                undated = msgspec.structs.replace(undated, fetched=0)
-            setting = encode_client(client_id, undated)
-            if self._kept.get(setting.name) != setting.value:
-                settings.append(setting)
-        settings.append(encode_dates(self._dates()))
-        event = Event(
+    def _event(self, change: str, count: int) -> Event:
+        return Event(
             kind=Kind.NODE,
             time_ms=self._clock.now_ms(),
             interaction_id=self._dice.uuid(),
             verdict=Verdict.FAILED if self.problem else Verdict.ALLOWED,
             check="trust.refresh" if self.problem else "",
-            change="trust.refreshed",
-            count=len(settings),
+            change=change,
+            count=count,
         )
-        if await keep(self._keeper, settings, event):
-            self._kept.update((setting.name, setting.value) for setting in settings)
-        else:
-            self._observer.note("trust.snapshot_not_kept")
 
     def _dates(self) -> Dates:
         dated = {cid: c.fetched for cid, c in self._known.clients.items() if c is not None}
-        return Dates(index=self._known.index.fetched, clients=dated, revoked=self._known.revoked)
+        return Dates(
+            index=self._known.index.fetched,
+            clients=dated,
+            revoked=self._known.revoked,
+            ocsp=self._known.ocsp,
+            seen=tuple(self._known.seen),
+            failed=self._known.failed_at,
+        )
+
+
+def _undated(client: Client | None) -> Client | None:
+    """Return a client as it is kept: its date is kept with all the others'."""
+    return None if client is None else msgspec.structs.replace(client, fetched=0)
+
+
+def _same(before: Client | None, after: Client | None) -> bool:
+    return _undated(before) == _undated(after)
+
+
+def _ends_of(after: Client, before: Client) -> dict[str, int]:
+    """Return what is known of the ends of a client's published keys, those that are gone left out."""
+    kids = published_kids(after)
+    return {kid: end for kid, end in before.ends.items() if kid in kids}
+
+
+def _batches(settings: Sequence[Setting]) -> Iterator[Sequence[Setting]]:
+    return (settings[at : at + _BATCH] for at in range(0, len(settings), _BATCH))

@@ -25,10 +25,11 @@ _SKEW: Final = 300
 
 
 class OcspAnswer(msgspec.Struct, frozen=True):
-    """Hold a verified answer: revoked or not, believed until a moment in seconds."""
+    """Hold a verified answer: revoked or not, believed until a moment in seconds, asked for at another."""
 
     revoked: bool
     until: int
+    asked: int = 0
 
 
 def read_authorities(path: Path) -> tuple[x509.Certificate, ...]:
@@ -117,7 +118,7 @@ def read_ocsp(
         return DocumentFault("the OCSP answer is out of date")
     if status is ocsp.OCSPCertStatus.UNKNOWN:
         return DocumentFault("the responder does not know the certificate")
-    return OcspAnswer(status is ocsp.OCSPCertStatus.REVOKED, until)
+    return OcspAnswer(status is ocsp.OCSPCertStatus.REVOKED, until, now)
 
 
 def _answer_signed(answer: ocsp.OCSPResponse, issuer: x509.Certificate) -> bool:

@@ -10,7 +10,7 @@ holds when it is acknowledged.
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import final
+from typing import Any, final
 
 import msgspec
 import trio
@@ -18,25 +18,30 @@ import trio
 from hub.config import Limits, Tenant, TrustSettings
 from hub.model.caller import Caller, Peer
 from hub.model.clock import Clock, Dice
+from hub.model.event import Event, Kind, Verdict
 from hub.model.fault import Fault
 from hub.model.http import Handler
 from hub.model.records import Registration
 from hub.observe import Observer
 from hub.protocol.jose import PublicKey
-from hub.state.keeper import Invalidation, Keeper, Query
+from hub.state.keeper import Invalidation, Keeper, Put, Query
 from hub.trust.decide import Bounds, refuse
 from hub.trust.enrol import Enrolment
 from hub.trust.known import Known
 from hub.trust.radar import Blip
 from hub.trust.refresher import Refresher
+from hub.trust.seal import Seal
 from hub.trust.snapshot import (
+    BUCKETS,
     CLIENT,
     DATES,
     INDEX,
+    SEEN,
     Dates,
+    encode_seen,
+    load,
     load_client,
     load_dates,
-    load_index,
 )
 from hub.trust.view import Risk
 
@@ -58,6 +63,7 @@ class Trust:
         also: Sequence[tuple[str, str]] = (),
         leader: bool = True,
         watched: Mapping[str, Path] = MappingProxyType({}),
+        seal: Seal,
     ) -> None:
         """Know nothing yet; ``run`` begins.
 
@@ -71,6 +77,7 @@ class Trust:
             limits: Bounds on documents and time.
             also: Pairs of organisation and client whose keys are mirrored without a registration (the bank's own).
             watched: Certificate files on the expiry radar besides ours for the framework, by what they are.
+            seal: Put on what is kept of the framework; the same in every process of the tenant.
             leader: False: the snapshot is somebody else's work; read it from the keeper as it changes.
         """
         self._settings = settings
@@ -90,8 +97,15 @@ class Trust:
             known=self._known,
             wanted=self._wanted_clients,
             watched=watched,
+            seal=seal,
         )
+        self._seal = seal
+        self._clock = clock
+        self._dice = dice
+        self._observer = observer
+        self._known.met = self._met
         self._changed: set[tuple[str, str]] = set()
+        self._fetched: dict[str, int] = {}
         self._wake = trio.Event()
         self._enrolment = Enrolment(
             keeper=keeper,
@@ -117,12 +131,16 @@ class Trust:
         """Return what speaks against a certificate of a party that needs no registration (the bank), or None.
 
         Faults: ``trust.certificate_missing``, ``trust.certificate_expired``, ``trust.certificate_revoked``,
-        ``trust.certificate_unknown_organisation``, ``trust.organisation_inactive``.
+        ``trust.certificate_unknown_organisation``, ``trust.organisation_inactive``; ``trust.stale`` while nothing at
+        all is known of the framework.
         """
         if not peer.present:
             return refuse("trust.certificate_missing")
         check = self._known.vet(peer, now)
-        return refuse(check) if check else None
+        if check:
+            return refuse(check)
+        self._known.meet(peer.serial, peer.certificate)
+        return None
 
     def explain(self, client_id: str) -> Fault | None:
         """Return the first check that a client fails whatever certificate it presents, or None."""
@@ -207,17 +225,64 @@ class Trust:
         return self._also | registered
 
     async def _load(self) -> None:
-        dates = await load_dates(self._keeper)
-        self._known.index = await load_index(self._keeper, dates.index)
-        self._known.revoked = dates.revoked
+        dates = await load_dates(self._keeper, self._seal)
+        for bucket in BUCKETS:
+            content = await load(self._keeper, self._seal, INDEX + bucket)
+            if content is not None:
+                self._known.install_bucket(bucket, content)
+        self._apply_dates(dates)
+        for serial in dates.seen:
+            await self._load_seen(serial)
         for registration in await self._registrations():
             self._known.install_registration(registration.client_id, registration)
         for client_id in self._wanted_clients():
             await self._load_client(client_id, dates.clients.get(client_id, 0))
         self._known.changed()
+        await self._tell_of_broken_seals()
+
+    async def _tell_of_broken_seals(self) -> None:
+        """Say what was kept but is not ours or not whole; it is as if it had never been kept."""
+        broken, self._seal.broken = self._seal.broken, []
+        if not broken:
+            return
+        self._observer.note("trust.snapshot_rejected", records=len(broken), first=broken[0])
+        event = self._event(
+            "trust.loaded",
+            verdict=Verdict.REFUSED,
+            check="trust.snapshot_rejected",
+            subject=broken[0][:64],
+            count=len(broken),
+        )
+        await self._keeper.commit([], [event])
+
+    async def _load_seen(self, serial: str) -> None:
+        certificate = await load(self._keeper, self._seal, SEEN + serial)
+        if certificate is not None:
+            self._known.seen.setdefault(serial, certificate)
+
+    def _met(self, serial: str, certificate: bytes) -> None:
+        """Hear of a certificate that was not met before: it is kept for the process that asks about it, and for a restart."""
+        del certificate
+        self._changed.add(("met", serial))
+        self._wake.set()
+
+    async def _tell_met(self, serial: str) -> None:
+        certificate = self._known.seen.get(serial)
+        if certificate is not None:
+            event = self._event("trust.met", subject=serial[:64])
+            await self._keeper.commit([Put(encode_seen(self._seal, serial, certificate))], [event])
+
+    def _event(self, change: str, **members: Any) -> Event:
+        return Event(
+            kind=Kind.NODE,
+            time_ms=self._clock.now_ms(),
+            interaction_id=self._dice.uuid(),
+            change=change,
+            **members,
+        )
 
     async def _load_client(self, client_id: str, fetched: int) -> None:
-        stored = await load_client(self._keeper, client_id, fetched)
+        stored = await load_client(self._keeper, self._seal, client_id, fetched)
         if stored is not None:
             self._known.install_client(client_id, stored.client)
 
@@ -235,7 +300,7 @@ class Trust:
         """Hear that a record changed: distrust a registration at once, and have it read again."""
         if what.kind == "registration":
             self._known.distrust_registration(what.key)
-        elif what.kind != "setting" or self._leader or not what.key.startswith("trust/"):
+        elif what.kind != "setting" or not what.key.startswith(SEEN if self._leader else "trust/"):
             return
         self._changed.add((what.kind, what.key))
         self._wake.set()
@@ -248,8 +313,11 @@ class Trust:
             for kind, key in changed:
                 if kind == "registration":
                     await self._reload_registration(key)
+                elif kind == "met":
+                    await self._tell_met(key)
                 else:
                     await self._reload_snapshot(key)
+            await self._tell_of_broken_seals()
 
     async def _reload_registration(self, client_id: str) -> None:
         """Read one registration again; one that changed meanwhile is left to the next reading."""
@@ -262,21 +330,28 @@ class Trust:
             await self._load_client(client_id, 0)
 
     async def _reload_snapshot(self, key: str) -> None:
-        dates = await load_dates(self._keeper)
-        if key == INDEX:
-            self._known.index = await load_index(self._keeper, dates.index)
+        """Read one record of the snapshot again, which another process has written."""
+        if key.startswith(SEEN):
+            await self._load_seen(key.removeprefix(SEEN))
         elif key == DATES:
-            self._apply_dates(dates)
+            self._apply_dates(await load_dates(self._keeper, self._seal))
+        elif key.startswith(INDEX):
+            content = await load(self._keeper, self._seal, key)
+            if content is not None:
+                self._known.install_bucket(key.removeprefix(INDEX), content)
         elif key.startswith(CLIENT):
             client_id = key.removeprefix(CLIENT)
-            await self._load_client(client_id, dates.clients.get(client_id, 0))
+            await self._load_client(client_id, self._fetched.get(client_id, 0))
         self._known.changed()
 
     def _apply_dates(self, dates: Dates) -> None:
         self._known.revoked = dates.revoked
-        self._known.index = msgspec.structs.replace(self._known.index, fetched=dates.index)
+        self._known.ocsp = dict(dates.ocsp)
+        self._known.failed_at = max(self._known.failed_at, dates.failed)
+        self._known.date_index(dates.index)
+        self._fetched = dates.clients
         for client_id, fetched in dates.clients.items():
             client = self._known.clients.get(client_id)
-            if client is not None:
+            if client is not None and client.fetched != fetched:
                 dated = msgspec.structs.replace(client, fetched=fetched)
                 self._known.install_client(client_id, dated)

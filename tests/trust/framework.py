@@ -20,6 +20,7 @@ from hub.sandbox.pki import Pki, read_certificate
 from hub.sandbox.server import Faults, serve_site
 from hub.sandbox.tls import server_context
 from hub.state.memory import MemoryKeeper
+from hub.trust.seal import Seal
 from hub.trust.trust import Trust
 
 NOW = 1_795_000_000
@@ -125,7 +126,7 @@ class World:
         )
         return msgspec.structs.replace(made, **changes)
 
-    def trust(self, limits=None, also=(), leader=True, **changes):
+    def trust(self, limits=None, also=(), leader=True, watched=None, **changes):
         """Make the Hub's side."""
         return Trust(
             settings=self.settings(**changes),
@@ -144,6 +145,8 @@ class World:
             limits=Limits(**(default_limits() | (limits or {}))),
             also=also,
             leader=leader,
+            seal=Seal.of_folder(self.folder, SeededDice("seal")),
+            watched=watched or {},
         )
 
     def break_everything(self, plan):

@@ -149,7 +149,7 @@ async def test_every_command_is_an_event_with_what_became_of_it(path, world):
     (asked,) = [
         e
         for e in events
-        if e["route"] == "admin.block" and e.get("subject") == APP and e["kind"] == "admin"
+        if e.get("route") == "admin.block" and e.get("subject") == APP and e["kind"] == "admin"
     ]
     assert changed["interaction_id"] == asked["interaction_id"]
 

@@ -453,9 +453,9 @@ async def test_what_ends_soon_is_on_the_radar_and_noted_once(world, trust):
     world.clock.advance(350 * 86_400)
     await refreshed(trust)
     assert {b.owner for b in trust.expiries()} == {APP, "tenant"}
-    assert b"hub_expiring 2.0" in world.observer.exposition()
+    assert b"hub_expiring 5.0" in world.observer.exposition()
     await refreshed(trust)
-    assert b'hub_notes_total{name="certificate.ends"} 2.0' in world.observer.exposition()
+    assert b'hub_notes_total{name="certificate.ends"} 5.0' in world.observer.exposition()
 
 
 async def test_a_client_whose_statement_has_another_id_is_found_by_the_list(world):
