@@ -16,7 +16,6 @@ from hub.model.terms import Face
 from hub.observe import Observer
 from hub.protocol.message import Head
 
-
 _CHECKS: Final = {
     404: "edge.path_unknown",
     405: "edge.method",
