@@ -1,4 +1,4 @@
-"""Only the bank passes: its own client certificates, and its JWT Auth token where the tenant demands one.
+"""Only the bank passes: its own client certificates, not revoked, and its JWT Auth token where the tenant demands one.
 
 The guard stands in front of every handler of the LFI face, Headless Heimdall's too. A refusal of a peer with a
 certificate is one event; refusals of peers without any are counted per address and minute, and one event stands for
@@ -104,7 +104,7 @@ class BankGuard:
             clock: For events and tokens.
             dice: For interaction ids.
             observer: Counts refusals.
-            trust: Gives the bank's keys; required with JWT Auth.
+            trust: Vets the bank's certificate and gives its keys; required with JWT Auth.
             answers: Makes our token for answers; None sends none.
         """
         self._settings = settings
@@ -131,9 +131,22 @@ class BankGuard:
     async def _judge(self, request: Request) -> Fault | None:
         lfi = self._settings.lfi
         fault = peer_fault(request.peer, lfi.organisation_id, lfi.client_ids)
+        if fault is None and self._trust is not None:
+            fault = self._vetted(request.peer)
         if fault is not None or not self._settings.bank.jwt_auth_inbound:
             return fault
         return await self._judge_token(request)
+
+    def _vetted(self, peer: Peer) -> Fault | None:
+        """Ask the Trust Framework's mirror about the bank's certificate and organisation: in memory, no wait."""
+        assert self._trust is not None  # noqa: S101 - the caller looked
+        fault = self._trust.vet(peer, self._clock.now())
+        if fault is None:
+            return None
+        status = fault.status if fault.status == 503 else 403
+        return msgspec.structs.replace(
+            _refusal(status, fault.public, fault.check, "GenericError"), private=fault.private
+        )
 
     async def _judge_token(self, request: Request) -> Fault | None:
         field = (request.header(b"authorization") or b"").decode("latin-1")

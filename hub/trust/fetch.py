@@ -108,6 +108,12 @@ class Fetcher:
         self._room = trio.CapacityLimiter(_PARALLEL)
         self._token_lock = trio.Lock()
 
+    async def participants(self) -> Fetched:
+        """Fetch the public list of participants."""
+        return await self._get(
+            self._plain, self._settings.participants, self._limits.trust_document_octets
+        )
+
     async def organisations(self) -> Fetched:
         """Fetch the list of all organisations from the directory's API."""
         return await self._from_api("/organisations", self._limits.trust_document_octets)
@@ -261,7 +267,7 @@ def _statement_path(organisation_id: str, statement_id: str) -> str:
 
 @asynccontextmanager
 async def fetching(
-    settings: TrustSettings, limits: Limits, clock: Clock, memory: Memory, *, anew: bool
+    settings: TrustSettings, limits: Limits, clock: Clock, memory: Memory, *, anew: bool = True
 ) -> AsyncIterator[Fetcher]:
     """Open the connections of one round, with the certificates as they are on disk now.
 

@@ -34,6 +34,10 @@ class TrustView(Protocol):
         """Return the caller behind a peer, or the Fault that says which check failed."""
         ...
 
+    def vet(self, peer: Peer, now: int) -> Fault | None:
+        """Return what speaks against a certificate of a party that needs no registration (the bank), or None."""
+        ...
+
     def caller(self, client_id: str) -> Caller | None:
         """Return a registered and active client by id (for the bank's ``GET /auth``), or None."""
         ...

@@ -10,6 +10,7 @@ from hub.lfi.guard import peer_fault, token_fault
 from hub.lfi.prefix import strip_version
 from hub.model.fault import Fault
 from hub.protocol.jose import PrivateKey, PublicKey, sign
+from hub.trust.decide import refuse
 from tests.lfi.desk import BANK, NOBODY, NOW, Desk, consent
 
 KEY = PrivateKey(kid="bank-1", key=rsa.generate_private_key(public_exponent=65537, key_size=2048))
@@ -22,6 +23,10 @@ class Trust:
     def __init__(self, *, late=False):
         self.known = not late
         self.refreshed = 0
+        self.against = None
+
+    def vet(self, _peer, _now):
+        return self.against
 
     def key(self, client_id, kid, use):
         if not self.known or (client_id, kid, use) != ("bank-client", "bank-1", "sig"):
@@ -161,3 +166,25 @@ async def test_logs_of_families_that_are_not_served_know_no_entry(desk):
             "PATCH", f"/{log}/x", {}, headers=[(b"authorization", b"Bearer " + token())]
         )
         assert (status, body["errorCode"]) == (404, "Resource.InvalidFormat")
+
+
+@pytest.mark.parametrize(
+    ("check", "status"),
+    [
+        ("trust.certificate_revoked", 403),
+        ("trust.certificate_expired", 403),
+        ("trust.organisation_inactive", 403),
+        ("trust.stale", 503),
+    ],
+)
+async def test_a_bank_that_the_framework_speaks_against_is_refused(tmp_path, check, status):
+    trust = Trust()
+    desk = Desk(tmp_path, trust=trust)
+    await desk.put(consent())
+    trust.against = refuse(check)
+    got, body, _ = await read(desk)
+    assert (got, body["errorCode"]) == (status, "GenericError")
+    assert (await desk.events())[-1]["check"] == check
+    trust.against = None
+    assert (await read(desk))[0] == 200
+    desk.observer.close()
