@@ -1,11 +1,5 @@
-"""The command line: serve, sandbox, tpp, config. Every command is a thin call; its help text is its documentation.
+"""The command line: serve, sandbox, tpp, config. Every command is a thin call; its help text is its documentation."""
 
-Exit codes: 0 done; 1 the thing asked for did not succeed (a journey was refused, a check found something);
-2 the command line itself is wrong; 3 the configuration is wrong; 4 cannot start (a port in use, a folder not
-writable, a second sandbox); 130 interrupted.
-"""
-
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
@@ -15,13 +9,13 @@ import trio
 from typing_extensions import override
 
 from hub import __version__
-from hub.config import ConfigError, Loaded, load
-from hub.node.errors import StartError
-
-FAILED: Final = 1
-BAD_CONFIGURATION: Final = 3
-CANNOT_START: Final = 4
-INTERRUPTED: Final = 130
+from hub.cli_admin import admin
+from hub.cli_audit import audit
+from hub.cli_db import db
+from hub.cli_explain import explain
+from hub.cli_run import FAILED, run
+from hub.cli_specs import specs
+from hub.config import Loaded, load
 
 
 class UpByDefault(click.Group):
@@ -33,22 +27,6 @@ class UpByDefault(click.Group):
         if "--help" not in args[:1] and (not args or args[0].startswith("-")):
             args = ["up", *args]
         return super().parse_args(ctx, args)
-
-
-def run(start: Callable[[], int]) -> None:
-    """Run a command; turn what it raises into one line and an exit code."""
-    code = FAILED
-    try:
-        code = start()
-    except ConfigError as error:
-        click.echo(f"hub: {error}", err=True)
-        code = BAD_CONFIGURATION
-    except StartError as error:
-        click.echo(f"hub: {error}", err=True)
-        code = CANNOT_START
-    except KeyboardInterrupt:
-        code = INTERRUPTED
-    sys.exit(code)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -76,14 +54,14 @@ def main() -> None:
 def serve(path: Path, worker: int | None) -> None:
     """Serve one tenant in the foreground until SIGTERM or SIGINT.
 
-    SIGTERM stops accepting, finishes what was started and exits 0; SIGHUP re-reads certificates. Each setting may be
+    SIGTERM stops accepting, finishes what was started and exits 0; SIGHUP reads the configuration and certificates again. Each setting may be
     overridden from the environment as HUB__SECTION__KEY. The ops listener answers /livez, /readyz and /metrics.
     """
 
     def start() -> int:
         from hub.node.run import serve as serve_node  # noqa: PLC0415 - keeps `hub --help` quick
 
-        return serve_node(load(path), path, worker)
+        return serve_node(path, worker)
 
     run(start)
 
@@ -311,3 +289,10 @@ def tpp_journey(folder: Path, customer: str, decline: bool, payment: bool, show_
         )
 
     run(start)
+
+
+main.add_command(specs)
+main.add_command(explain)
+main.add_command(admin)
+main.add_command(audit)
+main.add_command(db)
