@@ -26,6 +26,7 @@ from hub.node.check import check_files
 from hub.node.errors import StartError
 from hub.node.faces import Faces, tls_of
 from hub.node.generation import Generation, keeping, serving
+from hub.node.memory import settle
 from hub.node.ops import ops_routes
 from hub.node.publish import publishing
 from hub.node.refusals import Refusals
@@ -245,6 +246,7 @@ async def _live(given: Given, read: Reader | None, task_status: trio.TaskStatus[
                 await served.start(faces.serve, face, app)
             await served.start(faces.serve, Face.OPS, ops)
             await _record(given, "started")
+            settle()
             task_status.started()
         await _record(given, "stopped")
         background.cancel_scope.cancel()
@@ -284,6 +286,7 @@ async def _supervise(
             await served.start(workers.run)
             await served.start(faces.serve, Face.OPS, ops)
             await _record(given, "started")
+            settle()
             task_status.started()
         await _record(given, "stopped")
         background.cancel_scope.cancel()

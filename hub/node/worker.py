@@ -28,6 +28,7 @@ from hub.node.build import Given, build
 from hub.node.errors import StartError
 from hub.node.faces import Faces
 from hub.node.leased import Leased
+from hub.node.memory import settle
 from hub.node.refusals import Refusals
 from hub.node.wall import SystemDice
 from hub.node.watch import watch_files, watch_signals
@@ -147,6 +148,7 @@ async def _live(
                 await served.start(
                     partial(faces.serve, face, Leased(app, fresh), listening=inherited)
                 )
+            settle()
             background.start_soon(_offer_metrics, offered, given.observer)
         background.cancel_scope.cancel()
 
