@@ -1,7 +1,7 @@
 """Find events: by what they say, newest first; and follow them as they come."""
 
 from collections.abc import AsyncIterator
-from typing import Final
+from typing import Final, Protocol
 
 import msgspec
 import trio
@@ -26,6 +26,8 @@ class Selection(msgspec.Struct, frozen=True, kw_only=True):
         start_ms: From this time on, milliseconds since 1970.
         end_ms: Before this time.
         consent_id: Of this consent.
+        consent_ids: Of one of these consents (those of a customer).
+        tpp: Of this TPP: its client or its organisation.
         client_id: Of this TPP client.
         interaction_id: Of this interaction.
         route: Of this route.
@@ -36,6 +38,8 @@ class Selection(msgspec.Struct, frozen=True, kw_only=True):
     start_ms: int = 0
     end_ms: int = 0
     consent_id: str = ""
+    consent_ids: frozenset[str] = frozenset()
+    tpp: str = ""
     client_id: str = ""
     interaction_id: str = ""
     route: str = ""
@@ -48,6 +52,8 @@ class Selection(msgspec.Struct, frozen=True, kw_only=True):
             event.time_ms >= self.start_ms
             and (not self.end_ms or event.time_ms < self.end_ms)
             and self.consent_id in {"", event.consent_id}
+            and (not self.consent_ids or event.consent_id in self.consent_ids)
+            and self.tpp in {"", event.client_id, event.organisation_id}
             and self.client_id in {"", event.client_id}
             and self.interaction_id in {"", event.interaction_id}
             and self.route in {"", event.route}
@@ -56,22 +62,40 @@ class Selection(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
+class Positions(Protocol):
+    """Give where selected events are; the index does."""
+
+    async def positions(self, selection: Selection, limit: int, before: int | None) -> list[int]:
+        """Return the newest positions of events that may be selected."""
+        ...
+
+
 async def search(
-    keeper: Events, selection: Selection, *, limit: int = 100, before: int | None = None
+    keeper: Events,
+    selection: Selection,
+    *,
+    limit: int = 100,
+    before: int | None = None,
+    index: Positions | None = None,
 ) -> list[tuple[int, Event]]:
     """Return up to ``limit`` selected events with their indices, newest first.
 
-    Reads the log backwards (280,000 events a second, measured on one 2026 server core); an interaction id is found by the index at once.
+    Without an index it reads the log backwards (280,000 events a second, measured on one 2026 server core); an interaction id is found by the index at once.
 
     Args:
         keeper: Where the events are.
         selection: Which are meant.
         limit: The most to return.
         before: Only events with a smaller index: the last one of the page before.
+        index: Says where they are; it must have followed the keeper.
     """
     if selection.interaction_id:
         traced = [(at, event_of(leaf)) for at, leaf in await keeper.trace(selection.interaction_id)]
         return [one for one in reversed(traced) if selection.takes(one[1])][:limit]
+    if index is not None:
+        places = await index.positions(selection, limit, before)
+        listed = [(at, event_of((await keeper.events(at, 1))[0])) for at in places]
+        return [one for one in listed if selection.takes(one[1])]
     end, found = (await keeper.head()).size if before is None else before, list[tuple[int, Event]]()
     while end > 0 and len(found) < limit:
         start = max(0, end - _READ)

@@ -2,6 +2,7 @@
 
 from typing import Any, Final, final
 
+from hub.sandbox.proof import prove
 from hub.sandbox.tpp import (
     Answer,
     Discovery,
@@ -17,6 +18,8 @@ from hub.sandbox.travel import Stopped, Travel, at, got
 
 ACCOUNT_INFORMATION: Final = "/open-finance/account-information/v2.1"
 CONSENT_S: Final = 90 * 86_400
+STATE: Final = "state"
+"""Of the main tenant's Hub, below the sandbox's folder."""
 
 
 @final
@@ -51,13 +54,16 @@ class DataSharingJourney(Travel):
                 tell.good("Done: the customer declined, and the TPP got nothing.")
                 return
             tokens = await self.redeem(tpp, discovery, came, pushed)
-            await self._read(tpp, tokens.access_token)
+            interaction = await self._read(tpp, tokens.access_token)
             await self._refresh(tpp, discovery, tokens)
+        await self._prove(interaction)
         tell.good("Done: the customer's consent took account data from the bank to the TPP.")
 
-    async def _read(self, tpp: Tpp, token: str) -> None:
+    async def _read(self, tpp: Tpp, token: str) -> str:
+        """Read the account data; return the interaction id of the first call."""
         base = self.manifest.hub.resource_base + ACCOUNT_INFORMATION
-        accounts = _data("GET /accounts", await tpp.get(f"{base}/accounts", token))
+        first = await tpp.get(f"{base}/accounts", token)
+        accounts = _data("GET /accounts", first)
         found = [str(row.get("AccountId")) for row in accounts.get("Account", [])]
         self.narrator.step(
             f"GET /accounts: {len(found)} account(s): {', '.join(found)}",
@@ -81,6 +87,16 @@ class DataSharingJourney(Travel):
         self.narrator.step(
             f"GET transactions: {len(rows)} on the first page, newest {_first_amount(answer, 'Transaction')}",
             "each call is an event in the Hub's audit log before the TPP sees the answer",
+        )
+        return first.headers.get("x-fapi-interaction-id", "")
+
+    async def _prove(self, interaction: str) -> None:
+        proof = await prove(self.folder, self.folder / STATE, interaction)
+        told = proof.said.partition(": ")[2]
+        self.narrator.step(
+            f"The receipt of GET /accounts holds: {told}",
+            "checked offline by verify.py, which shares no code with the Hub, with the keys of the log and of a witness; "
+            f"the receipt is {proof.receipt}",
         )
 
     async def _refresh(self, tpp: Tpp, discovery: Discovery, tokens: Tokens) -> None:

@@ -34,6 +34,11 @@ def witness_key(places: Places) -> Signer:
     return Signer.load(NAME, pem, COSIGNATURE)
 
 
+def witness_key_of(folder: Path) -> Path:
+    """Return the file with the witness's public key, in a sandbox's folder."""
+    return folder / "keys" / "witness" / "witness.pub"
+
+
 def _private(name: str, flags: int) -> int:
     return os.open(name, flags, 0o600)
 
@@ -42,7 +47,7 @@ def _key_file(path: Path) -> Path:
     if not path.exists():
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         key = Ed25519PrivateKey.generate()
-        with open(path, "xb", opener=_private) as file:  # noqa: PTH123 - Path.open takes no opener
+        with open(path, "xb", opener=_private) as file:
             file.write(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
     return path
 
@@ -59,6 +64,7 @@ class SandboxWitness:
         self._logs = {
             origin_of(issuer): [Signer.load(origin_of(issuer), pem).verifier] for issuer in issuers
         }
+        witness_key_of(places.folder).write_text(self._signer.verifier.vkey() + "\n")
         self._file = places.keys / "witness" / _REMEMBERED
         self._latest: dict[str, Latest] = {}
         if self._file.exists():

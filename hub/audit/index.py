@@ -1,0 +1,348 @@
+"""An index of the log, derived from it: for searching and for reports; it may be thrown away and made again.
+
+It is a SQLite file of its own, ``audit/index.db``: one narrow row per event (names are numbers), sums per day, route,
+client and status with histograms of Hub time and bank time apart, and the spans in which a route did not answer.
+``follow`` reads what the log has beyond it. Nothing here is proof of anything; the log is.
+
+A route is down for a party (the bank or the Hub) from the second of a call that failed for that party's reason until
+the second of the next call that did not; a lone failure costs its second. So every 5xx counts, planned or not, and a
+partial outage counts for its route.
+"""
+
+import threading
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any, Final, TypeVar, final
+
+import apsw
+import msgspec
+import trio
+
+from hub.audit.histogram import Histogram
+from hub.audit.search import Selection, event_of
+from hub.audit.source import Events
+from hub.model.event import Event, Kind
+
+FILE: Final = "audit/index.db"
+_VERSION: Final = 1
+_BATCH: Final = 1000
+_GROUP: Final = 20
+"""Batches per transaction."""
+_SCHEMA: Final = """
+CREATE TABLE name (id INTEGER PRIMARY KEY, text TEXT NOT NULL UNIQUE) STRICT;
+CREATE TABLE entry (
+  position INTEGER PRIMARY KEY, time_ms INTEGER NOT NULL, consent INTEGER, client INTEGER,
+  organisation INTEGER, route INTEGER, verdict INTEGER NOT NULL, status INTEGER NOT NULL
+) STRICT;
+CREATE INDEX entry_consent ON entry (consent, position) WHERE consent IS NOT NULL;
+CREATE INDEX entry_client ON entry (client, position) WHERE client IS NOT NULL;
+CREATE INDEX entry_organisation ON entry (organisation, position) WHERE organisation IS NOT NULL;
+CREATE INDEX entry_route ON entry (route, position) WHERE route IS NOT NULL;
+CREATE INDEX entry_ended ON entry (verdict, status, position) WHERE status >= 400 OR verdict > 1;
+CREATE INDEX entry_time ON entry (time_ms);
+CREATE TABLE sums (
+  day TEXT NOT NULL, face TEXT NOT NULL, route TEXT NOT NULL, client TEXT NOT NULL,
+  organisation TEXT NOT NULL, status INTEGER NOT NULL, hub BLOB NOT NULL, bank BLOB NOT NULL,
+  PRIMARY KEY (day, face, route, client, organisation, status)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE span (party TEXT NOT NULL, route TEXT NOT NULL, first INTEGER NOT NULL, end INTEGER) STRICT;
+CREATE INDEX span_open ON span (party, route) WHERE end IS NULL;
+CREATE INDEX span_first ON span (first);
+CREATE TABLE done (one INTEGER PRIMARY KEY CHECK (one = 1), size INTEGER NOT NULL) STRICT;
+INSERT INTO done VALUES (1, 0);
+"""
+VERDICTS: Final = {"allowed": 1, "refused": 2, "failed": 3, "unknown": 4}
+T = TypeVar("T")
+
+
+class Sum(msgspec.Struct, frozen=True, kw_only=True):
+    """Hold what one kind of answers amounts to on one day (of UTC)."""
+
+    day: str
+    face: str
+    route: str
+    client: str
+    organisation: str
+    status: int
+    hub: Histogram
+    bank: Histogram
+
+
+class Span(msgspec.Struct, frozen=True):
+    """Hold a time in which a route did not answer, seconds since 1970; ``end`` 0: it still does not."""
+
+    party: str
+    route: str
+    first: int
+    end: int
+
+
+@final
+class Index:
+    """The index of one tenant's log. Made by ``open_index``."""
+
+    def __init__(self, connection: apsw.Connection) -> None:
+        """Hold the open database; every use of it is on a thread, one at a time."""
+        self._db = connection
+        self._lock = threading.Lock()
+        self._limiter = trio.CapacityLimiter(1)
+        self._names: dict[str, int] = {}
+        self._sums: dict[tuple[str, str, str, str, str, int], tuple[Histogram, Histogram]] = {}
+        self._down: set[tuple[str, str]] = set()
+        self.size = 0
+
+    async def _on_thread(self, work: Callable[[], T]) -> T:
+        def locked() -> T:
+            with self._lock:
+                return work()
+
+        return await trio.to_thread.run_sync(locked, limiter=self._limiter)
+
+    async def follow(self, keeper: Events) -> None:
+        """Take in every event that the log has by now. Cancellation: what was taken in stays."""
+        self.size = await self._on_thread(lambda: int(self._one("SELECT size FROM done")))
+        end = (await keeper.head()).size
+        while self.size < end:
+            start, leaves = self.size, list[bytes]()
+            while len(leaves) < _BATCH * _GROUP and start + len(leaves) < end:
+                more = await keeper.events(start + len(leaves), _BATCH)
+                if not more:
+                    break
+                leaves += more
+            if not leaves:
+                return
+            self.size = await self._on_thread(partial(self._take, start, leaves))
+
+    async def forget(self) -> None:
+        """Empty the index, to be made anew."""
+
+        def empty() -> None:
+            with self._db:
+                for table in ("name", "entry", "sums", "span"):
+                    self._db.execute(f"DELETE FROM {table}")  # noqa: S608 - the four names above
+                self._db.execute("UPDATE done SET size = 0")
+            self._names.clear()
+
+        await self._on_thread(empty)
+        self.size = 0
+
+    async def positions(self, selection: Selection, limit: int, before: int | None) -> list[int]:
+        """Return the newest positions that the indexed members of a selection allow."""
+        return await self._on_thread(lambda: self._positions(selection, limit, before))
+
+    async def sums(self, first: str, last: str) -> list[Sum]:
+        """Return the sums of the days from ``first`` to ``last`` (both ``YYYY-MM-DD`` and included)."""
+        return await self._on_thread(lambda: self._read_sums(first, last))
+
+    async def spans(self, start: int, end: int) -> list[Span]:
+        """Return the spans of silence that touch a time, in seconds."""
+        rows = await self._on_thread(
+            lambda: self._db.execute(
+                "SELECT party, route, first, end FROM span "
+                "WHERE first < ? AND (end IS NULL OR end > ?) ORDER BY first",
+                (end, start),
+            ).fetchall()
+        )
+        return [Span(str(a), str(b), int(c or 0), int(d or 0)) for a, b, c, d in rows]
+
+    def close(self) -> None:
+        """Close the file."""
+        self._db.close()
+
+    # On a thread
+
+    def _one(self, sql: str, *values: Any) -> Any:
+        return self._db.execute(sql, values).get
+
+    def _take(self, start: int, leaves: Sequence[bytes]) -> int:
+        self._sums.clear()
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            size = int(self._one("SELECT size FROM done"))
+            if size != start:  # another process was faster
+                self._db.execute("ROLLBACK")
+                return size
+            spans = self._db.execute("SELECT party, route FROM span WHERE end IS NULL")
+            self._down = {(party, route) for party, route in spans}
+            events = [event_of(leaf) for leaf in leaves]
+            rows = [self._row(start + at, event) for at, event in enumerate(events)]
+            self._db.executemany("INSERT INTO entry VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows)
+            for event in events:
+                if event.kind is not Kind.NODE and event.status and event.route:
+                    self._count(event)
+            self._flush()
+            self._db.execute("UPDATE done SET size = ?", (start + len(leaves),))
+            self._db.execute("COMMIT")
+        except BaseException:
+            self._names.clear()
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+            raise
+        return start + len(leaves)
+
+    def _row(self, position: int, event: Event) -> tuple[int | None, ...]:
+        return (
+            position,
+            event.time_ms,
+            self._name(event.consent_id),
+            self._name(event.client_id),
+            self._name(event.organisation_id),
+            self._name(event.route),
+            VERDICTS[event.verdict],
+            event.status,
+        )
+
+    def _name(self, text: str) -> int | None:
+        if not text:
+            return None
+        found = self._names.get(text)
+        if found is None:
+            if len(self._names) > 100_000:
+                self._names.clear()
+            self._db.execute("INSERT OR IGNORE INTO name (text) VALUES (?)", (text,))
+            found = self._names[text] = int(self._one("SELECT id FROM name WHERE text = ?", text))
+        return found
+
+    def _count(self, event: Event) -> None:
+        day = datetime.fromtimestamp(event.time_ms / 1000, UTC).strftime("%Y-%m-%d")
+        key = (
+            day,
+            str(event.face),
+            event.route,
+            event.client_id,
+            event.organisation_id,
+            event.status,
+        )
+        hub, bank = self._sums.setdefault(key, (Histogram(), Histogram()))
+        hub.add(event.hub_us)
+        if event.bank_us:
+            bank.add(event.bank_us)
+        failed = party_of(event)
+        for party in ("bank", "hub"):
+            if failed == party:
+                self._begin(party, event)
+            elif (party, event.route) in self._down and (party == "hub" or event.bank_us):
+                self._end(party, event)
+
+    def _begin(self, party: str, event: Event) -> None:
+        if (party, event.route) not in self._down:
+            self._down.add((party, event.route))
+            first = event.time_ms // 1000
+            self._db.execute("INSERT INTO span VALUES (?, ?, ?, NULL)", (party, event.route, first))
+
+    def _end(self, party: str, event: Event) -> None:
+        self._down.discard((party, event.route))
+        self._db.execute(
+            "UPDATE span SET end = max(first + 1, ?) WHERE party = ? AND route = ? AND end IS NULL",
+            (event.time_ms // 1000, party, event.route),
+        )
+
+    def _flush(self) -> None:
+        for key, (hub, bank) in self._sums.items():
+            row = self._db.execute(
+                "SELECT hub, bank FROM sums WHERE day = ? AND face = ? AND route = ? "
+                "AND client = ? AND organisation = ? AND status = ?",
+                key,
+            ).get
+            for mine, packed in zip((hub, bank), row or (), strict=False):
+                mine.join(msgspec.msgpack.decode(packed, type=Histogram))
+            self._db.execute(
+                "INSERT OR REPLACE INTO sums VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                (*key, msgspec.msgpack.encode(hub), msgspec.msgpack.encode(bank)),
+            )
+
+    def _read_sums(self, first: str, last: str) -> list[Sum]:
+        rows = self._db.execute(
+            "SELECT day, face, route, client, organisation, status, hub, bank FROM sums "
+            "WHERE day BETWEEN ? AND ?",
+            (first, last),
+        )
+        return [
+            Sum(
+                day=day,
+                face=face,
+                route=route,
+                client=client,
+                organisation=organisation,
+                status=status,
+                hub=msgspec.msgpack.decode(hub, type=Histogram),
+                bank=msgspec.msgpack.decode(bank, type=Histogram),
+            )
+            for day, face, route, client, organisation, status, hub, bank in rows
+        ]
+
+    def _positions(self, selection: Selection, limit: int, before: int | None) -> list[int]:
+        terms, values = ["position < ?"], [2**62 if before is None else before]
+        for column, texts in (
+            ("consent", {selection.consent_id} - {""}),
+            ("consent", selection.consent_ids),
+            ("client", {selection.client_id} - {""}),
+            ("route", {selection.route} - {""}),
+        ):
+            if texts:
+                terms.append(f"{column} IN ({','.join('?' * len(texts))})")
+                values += [self._known(text) for text in sorted(texts)]
+        if selection.tpp:
+            terms.append("(client = ? OR organisation = ?)")
+            values += [self._known(selection.tpp)] * 2
+        for column, value in (
+            ("status", selection.status),
+            ("verdict", VERDICTS.get(selection.verdict)),
+        ):
+            if value:
+                terms.append(f"{column} = ?")
+                values.append(value)
+                terms += ["(status >= 400 OR verdict > 1)"] if value >= 400 or 1 < value < 5 else []
+        if selection.start_ms:
+            terms.append("time_ms >= ?")
+            values.append(selection.start_ms)
+        if selection.end_ms:
+            terms.append("time_ms < ?")
+            values.append(selection.end_ms)
+        sql = (
+            f"SELECT position FROM entry WHERE {' AND '.join(terms)} ORDER BY position DESC LIMIT ?"  # noqa: S608 - columns from the table above
+        )
+        return [at for (at,) in self._db.execute(sql, (*values, limit))]
+
+    def _known(self, text: str) -> int:
+        found = self._one("SELECT id FROM name WHERE text = ?", text)
+        return -1 if found is None else int(found)
+
+
+def party_of(event: Event) -> str:
+    """Return whose failure an answer was: ``bank``, ``hub``, or empty where it was none (a 4xx is not)."""
+    if event.status < 500:
+        return ""
+    return "bank" if event.bank_us or event.check.startswith("bank") else "hub"
+
+
+def open_index(folder: Path) -> Index:
+    """Open the index in a tenant's folder, made if missing, made anew if it is of another version or damaged."""
+    path = folder / FILE
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        connection = _connected(path)
+    except apsw.Error:
+        for name in ("", "-wal", "-shm"):
+            path.with_name(path.name + name).unlink(missing_ok=True)
+        connection = _connected(path)
+    return Index(connection)
+
+
+def _connected(path: Path) -> apsw.Connection:
+    connection = apsw.Connection(str(path))
+    path.chmod(0o600)
+    connection.set_busy_timeout(10_000)
+    connection.pragma("journal_mode", "wal")
+    connection.pragma("synchronous", "normal")
+    version = int(connection.pragma("user_version"))
+    if version not in {0, _VERSION}:
+        connection.close()
+        raise apsw.Error("another version")
+    if version == 0:
+        with connection:
+            connection.execute(_SCHEMA)
+            connection.pragma("user_version", _VERSION)
+    return connection

@@ -1,0 +1,443 @@
+"""``hub audit``: verify the audit log, prove single entries, search, trace, export. Each reading is itself an event.
+
+The commands read the tenant's folder, whether its Hub runs or not. What a command reads is told to the running Hub,
+which records it; without one, this process records it itself before it shows anything.
+"""
+
+import json
+import sys
+from base64 import b64encode
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from time import monotonic
+from typing import Any, Final
+
+import click
+import msgspec
+import trio
+
+from hub.audit import verify as offline
+from hub.audit.index import Index, open_index
+from hub.audit.note import Checkpoint, split
+from hub.audit.open import ReadLog
+from hub.audit.receipt import export as write_export
+from hub.audit.receipt import receipt_of, receipts
+from hub.audit.search import Selection, event_of, search, tail
+from hub.audit.tiles import LogError, View
+from hub.audit.trace import told
+from hub.authz.explanations import explain
+from hub.cli_run import FAILED, run
+from hub.config import Loaded, load
+from hub.model.event import Event, Kind
+from hub.model.terms import Face
+from hub.node.ask import ask
+from hub.node.errors import StartError
+from hub.node.wall import SystemDice, WallClock
+from hub.protocol.merkle import consistency_proof
+from hub.state.keeper import Query
+from hub.state.open import Reader, StoreError, open_keeper, open_reader
+
+_FILE: Final = click.Path(path_type=Path, exists=True, dir_okay=False)
+_ONE_PAGE: Final = 1000
+
+
+class Place:
+    """One tenant's folder, and how readings of it are recorded."""
+
+    def __init__(self, path: Path) -> None:
+        """Read the configuration.
+
+        Raises:
+            ConfigError: It is wrong.
+        """
+        self.path = path
+        self.loaded: Loaded = load(path)
+        self.folder = self.loaded.settings.state.folder
+
+    def log(self) -> ReadLog:
+        """Read the published log.
+
+        Raises:
+            StartError: There is none, or it is damaged.
+        """
+        try:
+            return ReadLog.read(self.folder)
+        except LogError as error:
+            raise StartError(str(error)) from None
+
+    def record(self, what: str, subject: str) -> None:
+        """Make it an event that somebody reads the log.
+
+        Raises:
+            StartError: It cannot be recorded; then nothing is shown.
+        """
+        try:
+            answer = ask(self.path, {"do": "audit", "level": what, "subject": subject})
+        except StartError:
+            trio.run(self._record_here, what, subject)
+            return
+        if not answer.get("ok"):
+            raise StartError(f"the reading could not be recorded: {answer.get('error')}")
+
+    async def _record_here(self, what: str, subject: str) -> None:
+        clock, settings = WallClock(), self.loaded.settings
+        event = Event(
+            kind=Kind.ADMIN,
+            time_ms=clock.now_ms(),
+            interaction_id=SystemDice().uuid(),
+            face=Face.OPS,
+            route="admin.audit",
+            subject=subject[:64],
+            change=what,
+        )
+        try:
+            async with open_keeper(self.folder, clock=clock, limits=settings.limits) as keeper:
+                await keeper.commit((), (event,))
+        except (StoreError, OSError) as error:
+            raise StartError(f"the reading could not be recorded: {error}") from None
+
+    def read(self, question: Callable[[Reader], Awaitable[int]]) -> int:
+        """Ask the tenant's state something.
+
+        Raises:
+            StartError: There is none, it is damaged, or the log does not fit it.
+        """
+        try:
+            with open_reader(self.folder) as reader:
+                return trio.run(question, reader)
+        except (StoreError, LogError) as error:
+            raise StartError(str(error)) from None
+
+
+@click.group()
+@click.option(
+    "--config",
+    "path",
+    type=click.Path(path_type=Path),
+    default=Path(".sandbox/hub.toml"),
+    show_default=True,
+    metavar="FILE",
+    help="The configuration of the Hub whose log it is.",
+)
+@click.pass_context
+def audit(context: click.Context, path: Path) -> None:
+    """Verify, prove and search the audit log of a Hub, running or not. Each reading is an event in it."""
+    context.obj = path
+
+
+def _run(path: Path, start: Callable[[Place], int]) -> None:
+    run(lambda: start(Place(path)))
+
+
+@audit.command()
+@click.option("--checkpoint", "kept", type=_FILE, multiple=True, help="A checkpoint kept earlier.")
+@click.option("--since", type=_FILE, help="A checkpoint kept earlier: read from there on only.")
+@click.option("--witness", multiple=True, metavar="KEY", help="Must have signed too.")
+@click.pass_obj
+def verify(
+    path: Path, kept: tuple[Path, ...], since: Path | None, witness: tuple[str, ...]
+) -> None:
+    """Recompute the whole tree from the entries and compare every file with it; exit status 1 if anything differs.
+
+    With --checkpoint, also show that each is a beginning of the log: nothing was changed since it was signed.
+    """
+
+    def start(place: Place) -> int:
+        place.record("verify", "")
+        log, began = place.log(), monotonic()
+        keys = [offline.Key.parse(one) for one in log.vkey.split()]
+        try:
+            report = offline.verify_log(
+                log.tiles.folder,
+                keys,
+                witnesses=[offline.Key.parse(one) for one in witness],
+                older=[(str(file), file.read_bytes()) for file in kept],
+                since=since.read_bytes() if since else None,
+                live=True,
+                progress=lambda at, size: click.echo(f"{at} of {size} entries", err=True),
+            )
+        except offline.RejectedError as error:
+            click.echo(f"REJECTED {error}")
+            return FAILED
+        click.echo(f"{report.origin}: {report.size} entries, root {report.root.hex()}")
+        click.echo(f"everything holds ({monotonic() - began:.1f} s)")
+        for file in kept:
+            click.echo(f"{file}: is a beginning of it")
+        for remark in report.remarks:
+            click.echo(f"note: {remark}")
+        return place.read(lambda reader: _fits(log, reader))
+
+    _run(path, start)
+
+
+async def _fits(log: ReadLog, reader: Reader) -> int:
+    """Compare the last published entries with the database."""
+    head, size = await reader.head(), log.size
+    leaves = await reader.events(max(0, size - 256), min(size, 256))
+    stored = [log.tiles.entry(at, size) for at in range(max(0, size - 256), size)]
+    if head.size < size or list(leaves) != stored:
+        click.echo("REJECTED the database is not the one that this log was published from")
+        return FAILED
+    click.echo(f"the database has {head.size} events, {head.size - size} of them not published yet")
+    return 0
+
+
+@audit.command()
+@click.argument("interaction_id")
+@click.option("--to", "target", type=click.Path(path_type=Path), help="A folder for the receipts.")
+@click.pass_obj
+def receipt(path: Path, interaction_id: str, target: Path | None) -> None:
+    """Prove to anybody that an interaction is in the log: a receipt for each of its events.
+
+    Check a receipt offline: python verify.py receipt FILE --key KEY; both lie in the state folder under audit/.
+    """
+
+    def start(place: Place) -> int:
+        place.record("receipt", interaction_id)
+        log = place.log()
+
+        async def question(reader: Reader) -> int:
+            found = await receipts(log, reader, interaction_id)
+            for at, text in enumerate(found):
+                _give(text, target and target / f"{interaction_id}-{at}.tlog-proof")
+            if not found:
+                click.echo(
+                    "hub: no published event of this interaction; new ones take a second", err=True
+                )
+            return 0 if found else FAILED
+
+        return place.read(question)
+
+    _run(path, start)
+
+
+def _give(text: str, file: Path | None) -> None:
+    if file is None:
+        click.echo(text, nl=False)
+        return
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(text)
+    click.echo(str(file))
+
+
+@audit.command()
+@click.option("--index", type=int, help="Prove that this entry is in the log.")
+@click.option("--old", type=_FILE, help="Prove that the log goes on from this checkpoint.")
+@click.pass_obj
+def prove(path: Path, index: int | None, old: Path | None) -> None:
+    """Print a proof under the newest checkpoint: inclusion of one entry, or consistency with an older checkpoint."""
+
+    def start(place: Place) -> int:
+        if (index is None) == (old is None):
+            raise StartError("give either --index or --old")
+        place.record("prove", str(index if old is None else old.name))
+        log = place.log()
+        try:
+            if index is not None:
+                click.echo(receipt_of(log.tiles, log.note, index), nl=False)
+            elif old is not None:
+                click.echo(_consistency(log, old.read_text()), nl=False)
+        except (LogError, ValueError) as error:
+            raise StartError(str(error)) from None
+        return 0
+
+    _run(path, start)
+
+
+def _consistency(log: ReadLog, older: str) -> str:
+    size = Checkpoint.parse(split(older)[0]).size
+    proof = consistency_proof(size, log.size, View(log.tiles, log.size).complete)
+    return "".join(f"{b64encode(part).decode()}\n" for part in proof) + f"\n{log.note}"
+
+
+def _moment(text: str) -> int:
+    """Read a date or time of UTC as milliseconds; empty is 0."""
+    if not text:
+        return 0
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        raise click.BadParameter(
+            f"{text!r}: expected 2026-11-22 or 2026-11-22T10:00:00+04:00"
+        ) from None
+    return int((found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp() * 1000)
+
+
+def _selecting(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options that select events."""
+    for name, help_text in (
+        ("--verdict", "allowed, refused, failed or unknown."),
+        ("--route", "Of this route, as in account-information.accounts."),
+        ("--customer", "Of the consents of this customer (the bank's userId)."),
+        ("--tpp", "Of this TPP: a client id or an organisation id."),
+        ("--consent", "Of this consent."),
+        ("--interaction", "Of this interaction."),
+        ("--to", "Before this date or time (UTC)."),
+        ("--from", "From this date or time (UTC) on."),
+    ):
+        parameter = {"--from": "since", "--to": "until"}.get(name, name[2:])
+        command = click.option(name, parameter, default="", help=help_text)(command)
+    return click.option("--status", type=int, default=0, help="Answered with this status.")(command)
+
+
+async def _selection(reader: Reader, asked: dict[str, Any]) -> Selection:
+    """Turn options into a selection; a customer into the consents that the bank says are the customer's."""
+    consents: frozenset[str] = frozenset()
+    if asked["customer"]:
+        query = Query(kind="consent", where=(("psu", asked["customer"]),), limit=_ONE_PAGE)
+        page = await reader.search(query)
+        consents = frozenset(item.record.key for item in page.items) or frozenset({"-"})
+    return Selection(
+        start_ms=_moment(asked["since"]),
+        end_ms=_moment(asked["until"]),
+        consent_id=asked["consent"],
+        consent_ids=consents,
+        tpp=asked["tpp"],
+        interaction_id=asked["interaction"],
+        route=asked["route"],
+        verdict=asked["verdict"],
+        status=asked["status"],
+    )
+
+
+def _told(asked: dict[str, Any]) -> str:
+    """Return what an event says of a selection: names of what was asked for; a customer only as asked for."""
+    shown = {name: value for name, value in asked.items() if value and name != "customer"}
+    return ",".join(
+        [*(f"{n}={v}" for n, v in shown.items()), *(["customer"] * bool(asked["customer"]))]
+    )
+
+
+@audit.command()
+@click.argument("target", type=click.Path(path_type=Path))
+@_selecting
+@click.pass_obj
+def export(path: Path, /, target: Path, **asked: Any) -> None:
+    """Write the selected events into a new folder TARGET, each with its proof, the key, the verifier and the format."""
+
+    def start(place: Place) -> int:
+        if target.exists():
+            raise StartError(f"{target}: exists already; give the path of a new folder")
+        place.record("export", _told(asked))
+        log = place.log()
+
+        async def question(reader: Reader) -> int:
+            count = await write_export(log, reader, await _selection(reader, asked), target)
+            click.echo(f"{count} event(s) with their proofs in {target}")
+            return 0
+
+        return place.read(question)
+
+    _run(path, start)
+
+
+@audit.command("search")
+@_selecting
+@click.option("--limit", type=click.IntRange(1, 10_000), default=20, show_default=True)
+@click.option("--before", type=int, help="Only entries before this one: the next page.")
+@click.option("--json", "raw", is_flag=True, help="One JSON object per line, with its index.")
+@click.pass_obj
+def search_events(path: Path, /, limit: int, before: int | None, raw: bool, **asked: Any) -> None:
+    """Find events, newest first, by an index that is derived from the log (made or brought up to date first)."""
+
+    def start(place: Place) -> int:
+        place.record("search", _told(asked))
+
+        async def question(reader: Reader) -> int:
+            index = await _index(place, reader)
+            found = await search(
+                reader, await _selection(reader, asked), limit=limit, before=before, index=index
+            )
+            for at, event in found:
+                _show(at, event, raw=raw)
+            return 0 if found else FAILED
+
+        return place.read(question)
+
+    _run(path, start)
+
+
+async def _index(place: Place, reader: Reader) -> Index:
+    index = await trio.to_thread.run_sync(open_index, place.folder)
+    await index.follow(reader)
+    return index
+
+
+@audit.command()
+@click.pass_obj
+def reindex(path: Path) -> None:
+    """Build the index anew from the log."""
+
+    def start(place: Place) -> int:
+        async def question(reader: Reader) -> int:
+            index = await trio.to_thread.run_sync(open_index, place.folder)
+            await index.forget()
+            began = monotonic()
+            await index.follow(reader)
+            click.echo(f"{index.size} events in {monotonic() - began:.1f} s")
+            return 0
+
+        return place.read(question)
+
+    _run(path, start)
+
+
+@audit.command()
+@click.argument("interaction_id")
+@click.pass_obj
+def trace(path: Path, interaction_id: str) -> None:
+    """Tell an interaction stage by stage, and explain a refusal in the words of the TPP's error page."""
+
+    def start(place: Place) -> int:
+        place.record("trace", interaction_id)
+
+        async def question(reader: Reader) -> int:
+            found = [(at, event_of(leaf)) for at, leaf in await reader.trace(interaction_id)]
+            for line in told(found, explain):
+                click.echo(line)
+            return 0 if found else FAILED
+
+        return place.read(question)
+
+    _run(path, start)
+
+
+@audit.command("tail")
+@click.option("--json", "raw", is_flag=True, help="One JSON object per line, with its index.")
+@click.option("--from-index", "first", type=int, help="From this entry on; default: from now.")
+@click.pass_obj
+def tail_events(path: Path, raw: bool, first: int | None) -> None:
+    """Show events as they come, until Ctrl-C."""
+
+    def start(place: Place) -> int:
+        place.record("tail", "")
+
+        async def question(reader: Reader) -> int:
+            async for at, event in tail(reader, first):
+                _show(at, event, raw=raw)
+                sys.stdout.flush()
+            return 0
+
+        return place.read(question)
+
+    _run(path, start)
+
+
+def _show(at: int, event: Event, *, raw: bool) -> None:
+    if raw:
+        click.echo(json.dumps({"index": at, **msgspec.to_builtins(event)}))
+        return
+    moment = datetime.fromtimestamp(event.time_ms / 1000, UTC).isoformat(timespec="milliseconds")
+    who = event.client_id or event.subject
+    ended = f"{event.verdict}{f' {event.check}' if event.check else ''}"
+    times = (
+        f" hub {event.hub_us / 1000:.1f} ms, bank {event.bank_us / 1000:.1f} ms"
+        if event.hub_us
+        else ""
+    )
+    what = event.route or event.kind
+    change = f" {event.change}" if event.change else ""
+    click.echo(
+        f"{at} {moment} {what}{change} {event.status or '-'} {ended}{times} {who} {event.interaction_id}"
+    )

@@ -1,0 +1,113 @@
+"""``hub db``: back the tenant's state up while its Hub runs, check a backup, restore one."""
+
+from pathlib import Path
+from typing import Final
+
+import click
+
+from hub.audit.open import AUDIT, LOG, ReadLog
+from hub.audit.tiles import LogError
+from hub.cli_run import FAILED, run
+from hub.config import load
+from hub.node.errors import StartError
+from hub.state.backup import check_backup, copy_state, put_back
+from hub.state.open import StoreError
+
+_CONFIG: Final = click.option(
+    "--config",
+    "path",
+    type=click.Path(path_type=Path),
+    default=Path(".sandbox/hub.toml"),
+    show_default=True,
+    metavar="FILE",
+    help="The configuration of the Hub whose state it is.",
+)
+
+
+@click.group()
+def db() -> None:
+    """Back up and restore what a Hub remembers: consents, tokens, registrations and every event, in one file."""
+
+
+@db.command()
+@click.argument("target", type=click.Path(path_type=Path))
+@_CONFIG
+def backup(target: Path, path: Path) -> None:
+    """Copy the state into the new file TARGET, as it is at one moment, while the Hub runs or not; then check the copy.
+
+    Keep the audit folder (state/audit) too: a log that was published must not be continued from an older backup.
+    """
+
+    def start() -> int:
+        folder = load(path).settings.state.folder
+        try:
+            copy_state(folder, target)
+            head = check_backup(target)
+        except StoreError as error:
+            raise StartError(str(error)) from None
+        click.echo(f"{target}: {head.size} events, root {head.root.hex()}, checked")
+        return 0
+
+    run(start)
+
+
+@db.command()
+@click.argument("source", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+def check(source: Path) -> None:
+    """Check a backup: the database is whole, and its events lead to its tree's root."""
+
+    def start() -> int:
+        try:
+            head = check_backup(source)
+        except StoreError as error:
+            click.echo(f"hub: {error}", err=True)
+            return FAILED
+        click.echo(f"{source}: {head.size} events, root {head.root.hex()}, whole")
+        return 0
+
+    run(start)
+
+
+@db.command()
+@click.argument("source", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@_CONFIG
+@click.option(
+    "--new-log", is_flag=True, help="Set the published log aside where it is ahead of the backup."
+)
+def restore(source: Path, path: Path, new_log: bool) -> None:
+    """Put a backup in the place of the state of a stopped Hub; the old database is kept beside it.
+
+    If the published log has more events than the backup, those are lost to the Hub but proved by the log: the Hub refuses
+    to sign a second history. With --new-log the old log is set aside (keep it), and a new one begins under a new key:
+    give keys.log a new file first.
+    """
+
+    def start() -> int:
+        folder = load(path).settings.state.folder
+        try:
+            head = check_backup(source)
+            ahead = _published(folder) > head.size
+            if ahead and not new_log:
+                raise StartError(
+                    f"the published log has {_published(folder)} events, the backup {head.size}: restore a newer "
+                    "backup, or give keys.log a new key and --new-log"
+                )
+            aside = put_back(source, folder)
+        except StoreError as error:
+            raise StartError(str(error)) from None
+        if ahead:
+            old = folder / AUDIT
+            old.rename(folder / f"{AUDIT}-until-{head.size}")
+        click.echo(f"restored {head.size} events; the state before is {aside or 'none'}")
+        return 0
+
+    run(start)
+
+
+def _published(folder: Path) -> int:
+    if not (folder / AUDIT / LOG).exists():
+        return 0
+    try:
+        return ReadLog.read(folder).size
+    except LogError as error:
+        raise StartError(str(error)) from None

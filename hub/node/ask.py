@@ -1,0 +1,40 @@
+"""Ask a running node something over its operator's socket; what ``hub admin`` and ``hub audit`` do."""
+
+import socket
+from pathlib import Path
+from typing import Any, Final
+
+import orjson
+
+from hub.config import load
+from hub.node.errors import StartError
+
+_PATIENCE_S: Final = 60.0
+_ANSWER_OCTETS: Final = 16_777_216
+
+
+def ask(configuration: Path, request: dict[str, Any]) -> dict[str, Any]:
+    """Send one command to the Hub of a configuration and return its answer.
+
+    Raises:
+        ConfigError: The configuration is wrong.
+        StartError: No Hub answers there.
+    """
+    path = load(configuration).settings.state.folder / "admin.sock"
+    held = bytearray()
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as line:
+            line.settimeout(_PATIENCE_S)
+            line.connect(str(path))
+            line.sendall(orjson.dumps(request) + b"\n")
+            while not held.endswith(b"\n") and (piece := line.recv(65_536)):
+                held += piece
+                if len(held) > _ANSWER_OCTETS:
+                    raise StartError(f"{path}: the answer is too long")
+        answer = orjson.loads(held)
+    except (OSError, orjson.JSONDecodeError) as error:
+        raise StartError(
+            f"{path}: no Hub listens there, or not to this user ({type(error).__name__}); "
+            f"is it running, and is --config its configuration?"
+        ) from None
+    return dict(answer)

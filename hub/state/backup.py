@@ -1,0 +1,106 @@
+"""Back up a tenant's state, check a backup, put one back."""
+
+import fcntl
+import os
+import shutil
+from pathlib import Path
+
+import apsw
+
+from hub.protocol.merkle import Frontier, leaf_hash
+from hub.state.keeper import TreeHead
+from hub.state.open import DATABASE, LOCK
+from hub.state.schema import StoreError, check_version
+from hub.state.sqlite import Store
+
+
+def copy_state(folder: Path, target: Path) -> None:
+    """Copy the database of a folder into a new file, as it is at one moment, while its keeper writes or not.
+
+    Raises:
+        StoreError: There is no state, or the target exists or cannot be written.
+    """
+    store = Store(folder / DATABASE, readonly=True)
+    try:
+        store.backup(target)
+        target.chmod(0o600)
+        copy = apsw.Connection(str(target))
+        copy.pragma("journal_mode", "delete")
+        copy.close()
+    except (OSError, apsw.Error) as error:
+        raise StoreError(f"{target}: a new file cannot be made there ({error})") from None
+    finally:
+        store.close()
+
+
+def check_backup(source: Path) -> TreeHead:
+    """Return the tree head of a backup whose database is whole and whose events lead to that head.
+
+    Raises:
+        StoreError: It is damaged, or not a database of a Hub.
+    """
+    try:
+        connection = apsw.Connection(str(source), flags=apsw.SQLITE_OPEN_READONLY)
+        try:
+            check_version(connection, str(source))
+            found = connection.execute("PRAGMA integrity_check(1)").get
+            if found != "ok":
+                raise StoreError(f"{source}: is damaged: {found}")
+            return _checked_tree(connection, source)
+        finally:
+            connection.close()
+    except apsw.Error as error:
+        raise StoreError(f"{source}: cannot be read as a database ({error})") from None
+
+
+def _checked_tree(connection: apsw.Connection, source: Path) -> TreeHead:
+    frontier = Frontier()
+    for position, leaf in connection.execute("SELECT position, leaf FROM event ORDER BY position"):
+        if position != frontier.size:
+            raise StoreError(f"{source}: event {frontier.size} is missing")
+        frontier.append(leaf_hash(leaf))
+    size, root = connection.execute("SELECT size, root FROM head").get
+    if (frontier.size, frontier.root()) != (size, root):
+        raise StoreError(f"{source}: its events do not lead to its tree's root")
+    return TreeHead(size, root)
+
+
+def put_back(source: Path, folder: Path) -> Path | None:
+    """Put a backup in the place of a stopped Hub's database; return where the old one is kept, None if there was none.
+
+    Raises:
+        StoreError: The Hub runs, or a file cannot be written.
+    """
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    lock = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return _swap(source, folder)
+    except BlockingIOError:
+        raise StoreError(f"{folder}: the Hub runs; stop it first") from None
+    except OSError as error:
+        raise StoreError(f"{folder}: the backup cannot be put back ({error})") from None
+    finally:
+        os.close(lock)
+
+
+def _swap(source: Path, folder: Path) -> Path | None:
+    new, present = folder / f"{DATABASE}.new", folder / DATABASE
+    shutil.copyfile(source, new)
+    new.chmod(0o600)
+    with new.open("rb") as file:
+        os.fsync(file.fileno())
+    aside = None
+    if present.exists():
+        aside = folder / f"{DATABASE}.before-{present.stat().st_mtime_ns}"
+        for name in ("-wal", "-shm"):
+            if (old := present.with_name(DATABASE + name)).exists():
+                old.rename(aside.with_name(aside.name + name))
+        present.rename(aside)
+    new.rename(present)
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    return aside
