@@ -31,6 +31,11 @@ def redirect_uris(options: SandboxOptions, places: Places, index: int) -> list[s
     return [f"{places.https(30 + index)}/callback", *options.tpp_redirect_uris]
 
 
+def webhook_uri(places: Places, index: int) -> str:
+    """Return the address at which the sandbox's TPP of that index may be told of its consents."""
+    return f"{places.https(32 + index)}/webhook"
+
+
 def enrol(directory: Directory, keys: Keyring, options: SandboxOptions, places: Places) -> None:
     """Tell the directory of everybody; what it knows already is brought up to date.
 
@@ -45,7 +50,8 @@ def enrol(directory: Directory, keys: Keyring, options: SandboxOptions, places: 
     for issued in (keys.hub.upstream, keys.hub.bearer_signing):
         directory.add_key(OPERATOR.organisation_id, issued, client_id=OPERATOR.client_id)
     for index, tpp in enumerate(keys.tpps):
-        _enrol_tpp(directory, tpp, redirect_uris(options, places, index))
+        uris = redirect_uris(options, places, index)
+        _enrol_tpp(directory, tpp, uris, webhook_uri(places, index))
     if options.tpp_cert is not None:
         _enrol_stranger(directory, options, places)
 
@@ -93,7 +99,7 @@ def _resource(family: str, base: str) -> ApiResource:
     )
 
 
-def _enrol_tpp(directory: Directory, tpp: TppKeys, uris: list[str]) -> None:
+def _enrol_tpp(directory: Directory, tpp: TppKeys, uris: list[str], webhook: str) -> None:
     party = tpp.party
     directory.add_organisation(
         organisation_id=party.organisation_id, name=party.name, roles=party.roles
@@ -104,6 +110,7 @@ def _enrol_tpp(directory: Directory, tpp: TppKeys, uris: list[str]) -> None:
         name=party.name,
         roles=party.roles,
         redirect_uris=uris,
+        webhook_uris=(webhook,),
     )
     for issued in (tpp.transport, tpp.signing, tpp.encryption):
         directory.add_key(party.organisation_id, issued, client_id=party.client_id)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from hub.sandbox.configuration import BankAddress
 from hub.sandbox.control import CONTROL_PATH
-from hub.sandbox.enrolment import redirect_uris
+from hub.sandbox.enrolment import redirect_uris, webhook_uri
 from hub.sandbox.manifest import (
     MANIFEST_VERSION,
     BankSection,
@@ -45,7 +45,7 @@ def describe_world(
         control=str(CONTROL_PATH),
         bank=main.bank,
         tpps=[
-            _tpp(places, tpp, redirect_uris(options, places, index))
+            _tpp(places, tpp, redirect_uris(options, places, index), webhook_uri(places, index))
             for index, tpp in enumerate(keys.tpps)
         ],
         customers=customers,
@@ -90,7 +90,7 @@ def _hub(places: Places, tenant: Tenant, pids: list[int]) -> HubSection:
     )
 
 
-def _tpp(places: Places, tpp: TppKeys, uris: list[str]) -> TppSection:
+def _tpp(places: Places, tpp: TppKeys, uris: list[str], webhook: str) -> TppSection:
     return TppSection(
         name=tpp.party.name,
         client_id=tpp.party.client_id,
@@ -105,4 +105,5 @@ def _tpp(places: Places, tpp: TppKeys, uris: list[str]) -> TppSection:
         encryption_kid=tpp.encryption.kid,
         server_cert=places.relative(tpp.page.cert_path),
         server_key=places.relative(tpp.page.key_path),
+        webhook_uri=webhook,
     )

@@ -59,7 +59,7 @@ class BankSection(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TppSection(msgspec.Struct, frozen=True, kw_only=True):
-    """Hold one TPP's identity, keys and addresses; ``server_cert`` is for the pages behind its redirect URIs."""
+    """Hold one TPP's identity, keys and addresses; ``server_cert`` is for the pages behind its redirect URIs and webhooks."""
 
     name: str
     client_id: str
@@ -74,6 +74,7 @@ class TppSection(msgspec.Struct, frozen=True, kw_only=True):
     encryption_kid: str
     server_cert: str = ""
     server_key: str = ""
+    webhook_uri: str = ""
 
 
 class CustomerSection(msgspec.Struct, frozen=True, kw_only=True):

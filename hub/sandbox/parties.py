@@ -14,7 +14,7 @@ from hub.sandbox.pki import Issued, Kind, Pki
 from hub.sandbox.places import Places
 
 BANK_CLIENT_NAME: Final = "C3-hh-cm-client"
-TPP_ROLES: Final = ("BDSP", "BSIP")
+TPP_ROLES: Final = ("BDSP", "BSIP", "IDSP")
 
 
 class Party(msgspec.Struct, frozen=True, kw_only=True):

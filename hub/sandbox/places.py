@@ -24,6 +24,8 @@ _NAMES: Final = {
     21: "the bank's pages",
     30: "the first TPP's redirect URI",
     31: "the second TPP's redirect URI",
+    32: "the first TPP's webhooks",
+    33: "the second TPP's webhooks",
 }
 _SECOND: Final = {
     40: "the second Hub's TPP edge",

@@ -107,7 +107,7 @@ async def test_consent_that_can_be_served_is_valid(world: World) -> None:
     [
         (account_access(AccountSubType=["Mortgage"]), "Consent.Invalid"),
         ({**account_access(), "standardVersion": "v1.2"}, "Consent.Invalid"),
-        ({**account_access(), "consentType": "cbuae-insurance-consents"}, "Consent.Invalid"),
+        ({**account_access(), "consentType": "cbuae-fx-consents"}, "Consent.Invalid"),
         (
             {
                 **payment_consent(),

@@ -90,7 +90,7 @@ def test_a_port_in_use_is_named_with_what_it_is_for(tmp_path):
 
 
 def test_ids_of_parties_are_the_same_on_every_machine_and_version_4():
-    again = party("tpp1", "Sample Budget FZ-LLC", ("BDSP", "BSIP"))
+    again = party("tpp1", "Sample Budget FZ-LLC", ("BDSP", "BSIP", "IDSP"))
     assert again == TPPS[0]
     ids = {p.organisation_id for p in (BANK, OPERATOR, *TPPS)}
     assert len(ids) == 4
@@ -148,7 +148,7 @@ def test_directory_knows_everybody_with_roles_and_keys(made, directory):
     enrol(directory, keys, options, places)
     for index, tpp in enumerate(keys.tpps):
         application = directory.register.application(tpp.party.client_id)
-        assert application.roles == ("BDSP", "BSIP")
+        assert application.roles == ("BDSP", "BSIP", "IDSP")
         assert list(application.redirect_uris) == redirect_uris(options, places, index)
         assert "https://tpp.example/cb" in application.redirect_uris
         assert {k.kid for k in application.keys} == {
@@ -241,7 +241,7 @@ def test_knobs_change_directory_and_bank(made, directory):
     actions["directory"](
         {"act": "drop_role", "organisation_id": TPPS[0].organisation_id, "role": "BSIP"}
     )
-    assert directory.register.organisation(TPPS[0].organisation_id).roles == ("BDSP",)
+    assert directory.register.organisation(TPPS[0].organisation_id).roles == ("BDSP", "IDSP")
     actions["fault"]({"at": "bank", "plan": {"status": 500, "times": 2}})
     assert faults.plan.status == 500
     actions["fault"]({"at": "bank", "plan": None})

@@ -14,7 +14,7 @@ from hub.sandbox.bank.book import Book
 from hub.sandbox.bank.connect import Answer, Call, Route, refused, route
 from hub.sandbox.bank.people import ACCOUNTS
 from hub.sandbox.bank.pii import PiiReader, Unreadable, creditors_of, debtor_of
-from hub.sandbox.bank.wording import ACCOUNT_ACCESS, SERVICE_INITIATION, consent_of
+from hub.sandbox.bank.wording import ACCOUNT_ACCESS, INSURANCE, SERVICE_INITIATION, consent_of
 
 Json = dict[str, Any]
 _MOST_EVENTS: Final = 100
@@ -77,6 +77,8 @@ class ConsentDesk:
             return _no_such_accounts(consent)
         if kind == SERVICE_INITIATION:
             return self._payment_problem(consent)
+        if kind == INSURANCE:  # not decided on our pages, but whoever plays the bank may decide it
+            return None
         return "Consent.Invalid", "this kind of consent is not served here"
 
     def _payment_problem(self, consent: Json) -> tuple[str, str] | None:

@@ -13,6 +13,7 @@ Json = dict[str, Any]
 
 ACCOUNT_ACCESS: Final = "cbuae-account-access-consents"
 SERVICE_INITIATION: Final = "cbuae-service-initiation-consents"
+INSURANCE: Final = "cbuae-insurance-consents"
 _GROUPS: Final = (
     ("Your accounts", ("ReadAccountsBasic", "ReadAccountsDetail"),
      "name, number, kind and currency of the accounts you choose"),
