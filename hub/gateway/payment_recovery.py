@@ -72,14 +72,20 @@ class Recovery:
         self._anchored = anchored
         self._failpoint = failpoint
 
-    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Take over what an earlier life of this node left open, then look each second until cancelled.
+    async def run(
+        self,
+        first: bool = True,  # noqa: FBT001, FBT002 - nurseries start with positional arguments only
+        *,
+        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """Look each second until cancelled; the ``first`` of a node takes over what an earlier life left open.
 
         Started once nothing of an earlier life is open any more; nobody may be served before that.
 
         Cancellation: what was sent again stays open or unknown.
         """
-        await self.inherit()
+        if first:
+            await self.inherit()
         task_status.started()
         while True:
             if not await self.look():

@@ -16,6 +16,7 @@ from hub.model.http import App
 from hub.model.terms import Face
 from hub.node.build import Given, Parts, bank_of, build, trust_of
 from hub.node.operate import listen_to_operator
+from hub.node.recovering import recovery_of
 from hub.node.telling import outbox_of
 from hub.trust.trust import Trust
 from hub.upstream.connections import BankConnections
@@ -46,6 +47,7 @@ class Generation:
         self.bank = bank
         self._parts = parts
         self._outbox = outbox_of(given, bank, trust)
+        self._recovery = recovery_of(given, bank)
         self._give_way = trio.Event()
         self._gave_way = trio.Event()
         self._over = trio.Event()
@@ -75,7 +77,9 @@ class Generation:
             async with trio.open_nursery() as alone:
                 await alone.start(sweep, given.keeper, given.clock, given.dice, given.observer)
                 await alone.start(self._outbox.run)
-                await alone.start(listen_to_operator, given, self.trust, reload)
+                await alone.start(self._recovery.run, before is None)
+                more = self._recovery.commands()
+                await alone.start(listen_to_operator, given, self.trust, reload, more)
                 task_status.started()
                 await self._give_way.wait()
                 alone.cancel_scope.cancel()

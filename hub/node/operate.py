@@ -36,6 +36,7 @@ async def listen_to_operator(
     given: Given,
     trust: Trust,
     reload: Callable[[], None],
+    more: Mapping[str, Command],
     *,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
@@ -47,7 +48,7 @@ async def listen_to_operator(
     Cancellation: closes the socket and removes its file.
     """
     office = Office(
-        operator_commands(given, trust, reload),
+        operator_commands(given, trust, reload, more),
         keeper=given.keeper,
         clock=given.clock,
         dice=given.dice,
@@ -66,9 +67,9 @@ async def listen_to_operator(
 
 
 def operator_commands(
-    given: Given, trust: Trust, reload: Callable[[], None]
+    given: Given, trust: Trust, reload: Callable[[], None], more: Mapping[str, Command]
 ) -> Mapping[str, Command]:
-    """Join the tables of commands.
+    """Join the tables of commands, and ``more`` that the caller has.
 
     Raises:
         ValueError: Two packages claim one name.
@@ -80,6 +81,7 @@ def operator_commands(
         delivery_commands(given),
         process_commands(reload),
         {"audit": _read_of_log},
+        more,
     )
     joined: dict[str, Command] = {}
     for table in tables:

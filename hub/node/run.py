@@ -279,7 +279,7 @@ async def _supervise(
             return after
 
         await background.start(watch_signals, faces.drain.start, reload)
-        await background.start(serve_keeper, keeper, keeper_socket(given.settings))
+        await background.start(_serve_keeper, given, keeper)
         await background.start(node.now.run, reload)
         background.start_soon(node.follow, take_over, background)
         async with trio.open_nursery() as served:
@@ -290,6 +290,16 @@ async def _supervise(
             task_status.started()
         await _record(given, "stopped")
         background.cancel_scope.cancel()
+
+
+async def _serve_keeper(
+    given: Given,
+    keeper: SqliteKeeper,
+    *,
+    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    path = keeper_socket(given.settings)
+    await serve_keeper(keeper, path, failpoint=given.failpoint, task_status=task_status)
 
 
 async def _record(given: Given, change: str) -> None:

@@ -110,7 +110,7 @@ async def run_worker(
     settings = orders.settings
     observer = Observer(clock)
     try:
-        async with connect_keeper(keeper_socket(settings)) as keeper:
+        async with connect_keeper(keeper_socket(settings), failpoint=failpoint) as keeper:
             given = Given(
                 settings=settings,
                 keeper=keeper,

@@ -20,6 +20,7 @@ from hub.node.errors import StartError
 from hub.node.run import self_command, serve_node, serve_worker
 from hub.node.worker import read_orders
 from hub.sandbox.clock import SharedClock
+from hub.sandbox.failpoints import VARIABLE, failpoint_of
 
 GRACE_S: Final = 15.0
 """From the world's end to ours, if draining takes its time."""
@@ -53,11 +54,12 @@ def _run(configuration: str, shared: str, worker: str = "") -> int:
         clock = SharedClock.open(Path(shared))
     except (OSError, ValueError) as error:
         raise StartError(f"the sandbox's clock cannot be opened: {error}") from None
+    failpoint = failpoint_of(os.environ.get(VARIABLE, ""))
     if orders is not None:
-        return serve_worker(orders, clock, int(worker))
+        return serve_worker(orders, clock, int(worker), failpoint)
     check_files(loaded.settings)
     command = (*hub_command(), configuration, shared)
-    return serve_node(loaded, clock, command, lambda: load(path))
+    return serve_node(loaded, clock, command, lambda: load(path), failpoint)
 
 
 def hub_command() -> tuple[str, ...]:

@@ -1,5 +1,6 @@
 """The life of one tenant in the world: its Hub in a process, its bank on two sites, its TPPs registered."""
 
+import os
 import ssl
 from pathlib import Path
 from typing import Final, final
@@ -18,6 +19,7 @@ from hub.sandbox.configuration import (
     configuration,
     write_configuration,
 )
+from hub.sandbox.failpoints import VARIABLE
 from hub.sandbox.hub_child import HubChild, start_hub
 from hub.sandbox.introduction import describe_tenant
 from hub.sandbox.manifest import CustomerSection, Manifest, SandboxOptions, TenantSection
@@ -84,8 +86,22 @@ class Tenancy:
             self._bank = await trio.to_thread.run_sync(self._open_bank)
             await self._serve_bank(nursery, self._bank)
         await hub.ready()
-        nursery.start_soon(hub.watch)
+        nursery.start_soon(self._keep, hub)
         return describe_tenant(self._places, self.tenant, self._keys.bank, self._address, [hub.pid])
+
+    async def _keep(self, hub: HubChild) -> None:
+        """Watch the Hub; where failpoints may make it die, start it anew when it does.
+
+        Raises:
+            StartError: It ended by itself.
+        """
+        while True:
+            try:
+                return await hub.watch()
+            except StartError:
+                if VARIABLE not in os.environ:
+                    raise
+            self._hub = hub = await start_hub(self._places, self.tenant)
 
     async def register(self, manifest: Manifest, section: TenantSection) -> None:
         """Register both TPPs: each says who it is with its certificate alone.
