@@ -87,11 +87,21 @@ class Lfi(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
 
 
 class Keys(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Name the files of our private keys: ``signing`` (Sig2: id_tokens, answers), ``bearer`` (Sig3: JWT Auth), ``log``."""
+    """Name where our private keys are.
+
+    Attributes:
+        signing: Files of Sig2 (id_tokens, answers), newest first: PEM, or PKCS#12 ending in ``.p12`` or ``.pfx``.
+        bearer: File of Sig3 (JWT Auth).
+        log: File of the audit log's key.
+        pkcs11: URIs (RFC 7512) of Sig2 in a token; newer than those in files.
+        password: File with the password of encrypted files.
+    """
 
     signing: tuple[Path, ...]
     bearer: Path
     log: Path | None = None
+    pkcs11: tuple[str, ...] = ()
+    password: Path | None = None
 
 
 class BankSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -279,6 +289,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     assertion_s: int
     request_object_s: int
     clock_ahead_s: int
+    signing_key_wait_s: int
+    signing_key_overlap_s: int
     replay_entries: int
     client_requests_per_s: float
     client_requests: int

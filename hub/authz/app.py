@@ -4,6 +4,7 @@ Path templates hold ``{name}`` segments; handlers take them from ``request.path`
 ``tpp_routes`` and ``lfi_routes`` answers 404 and 405 for everything that is not in the tables.
 """
 
+from collections.abc import Sequence
 from typing import Final
 
 from hub.authz.existing_token import ExistingTokens
@@ -17,7 +18,7 @@ from hub.config import Settings
 from hub.model.clock import Clock, Dice
 from hub.model.http import Handler
 from hub.observe import Observer
-from hub.protocol.jose import PrivateKey
+from hub.protocol.jose import PrivateKey, PublicKey
 from hub.state.keeper import Keeper
 from hub.trust.view import TrustView
 
@@ -46,12 +47,13 @@ class Authz:
         settings: Settings,
         keeper: Keeper,
         trust: TrustView,
-        signing_keys: tuple[PrivateKey, ...],
+        signing_keys: Sequence[PrivateKey],
         details_check: AuthorizationDetailsCheck,
         clock: Clock,
         dice: Dice,
         observer: Observer,
         validate: ConsentValidation | None = None,
+        retired_keys: Sequence[PublicKey] = (),
     ) -> None:
         """Take what the authorization server needs.
 
@@ -65,6 +67,7 @@ class Authz:
             dice: Randomness.
             observer: Metrics and log.
             validate: Asks the bank before a consent is stored; None: it is not asked.
+            retired_keys: Public keys that signed before, published still.
         """
         if not signing_keys:
             raise ValueError("the authorization server needs a signing key")
@@ -81,7 +84,7 @@ class Authz:
             observer=observer,
         )
         self._own_endpoint = settings.switches.own_authorization_endpoint
-        self._metadata = Metadata(settings, rules, signing_keys)
+        self._metadata = Metadata(settings, rules, signing_keys, retired_keys)
         self._par = PushedRequests(shell, validate)
         self._tokens = Tokens(shell)
         self._existing = ExistingTokens(shell)

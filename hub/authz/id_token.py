@@ -10,14 +10,17 @@ import hashlib
 import hmac
 from typing import Any, Final
 
-from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
-from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
+from cryptography.hazmat.primitives.asymmetric.ec import (
+    EllipticCurvePrivateKey,
+    EllipticCurvePublicKey,
+)
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, RSAPublicKey
 
 from hub.authz.facts import Facts
 from hub.authz.shell import Shell
 from hub.model.consent import Consent
 from hub.model.records import Code
-from hub.protocol.jose import PrivateKey, b64url, encrypt, sign
+from hub.protocol.jose import PrivateKey, PublicKey, b64url, encrypt, sign
 from hub.protocol.oauth import half_hash
 
 _SALT: Final = "authz.subject_salt"
@@ -42,11 +45,12 @@ _RESERVED: Final = frozenset(
 _CONTROL: Final = "heimdall."
 
 
-def alg_of(key: PrivateKey) -> str:
+def alg_of(key: PrivateKey | PublicKey) -> str:
     """Return the algorithm that a key of ours signs with."""
-    if isinstance(key.key, RSAPrivateKey):
+    if isinstance(key.key, RSAPrivateKey | RSAPublicKey):
         return "PS256"
-    return "ES256" if isinstance(key.key, EllipticCurvePrivateKey) else "EdDSA"
+    elliptic = isinstance(key.key, EllipticCurvePrivateKey | EllipticCurvePublicKey)
+    return "ES256" if elliptic else "EdDSA"
 
 
 def claims_of(form: dict[str, str]) -> dict[str, str]:

@@ -4,6 +4,7 @@ Source: OpenID Connect Discovery 3; RFC 8414; RFC 9126 section 5; RFC 9396 secti
 RFC 9449 section 5.1; RFC 9207 section 3.
 """
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 import orjson
@@ -15,7 +16,7 @@ from hub.authz.tables import DETAIL_TYPES, SCOPES
 from hub.authz.token import GRANT_TYPES
 from hub.config import Settings
 from hub.model.http import Request, Response
-from hub.protocol.jose import JWE_ALG, JWE_ENC, PrivateKey, public_jwk
+from hub.protocol.jose import JWE_ALG, JWE_ENC, PrivateKey, PublicKey, public_jwk
 
 PATHS: Final = {
     Column.PAR: "/par",
@@ -36,7 +37,7 @@ _AGE: Final = (b"cache-control", b"public, max-age=900")
 
 
 def discovery(
-    settings: Settings, rules: Rules, signing_keys: tuple[PrivateKey, ...]
+    settings: Settings, rules: Rules, signing_keys: Sequence[PrivateKey]
 ) -> dict[str, Any]:
     """Return the metadata document; both well-known addresses serve the same."""
     issuer, switches = rules.issuer, settings.switches
@@ -87,20 +88,25 @@ def discovery(
     return document
 
 
-def key_set(signing_keys: tuple[PrivateKey, ...]) -> dict[str, Any]:
-    """Return our public signing keys as a JWK set."""
-    return {"keys": [public_jwk(key, use="sig", alg=alg_of(key)) for key in signing_keys]}
+def key_set(keys: Sequence[PrivateKey | PublicKey]) -> dict[str, Any]:
+    """Return our public signing keys as a JWK set, in an order that does not say which of them signs."""
+    ordered = sorted(keys, key=lambda key: key.kid)
+    return {"keys": [public_jwk(key, use="sig", alg=alg_of(key)) for key in ordered]}
 
 
 class Metadata:
     """Answer the public documents, made once."""
 
     def __init__(
-        self, settings: Settings, rules: Rules, signing_keys: tuple[PrivateKey, ...]
+        self,
+        settings: Settings,
+        rules: Rules,
+        signing_keys: Sequence[PrivateKey],
+        retired_keys: Sequence[PublicKey] = (),
     ) -> None:
         """Make the documents."""
         self._discovery = _document(discovery(settings, rules, signing_keys))
-        self._keys = _document(key_set(signing_keys))
+        self._keys = _document(key_set((*signing_keys, *retired_keys)))
         self._bank = settings.bank.authorization_endpoint
 
     async def discovery(self, _request: Request) -> Response:

@@ -55,7 +55,7 @@ class Shell:
         rules: Rules,
         keeper: Keeper,
         trust: TrustView,
-        signing_keys: tuple[PrivateKey, ...],
+        signing_keys: Sequence[PrivateKey],
         details_check: AuthorizationDetailsCheck,
         clock: Clock,
         dice: Dice,

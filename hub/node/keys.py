@@ -1,16 +1,21 @@
 """Our private keys, read from PEM or PKCS#12 files; a key id is its certificate's thumbprint, as the Trust Framework has it."""
 
+import os
 from base64 import urlsafe_b64encode
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
 from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
+    NoEncryption,
+    PrivateFormat,
     PublicFormat,
     load_pem_private_key,
 )
@@ -20,8 +25,36 @@ from cryptography.x509 import Certificate
 from hub.node.errors import StartError
 from hub.protocol.jose import PrivateKey, public_jwk, thumbprint
 
-
 PKCS12: Final = frozenset({".p12", ".pfx"})
+
+
+_Key = RSAPrivateKey | EllipticCurvePrivateKey | Ed25519PrivateKey
+KINDS: Final[dict[str, Callable[[], _Key]]] = {
+    "PS256": lambda: rsa.generate_private_key(65537, 3072),
+    "ES256": lambda: ec.generate_private_key(ec.SECP256R1()),
+    "EdDSA": Ed25519PrivateKey.generate,
+}
+"""How a new key for each algorithm is made."""
+
+
+def new_signing_key(path: Path, alg: str) -> PrivateKey:
+    """Make a key of its owner's only, and return it as ``load_signing_key`` would.
+
+    Args:
+        path: A new file; an existing one is never written over.
+        alg: One of ``KINDS``.
+
+    Raises:
+        StartError: The file is there already, or cannot be written.
+    """
+    octets = KINDS[alg]().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    try:
+        number = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with open(number, "wb") as file:  # noqa: PTH123 - of a file made with its mode
+            file.write(octets)
+    except OSError as error:
+        raise StartError(f"{path}: cannot be written: {error.strerror}") from None
+    return load_signing_key(path)
 
 
 def load_signing_key(path: Path, password: Path | None = None) -> PrivateKey:
@@ -59,9 +92,7 @@ def _read(path: Path, octets: bytes, secret: bytes | None) -> tuple[object, Cert
     return load_pem_private_key(octets, secret if encrypted else None), None
 
 
-def _certificate_of(
-    path: Path, key: RSAPrivateKey | EllipticCurvePrivateKey | Ed25519PrivateKey
-) -> Certificate | None:
+def _certificate_of(path: Path, key: _Key) -> Certificate | None:
     wanted = key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     if path.suffix.lower() in PKCS12:
         return None

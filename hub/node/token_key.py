@@ -24,8 +24,6 @@ from cryptography.hazmat.primitives.asymmetric.rsa import (
     RSAPublicKey,
     RSAPublicNumbers,
 )
-from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
-from cryptography.hazmat.primitives.hashes import HashAlgorithm
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
     KeySerializationEncryption,
@@ -79,9 +77,7 @@ class TokenKey(RSAPrivateKey):
         self._public = public
 
     @override
-    def sign(
-        self, data: Any, padding: AsymmetricPadding, algorithm: Prehashed | HashAlgorithm
-    ) -> bytes:
+    def sign(self, data: Any, padding: AsymmetricPadding, algorithm: Any) -> bytes:
         """Sign with PSS over SHA-256, salt of 32 octets, whatever the arguments say: there is no other use here."""
         import pkcs11  # noqa: PLC0415 - an optional package
 
@@ -152,7 +148,10 @@ def load_token_key(uri: str) -> PrivateKey:
     try:
         pin = place.pin.read_text().strip()
         token = pkcs11.lib(str(place.module)).get_token(token_label=place.token)
-        session = token.open(user_pin=pin)
+        try:
+            session = token.open(user_pin=pin)
+        except pkcs11.exceptions.UserAlreadyLoggedIn:
+            session = token.open()  # by this process, for another key of the same token
         key = session.get_key(pkcs11.ObjectClass.PRIVATE_KEY, label=place.label)
     except (OSError, RuntimeError, pkcs11.PKCS11Error) as error:
         raise StartError(f"{where}: {type(error).__name__} {error}".rstrip()) from None
