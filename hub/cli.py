@@ -13,6 +13,7 @@ from hub.cli_admin import admin
 from hub.cli_audit import audit
 from hub.cli_db import db
 from hub.cli_explain import explain
+from hub.cli_keys import keys
 from hub.cli_run import FAILED, run
 from hub.cli_specs import specs
 from hub.config import Loaded, load
@@ -293,6 +294,7 @@ def tpp_journey(folder: Path, customer: str, decline: bool, payment: bool, show_
 
 main.add_command(specs)
 main.add_command(explain)
+main.add_command(keys)
 main.add_command(admin)
 main.add_command(audit)
 main.add_command(db)

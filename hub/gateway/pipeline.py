@@ -10,6 +10,7 @@ keeper's word on the event.
 Source: architecture 2.7 and 4; decisions.md section 4.
 """
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 import msgspec
@@ -62,7 +63,7 @@ class Gateway:
         trust: TrustView,
         bank: Bank,
         contract: Contract,
-        signing_keys: tuple[PrivateKey, ...],
+        signing_keys: Sequence[PrivateKey],
         clock: Clock,
         dice: Dice,
         observer: Observer,
