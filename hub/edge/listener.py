@@ -343,14 +343,14 @@ class _Listener:
         except (trio.TooSlowError, EOFError, OSError, ssl.SSLError) as error:
             slow = isinstance(error, trio.TooSlowError)
             reason = "handshake_s" if slow else refusal_reason(error)
-            self._refuse("handshake_refused", reason, address)
+            self._refuse("handshake_refused", reason, address, **transport.presented)
             return None
         certificate = transport.certificate
         if not certificate:
             return Peer(address=address, tls_version=transport.version)
         peer = read_peer(certificate, address=address, tls_version=transport.version)
         if isinstance(peer, Fault):
-            self._refuse("handshake_refused", peer.check, address)
+            self._refuse("handshake_refused", peer.check, address, **transport.presented)
             return None
         return peer
 
@@ -371,19 +371,24 @@ class _Listener:
         finally:
             self._connections.discard(connection)
 
-    def _refuse(self, name: str, reason: str, address: str) -> None:
-        """Note a refusal; more than one per reason within a second are counted into the next line."""
+    def _refuse(self, name: str, reason: str, address: str, **certificate: str) -> None:
+        """Note a refusal; more than one per reason within a second are counted into the next line.
+
+        Refused certificates are told apart by the first character of their thumbprints: at most 64 lines a second.
+        """
         self._desk.turned_away(address, f"edge.{reason}")
         now = trio.current_time()
-        last, count = self._quiet.get(reason, (-10.0, 0))
+        same = reason + certificate.get("certificate", "")[:1]
+        last, count = self._quiet.get(same, (-10.0, 0))
         if now - last < 1.0:
-            self._quiet[reason] = (last, count + 1)
+            self._quiet[same] = (last, count + 1)
             return
         if len(self._quiet) > 256:
             self._quiet.clear()
-        self._quiet[reason] = (now, 0)
+        self._quiet[same] = (now, 0)
+        face = self._desk.face
         self._desk.observer.note(
-            name, reason=reason, address=address, face=self._desk.face, count=count + 1
+            name, reason=reason, address=address, face=face, count=count + 1, **certificate
         )
 
 

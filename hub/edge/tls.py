@@ -12,6 +12,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final, final
 
+from hub.edge.presented import watch
+
 FAPI_CIPHERS: Final = (
     "ECDHE-ECDSA-AES128-GCM-SHA256",
     "ECDHE-RSA-AES128-GCM-SHA256",
@@ -103,6 +105,7 @@ class ServerTls:
         if self._client_ca is not None:
             context.verify_mode = ssl.CERT_OPTIONAL
             context.load_verify_locations(cafile=self._client_ca)
+            watch(context)
         return context
 
 

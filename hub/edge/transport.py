@@ -12,6 +12,8 @@ from typing import Final, final
 
 import trio
 
+from hub.edge.presented import forget, presented
+
 _CHUNK: Final = 65536
 _BARREN_MOST: Final = 65536
 """So many octets of TLS records must hold some data; an honest record has at most 16 KiB (KeyUpdate floods)."""
@@ -105,6 +107,11 @@ class TlsTransport:
         return self._tls.getpeercert(binary_form=True) or b""
 
     @property
+    def presented(self) -> dict[str, str]:
+        """Return what is known of the certificate that the peer presented, accepted or not; for the log."""
+        return presented(self._tls)
+
+    @property
     def version(self) -> str:
         """Return ``TLSv1.3`` or ``TLSv1.2``."""
         return self._tls.version() or ""
@@ -140,6 +147,7 @@ class TlsTransport:
                 self._plain.send_now(self._outgoing.read())
                 raise
             else:
+                forget(self._tls)
                 await self._send_pending()
                 return
 
