@@ -44,6 +44,7 @@ from hub.model.http import Headers, Response
 from hub.model.period import local_date
 from hub.model.records import Attempt, Payment
 from hub.model.terms import Face
+from hub.state.entry import unavailable
 from hub.state.keeper import Change, Conflict, Invalidation, Keeper, Put
 from hub.state.remote import KeeperGoneError
 from hub.state.secrets import Secrets
@@ -135,7 +136,10 @@ class Payments:
         if isinstance(use, Fault):
             return use
         asked = order.question(self._base, self._provider_id)
-        attempt = await self._attempt(call, access, order, asked, use)
+        try:
+            attempt = await self._attempt(call, access, order, asked, use)
+        except RuntimeError as error:
+            return at_resources(unavailable("keeper.secret", str(error)))
         version = await self._begin(call, access, order, attempt, use)
         if not isinstance(version, int):
             return version

@@ -1,0 +1,337 @@
+"""Payments without an outcome: found, sent again only to a bank that de-duplicates, else settled by two operators."""
+
+from io import StringIO
+from itertools import pairwise
+
+import msgspec
+import orjson
+import pytest
+
+from hub.gateway.payment_recovery import Recovery
+from hub.model.clock import SeededDice
+from hub.model.consent import Consent
+from hub.model.records import Attempt, Payment
+from hub.observe import Observer
+from hub.upstream.faults import bank_failure
+from tests.gateway.test_idempotency import attempts
+from tests.gateway.test_payments import MADE, MULTI, error_of, message_of, pay, started, taken
+from tests.gateway.world import CONSENT, answer_of
+
+TIMEOUT = bank_failure("bank.timeout", "no answer", sent=True)
+
+
+def recovery(world, **more) -> Recovery:
+    """Make the recovery of a world."""
+    return Recovery(
+        keeper=world.keeper,
+        bank=world.bank,
+        clock=world.clock,
+        dice=SeededDice("recovery"),
+        observer=Observer(world.clock, StringIO()),
+        time_zone="Asia/Dubai",
+        **more,
+    )
+
+
+class DiedError(Exception):
+    """Stand for the end of the process."""
+
+
+async def crashed(world, *, dedupes: bool) -> Attempt:
+    """Leave an attempt open, as a process that died after the intent does."""
+    payments = world.gateway._payments
+    payments._dedupes = dedupes
+    sent = []
+
+    class Dying:
+        async def exchange(self, call):
+            sent.append(call)
+            raise DiedError
+
+    payments._bank = Dying()
+    with pytest.raises(DiedError):
+        await pay(world)
+    payments._bank = world.bank
+    world.sent = sent
+    [attempt] = await attempts(world)
+    assert attempt.state == "open"
+    return attempt
+
+
+async def state(world) -> str:
+    [attempt] = await attempts(world)
+    return attempt.state
+
+
+async def say(world, desk, **asked):
+    """Give the operator's command for the one payment."""
+    [attempt] = await attempts(world)
+    command = desk.commands()["payment-settle"]
+    return await command({"payment": attempt.id, "interaction_id": "i", **asked})
+
+
+async def test_what_an_earlier_life_left_open_is_unknown_and_its_share_stays_taken(autojump_clock):
+    world = await started(MULTI)
+    await crashed(world, dedupes=False)
+    desk = recovery(world)
+    assert await desk.inherit() == 1
+    assert await state(world) == "unknown"
+    assert len((await taken(world)).open) == 1
+    assert world.bank.calls == []
+    assert await desk.look() == 0, "nobody looks at it again before an operator does"
+    again = await pay(world)
+    assert (again.status, error_of(again)) == (409, "GenericRecoverableError")
+    events = [e for e in await world.events() if e["kind"] == "outcome"]
+    assert [(e["verdict"], e.get("face", "node")) for e in events] == [("unknown", "node")]
+
+
+async def test_what_a_dead_worker_left_open_is_unknown_once_nobody_can_hold_it():
+    world = await started(MULTI)
+    await crashed(world, dedupes=False)
+    desk = recovery(world)
+    assert await desk.look() == 0
+    world.clock.advance(39)
+    assert await desk.look() == 0
+    world.clock.advance(1)
+    assert await desk.look() == 1
+    assert await state(world) == "unknown"
+
+
+async def test_a_bank_that_de_duplicates_gets_the_very_same_request_again():
+    world = await started(MULTI, connect_token="bank-token")
+    await crashed(world, dedupes=True)
+    desk = recovery(world)
+    await desk.inherit()
+    world.bank.answer = answer_of(MADE, 201)
+    assert await desk.look() == 1
+    [first], [again] = world.sent, world.bank.calls
+    assert msgspec.structs.asdict(first) == msgspec.structs.asdict(again)
+    assert await state(world) == "made"
+    payment, _ = await world.keeper.lookup(Payment, "p-1")
+    assert (payment.consent_id, payment.amount) == (CONSENT, "10.00")
+    answer = await pay(world)
+    assert answer.status == 201
+    assert message_of(answer)["Data"]["PaymentId"] == "p-1"
+    assert len(world.bank.calls) == 1
+
+
+async def test_what_was_sent_is_forgotten_when_the_outcome_is_known():
+    world = await started(MULTI)
+    await crashed(world, dedupes=True)
+    desk = recovery(world)
+    await desk.inherit()
+    await desk.look()
+    [attempt] = await attempts(world)
+    assert (attempt.question, attempt.draft) == (None, None)
+
+
+async def test_a_refusal_of_the_second_sending_frees_the_share():
+    world = await started(MULTI)
+    await crashed(world, dedupes=True)
+    world.bank.answer = answer_of({"errorCode": "GenericError", "errorMessage": "no"}, 400)
+    desk = recovery(world)
+    await desk.inherit()
+    await desk.look()
+    assert await state(world) == "refused"
+    assert (await taken(world)).total.number == 0
+    again = await pay(world)
+    assert (again.status, error_of(again)) == (400, "GenericError")
+    assert len(world.bank.calls) == 1
+
+
+async def test_sending_again_backs_off_and_ends_with_an_operator():
+    world = await started(MULTI)
+    await crashed(world, dedupes=True)
+    world.bank.answer = TIMEOUT
+    desk = recovery(world)
+    await desk.inherit()
+    waits = []
+    for _ in range(40_000):
+        if await desk.look():
+            waits.append(world.clock.now())
+        if (await attempts(world))[0].due == 0:
+            break
+        world.clock.advance(1)
+    gaps = [later - earlier for earlier, later in pairwise(waits)]
+    assert gaps == [2, 5, 15, 60, 300, 1800, 7200]
+    assert len(world.bank.calls) == 7
+    assert await state(world) == "unknown"
+
+
+async def test_an_outcome_unknown_to_the_worker_is_asked_again_too(autojump_clock):
+    world = await started(MULTI)
+    world.gateway._payments._dedupes = True
+    world.bank.answer = TIMEOUT
+    assert (await pay(world)).status == 500
+    world.bank.answer = answer_of(MADE, 201)
+    desk = recovery(world)
+    assert await desk.look() == 0
+    world.clock.advance(2)
+    assert await desk.look() == 1
+    assert await state(world) == "made"
+
+
+async def test_without_the_banks_promise_an_unknown_outcome_is_never_asked_again(autojump_clock):
+    world = await started(MULTI)
+    world.bank.answer = TIMEOUT
+    await pay(world)
+    desk = recovery(world)
+    world.clock.advance(100_000)
+    assert await desk.look() == 0
+    assert len(world.bank.calls) == 1
+
+
+async def test_a_worker_that_was_only_slow_still_writes_what_it_knows():
+    world = await started(MULTI)
+    payments, desk = world.gateway._payments, recovery(world)
+
+    class Slow:
+        async def exchange(self, call):
+            world.clock.advance(60)
+            assert await desk.look() == 1
+            assert await state(world) == "unknown"
+            return answer_of(MADE, 201)
+
+    payments._bank = Slow()
+    assert (await pay(world)).status == 201
+    assert await state(world) == "made"
+    assert (await taken(world)).total.number == 1
+    kinds = [(e["kind"], e["change"]) for e in await world.events() if e["kind"] == "outcome"]
+    assert kinds == [("outcome", "unknown"), ("outcome", "made")]
+
+
+# Operators
+
+
+async def unknown(world) -> Recovery:
+    """Leave one payment unknown."""
+    world.bank.answer = TIMEOUT
+    assert (await pay(world)).status == 500
+    return recovery(world)
+
+
+async def test_two_operators_settle_a_payment_that_was_made():
+    world = await started()
+    desk = await unknown(world)
+    listed = await desk.commands()["payments-unknown"]({})
+    [row] = listed["payments"]
+    assert (row["consent"], row["amount"], row["idempotency_key"]) == (CONSENT, "10.00", "k-1")
+    said = {"outcome": "made", "id": "p-7", "status": "AcceptedSettlementCompleted"}
+    assert (await say(world, desk, **said, by="amal"))["settled"] is False
+    assert await state(world) == "unknown"
+    assert (await say(world, desk, **said, by="badr"))["settled"] is True
+    payment, _ = await world.keeper.lookup(Payment, "p-7")
+    assert payment.status == "AcceptedSettlementCompleted"
+    consent, _ = await world.keeper.lookup(Consent, CONSENT)
+    assert str(consent.status) == "Consumed"
+    events = await world.events()
+    changes = [e["change"] for e in events if e["kind"] == "admin"]
+    assert changes == ["proposed:made:amal", "settled:made:amal+badr"]
+    assert [e["change"] for e in events if e["kind"] == "consent"] == ["Authorized>Consumed"]
+
+
+async def test_the_key_of_a_settled_payment_gives_it(autojump_clock):
+    world = await started(MULTI)
+    desk = await unknown(world)
+    for name in ("amal", "badr"):
+        await say(world, desk, outcome="made", id="p-7", by=name)
+    answer = await pay(world)
+    assert answer.status == 201
+    assert message_of(answer)["Data"]["PaymentId"] == "p-7"
+    assert message_of(answer)["Data"]["Status"] == "Pending"
+
+
+async def test_two_operators_settle_a_payment_that_never_was():
+    world = await started(MULTI)
+    desk = await unknown(world)
+    for name in ("amal", "badr"):
+        await say(world, desk, outcome="never", by=name)
+    assert await state(world) == "refused"
+    assert (await taken(world)).total.number == 0
+    again = await pay(world)
+    assert (again.status, error_of(again)) == (400, "GenericError")
+    assert len(world.bank.calls) == 1
+
+
+async def test_one_operator_alone_settles_nothing():
+    world = await started(MULTI)
+    desk = await unknown(world)
+    for _ in range(3):
+        refused = await say(world, desk, outcome="never", by="amal")
+    assert refused["check"] == "payment.four_eyes"
+    assert await state(world) == "unknown"
+
+
+async def test_operators_who_disagree_settle_nothing():
+    world = await started(MULTI)
+    desk = await unknown(world)
+    await say(world, desk, outcome="never", by="amal")
+    assert (await say(world, desk, outcome="made", id="p-7", by="badr"))["settled"] is False
+    assert (await say(world, desk, outcome="made", id="p-8", by="amal"))["settled"] is False
+    assert await state(world) == "unknown"
+    assert (await say(world, desk, outcome="made", id="p-8", by="badr"))["settled"] is True
+
+
+async def test_a_payment_id_of_the_log_cannot_be_given_again():
+    world = await started(MULTI)
+    assert (await pay(world, key=b"k-0")).status == 201
+    world.bank.answer = TIMEOUT
+    await pay(world, key=b"k-1")
+    desk = recovery(world)
+    [attempt] = [a for a in await attempts(world) if a.state == "unknown"]
+    command = desk.commands()["payment-settle"]
+    said = {"payment": attempt.id, "outcome": "made", "id": "p-1"}
+    await command({**said, "by": "amal"})
+    assert (await command({**said, "by": "badr"}))["check"] == "payment.known_id"
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"outcome": "never"},
+        {"outcome": "never", "by": ""},
+        {"outcome": "never", "by": "x", "id": "p-1"},
+        {"outcome": "made", "by": "x"},
+        {"outcome": "made", "by": "x", "id": "p" * 41},
+        {"outcome": "made", "by": "x", "id": "p-1", "status": "Done"},
+        {"outcome": "perhaps", "by": "x", "id": "p-1"},
+    ],
+)
+async def test_what_an_operator_says_must_make_sense(asked):
+    world = await started(MULTI)
+    desk = await unknown(world)
+    assert "error" in await say(world, desk, **asked)
+    assert await state(world) == "unknown"
+
+
+async def test_a_payment_whose_outcome_is_known_is_not_settled():
+    world = await started(MULTI)
+    await pay(world)
+    refused = await say(world, recovery(world), outcome="never", by="amal")
+    assert refused["check"] == "payment.not_unknown"
+
+
+async def test_what_a_consent_has_left_is_readable():
+    world = await started(MULTI)
+    await pay(world)
+    left = await recovery(world).commands()["allowance"]({"consent": CONSENT})
+    assert left["taken"] == {"number": 1, "value": "10.00"}
+    assert left["left"] == {
+        "number": 1,
+        "value": None,
+        "period_number": 8,
+        "period_value": None,
+    }
+    assert left["open"] == 1
+    assert "error" in await recovery(world).commands()["allowance"]({"consent": "x"})
+
+
+async def test_the_log_says_who_settled_nothing_of_the_customer():
+    world = await started(MULTI)
+    desk = await unknown(world)
+    for name in ("amal", "badr"):
+        await say(world, desk, outcome="made", id="p-7", by=name)
+    leaves = b"".join(await world.keeper.events(0, 1000))
+    assert b"10.00" not in leaves
+    assert b"u-1" not in leaves
+    assert orjson.loads((await world.keeper.events(0, 1))[0])
