@@ -253,3 +253,65 @@ def _replay(line: _Line, first: int, told: bool) -> None:
         first=first,
         state="told" if told else "dead",
     )
+
+
+@admin.group("payments")
+def _payments() -> None:
+    """Settle payments whose outcome nobody knows; see what a payment consent has left."""
+
+
+def _payment_line(row: dict[str, Any]) -> str:
+    return (
+        f"{row['payment']}  since {row['since']}  {row.get('amount', '?')} {row.get('currency', '')}  "
+        f"consent {row['consent']}  key {row.get('idempotency_key', '?')}  sent again {row['sent_again']} times"
+    )
+
+
+@_payments.command("unknown")
+@click.pass_obj
+def _payments_unknown(line: _Line) -> None:
+    """List payments that were sent to the bank and of which nobody knows what became; their shares stay taken."""
+    line.tell(
+        lambda a: [*(_payment_line(row) for row in a["payments"]), f"{a['total']} in all"],
+        do="payments-unknown",
+    )
+
+
+@_payments.command("settle")
+@click.argument("payment")
+@click.option("--made", "payment_id", default="", metavar="ID", help="The bank made it, as ID.")
+@click.option("--status", default="", help="What the bank says of it; Pending by default.")
+@click.option("--never", is_flag=True, help="The bank never executed it; its share becomes free.")
+@click.option("--by", required=True, metavar="NAME", help="Who says so.")
+@click.pass_obj
+def _payments_settle(
+    line: _Line, payment: str, payment_id: str, status: str, never: bool, by: str
+) -> None:
+    """Say what the bank told you of PAYMENT (its name in the list). It is settled when a second operator says the same."""
+    if never == bool(payment_id):
+        raise click.UsageError("expected either --made ID or --never")
+    line.tell(
+        lambda a: ["settled" if a["settled"] else f"noted; {a['next']}"],
+        do="payment-settle",
+        payment=payment,
+        outcome="never" if never else "made",
+        id=payment_id,
+        status=status,
+        by=by,
+    )
+
+
+@_payments.command("left")
+@click.argument("consent")
+@click.pass_obj
+def _payments_left(line: _Line, consent: str) -> None:
+    """Show what the payment CONSENT (its id) has taken, and what is left of each limit today."""
+    line.tell(
+        lambda a: [
+            f"{a['consent']}  {a['status']}  taken {a['taken']['number']} payments, "
+            f"{a['taken']['value']} AED; {a['open']} not final",
+            *(f"left of {name}: {'no limit' if v is None else v}" for name, v in a["left"].items()),
+        ],
+        do="allowance",
+        consent=consent,
+    )
