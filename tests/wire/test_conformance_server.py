@@ -58,8 +58,11 @@ async def test_fapi2_security_profile_final_discovery_end_point_verification(sui
     assert set(found["dpop_signing_alg_values_supported"]) >= {"PS256", "ES256"}
     rfc8414 = found["issuer"] + "/.well-known/oauth-authorization-server"
     assert (await suite.anonymous.get(rfc8414)).json() == found
+    ours = (await suite.anonymous.get(suite.issuer + "/jwks")).json()["keys"]
+    assert all({"kid", "use", "alg"} <= set(key) for key in ours)
     keys = (await suite.anonymous.get(found["jwks_uri"])).json()["keys"]
-    assert all({"kid", "use", "alg"} <= set(key) and not {"d", "k"} & set(key) for key in keys)
+    assert all({"kid", "use"} <= set(key) and not {"d", "k"} & set(key) for key in keys)
+    assert {key["kid"] for key in ours} <= {key["kid"] for key in keys if key["use"] == "sig"}
 
 
 async def test_fapi2_security_profile_final_happy_flow(suite):
