@@ -20,6 +20,7 @@ from hub.sandbox.manifest import CustomerSection, Manifest, read_manifest
 from hub.sandbox.tls import client_context
 from hub.sandbox.tpp import (
     Answer,
+    Ask,
     Callback,
     Discovery,
     Identity,
@@ -35,6 +36,7 @@ from hub.sandbox.tpp import (
 from hub.sandbox.tpp.consent import DATA_SHARING_SCOPE, PERMISSIONS
 from hub.sandbox.tpp.identity import Files
 from hub.sandbox.tpp.oauth import authorization_url
+from hub.sandbox.tpp.payment import read_signed
 
 ROOT = Path(__file__).parent.parent.parent
 UP_S = 40.0
@@ -221,6 +223,13 @@ class Actor:
         base = self.sandbox.manifest.hub.resource_base
         url = f"{base}/open-finance/account-information/v2.1{path}"
         return await self.tpp.get(url, access_token)
+
+    async def message(self, url: str, access_token: str) -> dict | list | Refused:
+        """Read a signed resource: the Hub's signature checked, the message inside."""
+        headers = {"authorization": f"Bearer {access_token}", "accept": "application/jwt"}
+        answer = await self.tpp.wire.carry(Ask(method="GET", url=url, headers=headers))
+        keys = (await self.tpp.wire.carry(Ask(method="GET", url=self.discovery.jwks_uri))).json()
+        return read_signed(answer, keys, self.discovery.issuer)
 
 
 @asynccontextmanager
