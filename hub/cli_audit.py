@@ -54,6 +54,7 @@ class Place:
         self.path = path
         self.loaded: Loaded = load(path)
         self.folder = self.loaded.settings.state.folder
+        self.zone = self.loaded.settings.tenant.time_zone
 
     def log(self) -> ReadLog:
         """Read the published log.
@@ -359,7 +360,7 @@ def search_events(path: Path, /, limit: int, before: int | None, raw: bool, **as
 
 
 async def _index(place: Place, reader: Reader) -> Index:
-    index = await trio.to_thread.run_sync(open_index, place.folder)
+    index = await trio.to_thread.run_sync(open_index, place.folder, place.zone)
     await index.follow(reader)
     return index
 
@@ -371,7 +372,7 @@ def reindex(path: Path) -> None:
 
     def start(place: Place) -> int:
         async def question(reader: Reader) -> int:
-            index = await trio.to_thread.run_sync(open_index, place.folder)
+            index = await trio.to_thread.run_sync(open_index, place.folder, place.zone)
             await index.forget()
             began = monotonic()
             await index.follow(reader)

@@ -11,10 +11,11 @@ partial outage counts for its route.
 
 import threading
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar, final
+from zoneinfo import ZoneInfo
 
 import apsw
 import msgspec
@@ -30,6 +31,9 @@ _VERSION: Final = 1
 _BATCH: Final = 1000
 _GROUP: Final = 20
 """Batches per transaction."""
+_QUARTER_MS: Final = 900_000
+_QUARTERS: Final = 10_000
+"""Quarters of an hour whose day is remembered: no time zone changes its day within one."""
 _SCHEMA: Final = """
 CREATE TABLE name (id INTEGER PRIMARY KEY, text TEXT NOT NULL UNIQUE) STRICT;
 CREATE TABLE entry (
@@ -58,7 +62,7 @@ T = TypeVar("T")
 
 
 class Sum(msgspec.Struct, frozen=True, kw_only=True):
-    """Hold what one kind of answers amounts to on one day (of UTC)."""
+    """Hold what one kind of answers amounts to on one day of the tenant's time zone."""
 
     day: str
     face: str
@@ -83,8 +87,10 @@ class Span(msgspec.Struct, frozen=True):
 class Index:
     """The index of one tenant's log. Made by ``open_index``."""
 
-    def __init__(self, connection: apsw.Connection) -> None:
-        """Hold the open database; every use of it is on a thread, one at a time."""
+    def __init__(self, connection: apsw.Connection, zone: str) -> None:
+        """Hold the open database, whose days are of ``zone``; every use of it is on a thread, one at a time."""
+        self._zone = ZoneInfo(zone)
+        self._days: dict[int, str] = {}
         self._db = connection
         self._lock = threading.Lock()
         self._limiter = trio.CapacityLimiter(1)
@@ -206,7 +212,7 @@ class Index:
         return found
 
     def _count(self, event: Event) -> None:
-        day = datetime.fromtimestamp(event.time_ms / 1000, UTC).strftime("%Y-%m-%d")
+        day = self._day_of(event.time_ms)
         key = (
             day,
             str(event.face),
@@ -225,6 +231,15 @@ class Index:
                 self._begin(party, event)
             elif (party, event.route) in self._down and (party == "hub" or event.bank_us):
                 self._end(party, event)
+
+    def _day_of(self, time_ms: int) -> str:
+        quarter = time_ms // _QUARTER_MS
+        if quarter not in self._days:
+            if len(self._days) > _QUARTERS:
+                self._days.clear()
+            moment = datetime.fromtimestamp(time_ms / 1000, self._zone)
+            self._days[quarter] = moment.strftime("%Y-%m-%d")
+        return self._days[quarter]
 
     def _begin(self, party: str, event: Event) -> None:
         if (party, event.route) not in self._down:
@@ -318,8 +333,11 @@ def party_of(event: Event) -> str:
     return "bank" if event.bank_us or event.check.startswith("bank") else "hub"
 
 
-def open_index(folder: Path) -> Index:
-    """Open the index in a tenant's folder, made if missing, made anew if it is of another version or damaged."""
+def open_index(folder: Path, zone: str) -> Index:
+    """Open the index in a tenant's folder, made if missing, made anew if it is of another version or damaged.
+
+    ``zone`` is the time zone of its days.
+    """
     path = folder / FILE
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     try:
@@ -328,7 +346,7 @@ def open_index(folder: Path) -> Index:
         for name in ("", "-wal", "-shm"):
             path.with_name(path.name + name).unlink(missing_ok=True)
         connection = _connected(path)
-    return Index(connection)
+    return Index(connection, zone)
 
 
 def _connected(path: Path) -> apsw.Connection:

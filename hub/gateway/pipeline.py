@@ -28,6 +28,7 @@ from hub.gateway.errors import WITH_BODY, at_resources, bank_error, bare, error_
 from hub.gateway.media import JSON, JWT, answer_media, signed
 from hub.gateway.payee import Directory, discover, payee_answer, payee_question
 from hub.gateway.payments import Paid, Payments, Replayed
+from hub.gateway.reports import Reports
 from hub.gateway.shadow import Shadow
 from hub.gateway.throttle import Throttle
 from hub.gateway.values import Access, Asked, Call, Reply
@@ -69,6 +70,7 @@ class Gateway:
         observer: Observer,
         failpoint: Failpoint = no_failpoint,
         directory: Directory | None = None,
+        reports: Reports | None = None,
     ) -> None:
         """Compose the stages.
 
@@ -84,6 +86,7 @@ class Gateway:
             dice: For interaction ids.
             observer: Counts what is not an answer.
             failpoint: For tests.
+            reports: Answers the report API; None: it is not served.
             directory: Tells other banks' endpoints by their code in an IBAN; None: discovery finds none.
         """
         base = settings.tenant.resource_base
@@ -96,6 +99,7 @@ class Gateway:
         self._dice = dice
         self._failpoint = failpoint
         self._directory = directory
+        self._reports = reports
         secrets = Secrets(keeper=keeper, clock=clock, dice=dice)
         self._payments = Payments(
             keeper=keeper,
@@ -215,6 +219,8 @@ class Gateway:
                 return await discover(
                     call, body, self._directory, self._settings.tenant.resource_base
                 )
+            case "reports" if self._reports is not None:
+                return await self._reports.read(call, access)
             case other:
                 text = "The Hub cannot serve this."
                 return hub_fault(500, "GenericError", text, check="route.unserved", private=other)

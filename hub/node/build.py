@@ -11,6 +11,7 @@ from hub.contract import Contract, load_contract
 from hub.contract.specs import used_specs
 from hub.gateway.payee import Directory, Endpoints
 from hub.gateway.pipeline import Gateway
+from hub.gateway.reports import Reports
 from hub.lfi.guard import BankGuard
 from hub.lfi.operations import Lfi
 from hub.model.clock import Clock, Dice
@@ -137,6 +138,12 @@ def build(given: Given, *, leader: bool = True) -> Parts:
         observer=given.observer,
         failpoint=given.failpoint,
         directory=directory_of(given),
+        reports=Reports(
+            keeper=given.keeper,
+            folder=settings.state.folder,
+            tenant=settings.tenant,
+            routes=contract.routes,
+        ),
     )
     lfi = Lfi(
         settings=settings,
