@@ -115,7 +115,7 @@ def _export_some(target: Path, tiles: Tiles, note: str, chosen: list[tuple[int, 
 
 def verifier_source() -> bytes:
     """Return the stand-alone verifier's file."""
-    return Path(verify.__file__).read_bytes()
+    return Path(verify.__file__).with_suffix(".py").read_bytes()
 
 
 def format_text() -> bytes:

@@ -212,7 +212,8 @@ def load_contract(
     """
     rows = read_rows(folder / "routes")
     key = _key(folder)
-    compiled = _cached(cache, key)
+    # The standalone binary brings what was compiled when it was built.
+    compiled = _cached(cache, key) or _cached(folder.parent / "compiled", key)
     if compiled is None:
         compiled = _compile(folder, rows)
         _keep(cache, key, compiled)
@@ -309,7 +310,11 @@ def _request_pair(row: Row, schemas: dict[str, SchemaFile]) -> Pair | None:
 
 def _key(folder: Path) -> str:
     digest = hashlib.sha256(f"{sys.version}|{fastjsonschema.VERSION}|1".encode())
-    ours = [Path(m.__file__ or "") for m in (notation, validators, mapping, mapper_module)]
+    # In the standalone binary modules have no files of their own, but these lie where they would.
+    ours = [
+        Path(m.__file__ or "").with_suffix(".py")
+        for m in (notation, validators, mapping, mapper_module)
+    ]
     for path in [*sorted(folder.rglob("*.yaml")), *sorted(folder.rglob("*.toml")), *ours]:
         digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()

@@ -17,7 +17,7 @@ from typing import Final
 from hub.config import ConfigError, Loaded, load
 from hub.node.check import check_files
 from hub.node.errors import StartError
-from hub.node.run import self_command, serve_node, serve_worker
+from hub.node.run import serve_node, serve_worker
 from hub.node.worker import read_orders
 from hub.sandbox.clock import SharedClock
 from hub.sandbox.failpoints import VARIABLE, failpoint_of
@@ -63,9 +63,7 @@ def _run(configuration: str, shared: str, worker: str = "") -> int:
 
 
 def hub_command() -> tuple[str, ...]:
-    """Return how this process is started, without its arguments; from the frozen binary by a hidden command."""
-    if getattr(sys, "frozen", False):
-        return (*self_command(), "sandbox", "hub")
+    """Return how this process is started, without its arguments; the frozen binary takes ``-m hub...`` too."""
     return (sys.executable, "-m", "hub.sandbox.hub_process")
 
 

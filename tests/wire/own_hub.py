@@ -32,6 +32,7 @@ def free_ports(count: int) -> list[int]:
 
 def settings_beside(sandbox: Sandbox, folder: Path, **sections: object) -> dict[str, object]:
     """Return the configuration of a sandbox's Hub with every path absolute, other ports and another folder."""
+    folder.mkdir(exist_ok=True)
     settings = tomllib.loads((sandbox.folder / "hub.toml").read_text())
     for table in settings.values():
         if isinstance(table, dict):
