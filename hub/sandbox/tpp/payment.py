@@ -1,4 +1,4 @@
-"""A single payment from the TPP's side: what is sealed for the bank, the consent, the signed order, the signed answer.
+"""Payments from the TPP's side: what is sealed for the bank, the consent, the signed order, the signed answer.
 
 Personal data never pass the Hub in the clear: the TPP signs them (Sig1) and seals the result for the bank (Enc1); the
 Hub forwards what it cannot read. The order itself is a signed message to the Hub, and so is its answer.
@@ -16,6 +16,7 @@ from joserfc.jwk import KeySet, RSAKey
 from hub.sandbox.tpp.consent import timestamp
 from hub.sandbox.tpp.exchange import Answer, Ask, Refused, refused
 from hub.sandbox.tpp.identity import Identity
+from hub.sandbox.tpp.schedules import Schedule, dirhams, single
 
 PAYMENT_TYPE: Final = "urn:openfinanceuae:service-initiation-consent:v2.1"
 PAYMENT_SCOPE: Final = "payments openid"
@@ -60,19 +61,27 @@ def seal(
 
 
 def payment_consent(*, consent_id: str, expires: int, amount: str, sealed: str) -> dict[str, Any]:
-    """Return the authorization detail of one instant payment.
+    """Return the authorization detail of one instant payment; see ``payments_consent``."""
+    return payments_consent(
+        consent_id=consent_id, expires=expires, schedule=single(amount), sealed=sealed
+    )
+
+
+def payments_consent(
+    *, consent_id: str, expires: int, schedule: Schedule, sealed: str
+) -> dict[str, Any]:
+    """Return the authorization detail of payments by a schedule.
 
     Args:
         consent_id: A UUID version 4, chosen by the TPP.
         expires: ``ExpirationDateTime``, seconds since 1970.
-        amount: In dirhams, with two decimals.
+        schedule: Of ``schedules``: which payments.
         sealed: What ``seal`` made of the creditor.
     """
-    single = {"Type": "SingleInstantPayment", "Amount": _dirhams(amount)}
     consent = {
         "ConsentId": consent_id,
         "PersonalIdentifiableInformation": sealed,
-        "ControlParameters": {"ConsentSchedule": {"SinglePayment": single}},
+        "ControlParameters": {"ConsentSchedule": schedule},
         "IsSingleAuthorization": True,
         "ExpirationDateTime": timestamp(expires),
         "PaymentPurposeCode": PURPOSE,
@@ -95,7 +104,7 @@ def request_payment(
     now = identity.clock.now()
     data = {
         "ConsentId": consent_id,
-        "Instruction": {"Amount": _dirhams(amount)},
+        "Instruction": {"Amount": dirhams(amount)},
         "PaymentPurposeCode": PURPOSE,
         "PersonalIdentifiableInformation": sealed,
         "OpenFinanceBilling": {"Type": "PushP2P"},
@@ -136,7 +145,3 @@ def read_signed(answer: Answer, hub_keys: dict[str, Any], issuer: str) -> dict[s
         inner = msgspec.structs.replace(answer, body=msgspec.json.encode(message))
         return refused(inner)
     return message
-
-
-def _dirhams(amount: str) -> dict[str, str]:
-    return {"Amount": amount, "Currency": "AED"}
