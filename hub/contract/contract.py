@@ -11,6 +11,7 @@ import marshal
 import sys
 import tomllib
 from collections.abc import Container, Mapping
+from functools import cache
 from pathlib import Path
 from types import CodeType
 from typing import Any, Final
@@ -83,6 +84,7 @@ class Contract:
             name: Mapper(shape, namespace.get(shape.function), strips.get(plain_id(name), ()))
             for name, shape in compiled.shapes.items()
         }
+        self._without_query = cache(self._judge_no_query)
         self._queries = compiled.queries
         self._requests = {r: namespace.get(name) for r, name in compiled.requests.items()}
         self._projections = {
@@ -138,6 +140,8 @@ class Contract:
 
         Faults: 400 ``Resource.InvalidFormat``, check ``request.query``.
         """
+        if not query:
+            return self._without_query(route.id)
         row = self._rows[route.id]
         check = self._checks[row.schemas].get(f"{row.site} query")
         pairs = parse_qsl(query, keep_blank_values=True)
@@ -148,6 +152,13 @@ class Contract:
         if check is None:
             return None
         broken = judge(check, known)
+        return None if broken is None else _fault(broken, "Resource.InvalidFormat", "request.query")
+
+    def _judge_no_query(self, route_id: str) -> Fault | None:
+        """Judge a request without a query; decided once per route."""
+        row = self._rows[route_id]
+        check = self._checks[row.schemas].get(f"{row.site} query")
+        broken = judge(check, {}) if check is not None else None
         return None if broken is None else _fault(broken, "Resource.InvalidFormat", "request.query")
 
     def check_authorization_details(self, rar_type: str, element: dict[str, Any]) -> Fault | None:

@@ -5,6 +5,7 @@ keys are errors: a misspelt permission list must not open a door.
 """
 
 import tomllib
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import unquote
@@ -17,6 +18,10 @@ from hub.model.route import Route
 _OWN: Final = frozenset(
     {"id", "path", "bank", "query", "schemas", "bank_schemas", "base", "name", "custom", "envelope"}
 )
+
+_REMEMBERED: Final = 2048
+_REMEMBERED_OCTETS: Final = 256
+"""Longer paths are not remembered, so that what a caller writes takes no memory here."""
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
@@ -133,9 +138,15 @@ class Matcher:
                 raise ValueError(f"{route.method} {route.path}: two routes match")
             names = [s[1:-1] for s in route.path.split("/")[1:] if s.startswith("{")]
             leaf[route.method] = (route, names)
+        self._remembered = lru_cache(maxsize=_REMEMBERED)(self._find)
 
     def match(self, method: str, path: str) -> tuple[Route, dict[str, str]] | None:
-        """Return the route and its path parameters (percent-decoded), or None."""
+        """Return the route and its path parameters (percent-decoded, not to be changed), or None."""
+        if len(path) > _REMEMBERED_OCTETS:
+            return self._find(method, path)
+        return self._remembered(method, path)
+
+    def _find(self, method: str, path: str) -> tuple[Route, dict[str, str]] | None:
         leaf, values = self._leaf(path)
         found = leaf.get(method)
         if found is None:

@@ -265,7 +265,6 @@ class Connection:
         return await self._desk.app.respond(request)
 
     async def _deliver(self, exchange: Exchange, response: Response, scope: Scope) -> None:
-        scope.deadline = math.inf  # from here on each send has its own
         engine, stream = self._engine, exchange.stream
         if response.stream is None:
             body = b"" if exchange.request.method == "HEAD" else response.body
@@ -273,8 +272,10 @@ class Connection:
             exchange.started = True
             self._hand_over()
             if engine.backlog(stream):
+                scope.deadline = math.inf  # from here on each send has its own
                 await self._drained(exchange)
         else:
+            scope.deadline = math.inf
             await self._deliver_stream(exchange, response, scope)
         duration = int(trio.current_time() * 1e9) - exchange.request.received_ns
         self._desk.observer.answered(exchange.request, response, duration)

@@ -8,6 +8,7 @@ Source: routes.md T0, T4, T5; ozone-connect.md section 2; hub-behaviour 7.2.
 
 from base64 import b64encode
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Final
 from urllib.parse import parse_qsl, quote, urlencode
 
@@ -15,6 +16,7 @@ import orjson
 
 from hub.contract import Context, plain_id
 from hub.gateway.values import Access, Asked, Call
+from hub.model.caller import Caller
 from hub.model.consent import Consent
 from hub.model.fault import Fault, caller_fault
 from hub.model.http import Headers
@@ -23,6 +25,8 @@ from hub.upstream.bank import BankCall
 PAGE_SIZE: Final = 100
 PAGE_SIZE_MOST: Final = 1000
 PAGE_MOST: Final = 100_000
+_KEPT_MOST: Final = 1024
+_SHORT: Final = 200
 _PLAIN_TRANSACTIONS: Final = frozenset({"ReadTransactionsBasic", "ReadTransactionsDetail"})
 _WINDOWS: Final = {
     "account-information.transactions": ("fromBookingDateTime", "toBookingDateTime"),
@@ -41,31 +45,32 @@ def ask(call: Call, access: Access, resource_base: str, declared: tuple[str, ...
 
     Faults: 400 ``Resource.InvalidFormat``, check ``request.paging``.
     """
-    page = _whole(call, "page", 1, PAGE_MOST)
-    size = _whole(call, "page-size", PAGE_SIZE, PAGE_SIZE_MOST)
+    sent = parse_qsl(call.request.query, keep_blank_values=True) if call.request.query else []
+    paging = dict(sent)
+    page = _whole(call, paging.get("page"), "page", 1, PAGE_MOST)
+    size = _whole(call, paging.get("page-size"), "page-size", PAGE_SIZE, PAGE_SIZE_MOST)
     if page is None or size is None:
         text = f"page: expected 1 to {PAGE_MOST}; page-size: expected 1 to {PAGE_SIZE_MOST}"
         return caller_fault(400, "Resource.InvalidFormat", text, check="request.paging")
-    given = [
-        (n, v) for n, v in parse_qsl(call.request.query, keep_blank_values=True) if n in declared
-    ]
+    given = [(n, v) for n, v in sent if n in declared]
     narrowed, blank = _narrow(call, dict(given), access.consent)
     pairs = list(narrowed.items())
     if plain_id(call.route.id) == "account-information.accounts" and access.consent is not None:
         pairs.append(("accountIds", ",".join(access.consent.account_ids)))
+    query = urlencode(pairs, safe=",") if pairs else ""
     if call.route.paged:
-        pairs += [("page", str(page)), ("page-size", str(size))]
+        query += f"{'&' if query else ''}page={page}&page-size={size}"
     own = [*given, *([("page-size", str(size))] if size != PAGE_SIZE else [])]
     context = Context(
         url=resource_base + call.request.path,
-        query=urlencode(own),
+        query=urlencode(own) if own else "",
         page=page,
         account_id=call.parameters.get(call.route.account_parameter, ""),
         permissions=access.permissions,
         extra=_known(call, access.consent),
         related=[] if call.route.consent_parameter else None,
     )
-    return Asked(query=urlencode(pairs, safe=","), context=context, blank=blank)
+    return Asked(query=query, context=context, blank=blank)
 
 
 def _known(call: Call, consent: Consent | None) -> dict[str, str]:
@@ -76,9 +81,8 @@ def _known(call: Call, consent: Consent | None) -> dict[str, str]:
     return {"ConsentId": consent.id, **base}
 
 
-def _whole(call: Call, name: str, default: int, most: int) -> int | None:
+def _whole(call: Call, found: str | None, name: str, default: int, most: int) -> int | None:
     """Return a paging parameter from the query or, as the official collections send it, from a header."""
-    found = dict(parse_qsl(call.request.query, keep_blank_values=True)).get(name)
     if found is None:
         header = call.request.header(name.encode())
         found = None if header is None else header.decode("latin-1")
@@ -136,18 +140,51 @@ def bank_call(
 
 def bank_path(template: str, parameters: Mapping[str, str]) -> str:
     """Fill a path at Ozone Connect; its parameters have the TPP's names but for the case of the first letter."""
-    known = {name[:1].lower() + name[1:]: value for name, value in parameters.items()}
-    known |= parameters
+    known = tuple(parameters.items())
+    if sum(len(value) for _, value in known) > _SHORT:
+        return _filled(template, known)
+    return _filled_before(template, known)
+
+
+def _filled(template: str, parameters: tuple[tuple[str, str], ...]) -> str:
+    known = {name[:1].lower() + name[1:]: value for name, value in parameters}
+    known.update(parameters)
     segments = [
         quote(known[s[1:-1]], safe="") if s.startswith("{") else s for s in template.split("/")
     ]
     return "/".join(segments)
 
 
+_filled_before: Final = lru_cache(maxsize=2048)(_filled)
+
+
 def o3_headers(call: Call, access: Access, provider_id: str) -> Headers:
     """Return the headers that tell the bank who calls, for whom, and by which consent."""
+    key = (id(access.caller), id(access.consent), call.route.id, provider_id)
+    kept = _KEPT.get(key)
+    if kept is None or kept[0] is not access.caller or kept[1] is not access.consent:
+        if len(_KEPT) >= _KEPT_MOST:
+            _KEPT.clear()
+        made = _fixed_headers(call, access, provider_id)
+        kept = _KEPT[key] = (access.caller, access.consent, made)
+    interaction_id = call.interaction_id.encode()
+    if call.sent_id:
+        return (
+            *kept[2],
+            (b"o3-ozone-interaction-id", interaction_id),
+            (b"o3-caller-interaction-id", interaction_id),
+        )
+    return (*kept[2], (b"o3-ozone-interaction-id", interaction_id))
+
+
+_KEPT: Final[dict[tuple[int, int, str, str], tuple[Caller, Consent | None, Headers]]] = {}
+"""Headers by who calls, by which consent, for which route; callers and consents are shared and never changed."""
+
+
+def _fixed_headers(call: Call, access: Access, provider_id: str) -> Headers:
     caller, consent = access.caller, access.consent
     headers = [
+        ("accept", "application/json"),
         ("o3-provider-id", provider_id),
         ("o3-aspsp-id", provider_id),
         ("o3-caller-org-id", caller.organisation_id),
@@ -155,10 +192,7 @@ def o3_headers(call: Call, access: Access, provider_id: str) -> Headers:
         ("o3-caller-software-statement-id", caller.software_statement_id),
         ("o3-api-uri", call.route.path),
         ("o3-api-operation", call.route.method),
-        ("o3-ozone-interaction-id", call.interaction_id),
     ]
-    if call.sent_id:
-        headers.append(("o3-caller-interaction-id", call.interaction_id))
     if consent is not None:
         headers += [
             ("o3-consent-id", consent.id),
@@ -166,7 +200,7 @@ def o3_headers(call: Call, access: Access, provider_id: str) -> Headers:
         ]
         if _foreign_exchange_only(call, access):
             headers.append(("o3-fx-transactions", "true"))
-    return ((b"accept", b"application/json"), *((n.encode(), v.encode()) for n, v in headers))
+    return tuple([(name.encode(), value.encode()) for name, value in headers])
 
 
 def forwarded(call: Call) -> Headers:

@@ -6,6 +6,7 @@ signed with the tenant's newest signing key where the operation always is, or ``
 Source: routes.md section 1 and T0; errors.md section 1.1; hub-behaviour 4.9; decisions.md section 1 (windows).
 """
 
+from functools import lru_cache
 from typing import Any, Final
 
 import orjson
@@ -25,6 +26,7 @@ from hub.protocol.jose import (
 
 JSON: Final = b"application/json"
 JWT: Final = b"application/jwt"
+_SHORT: Final = 128
 _LIFE_S: Final = 300
 _OLD_S: Final = 600
 _CLAIMS: Final = ("iss", "exp", "nbf", "message")
@@ -55,8 +57,14 @@ def weight_of(media: bytes, ranges: dict[bytes, float]) -> float:
 
 def answer_media(route: Route | None, accept: bytes | None) -> bytes | None:
     """Return the media type of an answer, or None where the caller accepts none that is offered (406)."""
-    ranges = weights(accept)
     signing = route.response_signing if route is not None else Signing.NEVER
+    if accept is not None and len(accept) > _SHORT:
+        return _chosen(signing, accept)
+    return _chosen_before(signing, accept)
+
+
+def _chosen(signing: Signing, accept: bytes | None) -> bytes | None:
+    ranges = weights(accept)
     json, jwt = weight_of(JSON, ranges), weight_of(JWT, ranges)
     match signing:
         case Signing.ALWAYS:
@@ -67,6 +75,9 @@ def answer_media(route: Route | None, accept: bytes | None) -> bytes | None:
             return JWT if jwt > json or (JWT in ranges and JSON not in ranges and jwt) else JSON
         case Signing.NEVER:
             return JSON if json else None
+
+
+_chosen_before: Final = lru_cache(maxsize=256)(_chosen)
 
 
 def signed(value: Any, *, issuer: str, audience: str, now: int, key: PrivateKey) -> bytes:

@@ -1,6 +1,6 @@
 """What the stages of the gateway hand on: the call, the access it has, the answer it gets."""
 
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -83,6 +83,16 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def permissions_of(consent: Consent) -> frozenset[str]:
-    """Return the permissions that a consent's body lists."""
-    data = consent.body.get("Data", {})
-    return frozenset(str(p) for p in data.get("Permissions") or ())
+    """Return the permissions that a consent's body lists; remembered by the record, which nobody changes."""
+    kept = _PERMISSIONS.get(id(consent))
+    if kept is None or kept[0] is not consent:
+        if len(_PERMISSIONS) >= _KEPT_MOST:
+            _PERMISSIONS.clear()
+        data = consent.body.get("Data", {})
+        listed = frozenset(str(p) for p in data.get("Permissions") or ())
+        kept = _PERMISSIONS[id(consent)] = (consent, listed)
+    return kept[1]
+
+
+_KEPT_MOST: Final = 1024
+_PERMISSIONS: Final[dict[int, tuple[Consent, frozenset[str]]]] = {}

@@ -9,6 +9,7 @@ Invariants. Acknowledgement comes after durability, and after forgetting. At mos
 writing or being told at any moment. After ``StoreFailedError`` nothing is acknowledged any more.
 """
 
+from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import Final, TypeVar, final
@@ -34,16 +35,19 @@ _GROUP: Final = 1024
 class _Waiting:
     """One work and whoever waits for it."""
 
-    __slots__ = ("done", "result", "work")
+    __slots__ = ("done", "result", "until", "work")
 
-    def __init__(self, work: Work) -> None:
+    def __init__(self, work: Work, until: float) -> None:
         self.work = work
+        self.until = until
         self.done = trio.Event()
         self.result: Done = ()
 
     def finish(self, result: Done) -> None:
-        self.result = result
-        self.done.set()
+        """Wake whoever waits; the first result is the one that counts."""
+        if not self.done.is_set():
+            self.result = result
+            self.done.set()
 
 
 @final
@@ -66,6 +70,7 @@ class Writer:
         self._patience_s = patience_s
         self._failpoint = failpoint
         self._waiting: list[_Waiting] = []
+        self._impatient: deque[_Waiting] = deque()
         self._under_way = 0
         self._wake = trio.Event()
         self._thread = trio.CapacityLimiter(1)
@@ -84,14 +89,15 @@ class Writer:
             return unavailable("keeper.stopping", self._closed)
         if self._under_way >= self._queue:
             return unavailable("keeper.queue", f"{self._under_way} works are under way")
-        waiting = _Waiting(work)
+        waiting = _Waiting(work, trio.current_time() + self._patience_s)
         self._under_way += 1
         self._waiting.append(waiting)
+        while self._impatient and self._impatient[0].done.is_set():
+            self._impatient.popleft()
+        self._impatient.append(waiting)
         self._wake.set()
-        with trio.move_on_after(self._patience_s):
-            await waiting.done.wait()
-            return waiting.result
-        return unavailable("keeper.deadline", f"not durable after {self._patience_s} seconds")
+        await waiting.done.wait()
+        return waiting.result
 
     async def run(self) -> None:
         """Write group after group until cancelled.
@@ -101,6 +107,7 @@ class Writer:
         """
         try:
             async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._be_impatient)
                 while True:
                     await self._wake.wait()
                     self._wake = trio.Event()
@@ -112,6 +119,16 @@ class Writer:
                 self._waiting, [unavailable("keeper.stopping", self._closed)] * len(self._waiting)
             )
             self._waiting = []
+
+    async def _be_impatient(self) -> None:
+        """Answer every work that waited too long; one clock for all, since all have the same patience."""
+        late = unavailable("keeper.deadline", f"not durable after {self._patience_s} seconds")
+        while True:
+            now = trio.current_time()
+            queue = self._impatient
+            while queue and (queue[0].done.is_set() or queue[0].until <= now):
+                queue.popleft().finish(late)
+            await trio.sleep_until(queue[0].until if queue else now + self._patience_s)
 
     async def _write_group(self, nursery: trio.Nursery) -> None:
         group, self._waiting = self._waiting[:_GROUP], self._waiting[_GROUP:]

@@ -22,12 +22,13 @@ from hub.model.http import Headers
 _TOKEN: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z")
 _TARGET: Final = re.compile(rb"/[\x21-\x22\x24-\x7e]*\Z")
 _VALUE: Final = re.compile(rb"[\t\x20-\x7e\x80-\xff]*\Z")
-_VALUES: Final = re.compile(rb"[\t\n\x20-\x7e\x80-\xff]*\Z")
 _OURS: Final = frozenset(
     {b"host", b"content-length", b"transfer-encoding", b"connection", b"expect", b"upgrade", b"te"}
 )
 _HEADERS_MOST: Final = 128
 _INTERIM_MOST: Final = 8
+_SHORT: Final = 128
+"""Longer fields (bearers among them) are not remembered."""
 
 
 def request_head(
@@ -48,10 +49,11 @@ def request_head(
     raw_target = target.encode("latin-1")
     if not (_TARGET.match(raw_target) and _TOKEN.match(method.encode())):
         raise ValueError("method or target is not fit for a request line")
-    fields = [pair for pair in headers if pair[0] not in _OURS]
-    _check_fields(fields)
     out = [b"%s %s HTTP/1.1\r\nhost: %s\r\n" % (method.encode(), raw_target, host)]
-    out += [b"%s: %s\r\n" % pair for pair in fields]
+    out += [
+        _line_before(name, value) if len(value) <= _SHORT else _line(name, value)
+        for name, value in headers
+    ]
     if length is None:
         out.append(b"transfer-encoding: chunked\r\n\r\n")
     elif length or method in {"POST", "PUT", "PATCH"}:
@@ -61,19 +63,32 @@ def request_head(
     return b"".join(out)
 
 
-def _check_fields(fields: list[tuple[bytes, bytes]]) -> None:
-    """Refuse names and values that would not stay one field each; all values are looked at in one go."""
-    for name, _ in fields:
-        if not _is_token(name):
-            raise ValueError(f"header {name!r} is not fit for a request")
-    values = b"\n".join([value for _, value in fields])
-    if values.count(b"\n") >= max(1, len(fields)) or not _VALUES.match(values):
+def _line(name: bytes, value: bytes) -> bytes:
+    """Write one field, or nothing for one that is decided here; most were written before and are remembered.
+
+    Raises:
+        ValueError: It would not stay one field.
+    """
+    if name in _OURS:
+        return b""
+    if not _TOKEN.match(name):
+        raise ValueError(f"header {name!r} is not fit for a request")
+    if not _VALUE.match(value):
         raise ValueError("a header value is not fit for a request")
+    return b"%s: %s\r\n" % (name, value)
 
 
-@lru_cache(1024)
-def _is_token(name: bytes) -> bool:
-    return _TOKEN.match(name) is not None
+_line_before: Final = lru_cache(maxsize=4096)(_line)
+
+
+def _field(name: bytes, value: bytes) -> tuple[bytes, bytes] | None:
+    """Return a received field in our form, or None where it is not valid."""
+    if not (_TOKEN.match(name) and _VALUE.match(value)):
+        return None
+    return name.lower(), value.strip(b" \t")
+
+
+_field_before: Final = lru_cache(maxsize=1024)(_field)
 
 
 def chunk(piece: bytes) -> bytes:
@@ -190,10 +205,13 @@ class AnswerReader:
             return
         if len(self.headers) >= _HEADERS_MOST:
             self._refuse("too many headers")
-        elif not (_TOKEN.match(name) and _VALUE.match(value)):
+            return
+        short = len(name) + len(value) <= _SHORT
+        field = _field_before(name, value) if short else _field(name, value)
+        if field is None:
             self._refuse("a header that is not valid")
         else:
-            self.headers.append((name.lower(), value.strip(b" \t")))
+            self.headers.append(field)
 
     def on_headers_complete(self) -> None:
         """See the end of a head (called by the parser)."""
