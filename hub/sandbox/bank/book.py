@@ -103,7 +103,13 @@ class FileNote(msgspec.Struct, frozen=True, tag="file"):
     request: dict[str, object]
 
 
-Note = Founded | GrantNote | PaymentNote | StatusNote | FileNote
+class AgainNote(msgspec.Struct, frozen=True, tag="again"):
+    """Note that an order came again under the key of a payment; nothing moved."""
+
+    payment_id: str
+
+
+Note = Founded | GrantNote | PaymentNote | StatusNote | FileNote | AgainNote
 
 
 class Line(msgspec.Struct, frozen=True, kw_only=True):
@@ -190,7 +196,7 @@ class Book:
                 self._statuses[account_id] = status
             case FileNote(consent_id, request):
                 self._files[consent_id] = request
-            case Founded():
+            case Founded() | AgainNote():
                 pass
 
     def _apply_payment(self, payment: Payment) -> None:
@@ -298,6 +304,10 @@ class Book:
     def record(self, payment: Payment) -> None:
         """Book and keep a payment, or a change of its status."""
         self._note(PaymentNote(payment))
+
+    def repeated(self, payment: Payment) -> None:
+        """Keep that a payment was ordered again."""
+        self._note(AgainNote(payment.id))
 
     def keep_file_consent(self, consent_id: str, request: dict[str, object]) -> None:
         """Keep what a file consent announced."""

@@ -99,6 +99,7 @@ class PaymentDesk:
         if known is not None:
             if known.fingerprint != order.fingerprint:
                 raise refused(409, "GenericError", "the key was used for another order")
+            self._book.repeated(known)
             return Answer(status=201, body={"data": known.answer, "meta": {}})
         account = self._debtor(call, order)
         payment = self._booked(order, account)
