@@ -6,7 +6,7 @@ import pytest
 
 from hub.sandbox.tpp import Pushed, Refused, Tokens, data_sharing_consent
 from hub.sandbox.tpp.consent import DATA_SHARING_SCOPE, timestamp
-from hub.sandbox.tpp.payment import PAYMENT_SCOPE, payment_consent, seal
+from hub.sandbox.tpp.payment import PAYMENT_SCOPE, PAYMENT_TYPE, PURPOSE, seal
 from tests.wire.curl_bank import CurlBank
 from tests.wire.test_payment import CREDITOR, bank_keys, consented, order, sealed_creditor
 from tests.wire.world import code_of, moved
@@ -34,14 +34,18 @@ def accounts(tpp, **how):
 
 
 async def payment(tpp, **how):
-    detail = payment_consent(
-        consent_id=tpp.identity.dice.uuid(),
-        expires=tpp.identity.clock.now() + 7_200,
-        amount="10.00",
-        sealed=seal(tpp.identity, await bank_keys(tpp), {"Creditor": [CREDITOR]}),
-    )
-    detail["consent"] |= how
-    return detail, PAYMENT_SCOPE
+    single = {"Type": "SingleInstantPayment", "Amount": {"Amount": "10.00", "Currency": "AED"}}
+    consent = {
+        "ConsentId": tpp.identity.dice.uuid(),
+        "PersonalIdentifiableInformation": seal(
+            tpp.identity, await bank_keys(tpp), {"Creditor": [CREDITOR]}
+        ),
+        "ControlParameters": {"ConsentSchedule": {"SinglePayment": single}},
+        "IsSingleAuthorization": True,
+        "ExpirationDateTime": timestamp(tpp.identity.clock.now() + 7_200),
+        "PaymentPurposeCode": PURPOSE,
+    }
+    return {"type": PAYMENT_TYPE, "consent": consent | how}, PAYMENT_SCOPE
 
 
 def insurance(tpp):
