@@ -12,7 +12,7 @@ from typing import Any, Final, Literal
 import msgspec
 import orjson
 
-from hub.gateway.errors import bank_error
+from hub.gateway.errors import GENERIC, bank_error
 from hub.model.event import Event, Kind, Verdict
 from hub.model.fault import Fault, bank_fault
 from hub.model.records import Attempt, Payment
@@ -23,8 +23,6 @@ from hub.upstream.faults import was_sent
 
 State = Literal["made", "refused", "unsent", "unknown"]
 
-_PERHAPS: Final = frozenset({408, 409})
-"""Statuses with which a bank may well have the payment: its outcome stays unknown."""
 _VERDICTS: Final[dict[str, Verdict]] = {
     "open": Verdict.ALLOWED,
     "made": Verdict.ALLOWED,
@@ -51,8 +49,16 @@ def judge(answer: BankAnswer | Fault) -> Outcome:
         return unknown(_bad(answer)) if data is None else Outcome(state="made", data=data)
     if not 400 <= answer.status < 500:
         return unknown(_bad(answer))
-    state: State = "unknown" if answer.status in _PERHAPS else "refused"
-    return Outcome(state=state, fault=bank_error(answer, payment=True, finds=False))
+    fault = bank_error(answer, payment=True, finds=False)
+    return Outcome(state="unknown" if _perhaps(answer, fault) else "refused", fault=fault)
+
+
+def _perhaps(answer: BankAnswer, fault: Fault) -> bool:
+    """Tell whether the bank may well have the payment: it gave up waiting, or says that the key is in use.
+
+    A code of its own with 409 (``Payment.DuplicateInFlight``) is about another payment: this one is refused.
+    """
+    return answer.status == 408 or (answer.status == 409 and fault.code in GENERIC)
 
 
 def unknown(why: Fault) -> Outcome:

@@ -200,6 +200,30 @@ async def test_a_worker_that_was_only_slow_still_writes_what_it_knows():
     assert kinds == [("outcome", "unknown"), ("outcome", "made")]
 
 
+@pytest.mark.parametrize(
+    ("status", "code", "expected"),
+    [
+        (409, "Payment.DuplicateInFlight", "refused"),
+        (409, "GenericError", "unknown"),
+        (409, "GenericRecoverableError", "unknown"),
+        (409, "", "unknown"),
+        (408, "Payment.DuplicateInFlight", "unknown"),
+        (400, "GenericError", "refused"),
+        (403, "Consent.AccountTemporarilyBlocked", "refused"),
+        (429, "GenericError", "refused"),
+        (500, "GenericError", "unknown"),
+        (503, "GenericRecoverableError", "unknown"),
+        (302, "GenericError", "unknown"),
+    ],
+)
+async def test_what_a_banks_refusal_says_of_the_payment(status, code, expected, autojump_clock):
+    world = await started(MULTI)
+    world.bank.answer = answer_of({"errorCode": code, "errorMessage": "no"}, status)
+    await pay(world)
+    assert await state(world) == expected
+    assert (await taken(world)).total.number == (expected == "unknown")
+
+
 # Operators
 
 
