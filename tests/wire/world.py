@@ -1,5 +1,6 @@
 """A sandbox in processes of its own, and the actors that tests let loose on it: TPPs and customers' browsers."""
 
+import os
 import signal
 import socket
 import subprocess
@@ -48,7 +49,9 @@ UP_LINE = "The sandbox stays up"
 
 def free_base() -> int:
     """Return a base of 50 ports of which none is in use now."""
-    for base in range(FIRST_PORT, FIRST_PORT + 40 * PORTS, PORTS):
+    bases = [FIRST_PORT + PORTS * number for number in range(40)]
+    first = os.getpid() % len(bases)  # two runs at once do not look at the same ones first
+    for base in bases[first:] + bases[:first]:
         if all(_free(base + offset) for offset in range(PORTS)):
             return base
     raise AssertionError("no free ports")
