@@ -33,6 +33,7 @@ from hub.model.event import Event, Kind
 from hub.model.terms import Face
 from hub.node.ask import ask
 from hub.node.errors import StartError
+from hub.node.retention import prune_log
 from hub.node.wall import SystemDice, WallClock
 from hub.protocol.merkle import consistency_proof
 from hub.state.keeper import Query
@@ -442,3 +443,38 @@ def _show(at: int, event: Event, *, raw: bool) -> None:
     click.echo(
         f"{at} {moment} {what}{change} {event.status or '-'} {ended}{times} {who} {event.interaction_id}"
     )
+
+
+@audit.command()
+@click.option(
+    "--export",
+    "target",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="A new folder for what will be forgotten, each event with its proof.",
+)
+@click.pass_obj
+def prune(path: Path, target: Path) -> None:
+    """Forget events older than [log] retain says, by kind; of a stopped Hub only. Their hashes stay: proofs still hold.
+
+    What is forgotten is exported first, and the log itself declares how much was forgotten, up to where.
+    """
+
+    def start(place: Place) -> int:
+        days = place.loaded.settings.log.retain
+        if unknown := set(days) - set(Kind):
+            raise StartError(
+                f"log.retain: unknown kinds {sorted(unknown)}; known: {', '.join(Kind)}"
+            )
+        if not days:
+            raise StartError("log.retain says of no kind of event how many days to keep it")
+        if target.exists():
+            raise StartError(f"{target}: exists already; give the path of a new folder")
+        try:
+            count = trio.run(prune_log, place.loaded.settings, WallClock(), target)
+        except (StoreError, LogError, OSError) as error:
+            raise StartError(str(error)) from None
+        click.echo(f"{count} event(s) forgotten" + (f"; they are in {target}" if count else ""))
+        return 0
+
+    _run(path, start)

@@ -203,11 +203,13 @@ class LogSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         retiring: Keys that ``keys.log`` replaces: they sign beside it until they are taken out of this list.
         witnesses: Whom to ask for a cosignature: the base URL and the verifier key, with a space between.
         ca: CA bundle of the witnesses' servers; the system's by default.
+        retain: For each kind of event how many days ``hub audit prune`` leaves it; kinds not named are kept for ever.
     """
 
     retiring: tuple[Path, ...] = ()
     witnesses: tuple[str, ...] = ()
     ca: Path | None = None
+    retain: dict[str, int] = {}
 
 
 class Switches(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -22,7 +22,7 @@ import msgspec
 import trio
 
 from hub.audit.histogram import Histogram
-from hub.audit.search import Selection, event_of
+from hub.audit.search import PRUNED, Selection, event_of
 from hub.audit.source import Events
 from hub.model.event import Event, Kind
 
@@ -134,6 +134,22 @@ class Index:
         await self._on_thread(empty)
         self.size = 0
 
+    async def drop(self, positions: Sequence[int]) -> None:
+        """Forget entries, and names that only they had; the sums stay."""
+        unused = " AND ".join(
+            f"id NOT IN (SELECT {column} FROM entry WHERE {column} IS NOT NULL)"  # noqa: S608 - names from here
+            for column in ("consent", "client", "organisation", "route")
+        )
+
+        def dropped() -> None:
+            with self._db:
+                rows = [(at,) for at in positions]
+                self._db.executemany("DELETE FROM entry WHERE position = ?", rows)
+                self._db.execute(f"DELETE FROM name WHERE {unused}")  # noqa: S608 - as above
+            self._names.clear()
+
+        await self._on_thread(dropped)
+
     async def positions(self, selection: Selection, limit: int, before: int | None) -> list[int]:
         """Return the newest positions that the indexed members of a selection allow."""
         return await self._on_thread(lambda: self._positions(selection, limit, before))
@@ -173,7 +189,11 @@ class Index:
             spans = self._db.execute("SELECT party, route FROM span WHERE end IS NULL")
             self._down = {(party, route) for party, route in spans}
             events = [event_of(leaf) for leaf in leaves]
-            rows = [self._row(start + at, event) for at, event in enumerate(events)]
+            rows = [
+                self._row(start + at, event)
+                for at, event in enumerate(events)
+                if event is not PRUNED
+            ]
             self._db.executemany("INSERT INTO entry VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows)
             for event in events:
                 if event.kind is not Kind.NODE and event.status and event.route:

@@ -14,7 +14,7 @@ import trio
 
 from hub.audit import verify
 from hub.audit.note import Checkpoint, split
-from hub.audit.search import Selection, event_of
+from hub.audit.search import PRUNED, Selection, event_of
 from hub.audit.source import Events
 from hub.audit.tiles import LogError, Tiles, View
 from hub.protocol.merkle import inclusion_proof
@@ -89,7 +89,11 @@ async def export(log: Published, keeper: Events, selection: Selection, target: P
     for start in range(0, size, _READ):
         leaves = await keeper.events(start, min(_READ, size - start))
         chosen = [
-            (start + at, leaf) for at, leaf in enumerate(leaves) if selection.takes(event_of(leaf))
+            (start + at, leaf)
+            for at, leaf in enumerate(leaves)
+            if (event := event_of(leaf)) is not PRUNED
+            and selection.takes(event)
+            and (selection.positions is None or start + at in selection.positions)
         ]
         await trio.to_thread.run_sync(_export_some, target, log.tiles, note, chosen)
         count += len(chosen)

@@ -7,16 +7,20 @@ import msgspec
 import trio
 
 from hub.audit.source import Events
-from hub.model.event import Event
+from hub.model.event import Event, Kind
 
 _READ: Final = 1000
 _TAIL_S: Final = 0.5
 _EVENT: Final = msgspec.json.Decoder(Event)
 
 
+PRUNED: Final = Event(kind=Kind.NODE, time_ms=0, change="was pruned")
+"""Stands for an entry whose content was forgotten."""
+
+
 def event_of(leaf: bytes) -> Event:
-    """Return the event that a leaf holds."""
-    return _EVENT.decode(leaf)
+    """Return the event that a leaf holds; ``PRUNED`` for one that was forgotten."""
+    return _EVENT.decode(leaf) if leaf[:1] == b"{" else PRUNED
 
 
 class Selection(msgspec.Struct, frozen=True, kw_only=True):
@@ -30,6 +34,7 @@ class Selection(msgspec.Struct, frozen=True, kw_only=True):
         tpp: Of this TPP: its client or its organisation.
         client_id: Of this TPP client.
         interaction_id: Of this interaction.
+        positions: Exports: only these entries.
         route: Of this route.
         verdict: Ended so: ``allowed``, ``refused``, ``failed``, ``unknown``.
         status: Answered with this HTTP status.
@@ -42,6 +47,7 @@ class Selection(msgspec.Struct, frozen=True, kw_only=True):
     tpp: str = ""
     client_id: str = ""
     interaction_id: str = ""
+    positions: frozenset[int] | None = None
     route: str = ""
     verdict: str = ""
     status: int = 0

@@ -40,6 +40,11 @@ def tile_path(level: int | None, index: int, width: int = WIDTH) -> str:
     return f"tile/{'entries' if level is None else level}/{name}{partial}"
 
 
+def kept_path(index: int) -> str:
+    """Return the path of what is kept of a bundle of which entries were pruned."""
+    return tile_path(None, index).replace("tile/entries/", "tile/kept/")
+
+
 def bundle_of(entries: Sequence[bytes]) -> bytes:
     """Return the entry bundle of up to 256 entries. Source: tlog-tiles, "Log entries"."""
     return b"".join(len(entry).to_bytes(2) + entry for entry in entries)
@@ -116,7 +121,8 @@ class Tiles:
         Raises:
             LogError: It is not there, or shorter.
         """
-        for path in (tile_path(level, index, width), tile_path(level, index)):
+        kept = (kept_path(index),) if level is None else ()
+        for path in (*kept, tile_path(level, index, width), tile_path(level, index)):
             file = self.folder / path
             if file.exists():
                 return self._checked(file, level, width)
@@ -150,8 +156,12 @@ class Tiles:
         """
         width = min(WIDTH, size - index // WIDTH * WIDTH)
         bundle = self.read(None, index // WIDTH, width)
-        full = (self.folder / tile_path(None, index // WIDTH)).exists()
-        return entries_of(bundle, WIDTH if full else width)[index % WIDTH]
+        whole = (tile_path(None, index // WIDTH), kept_path(index // WIDTH))
+        full = any((self.folder / path).exists() for path in whole)
+        entry = entries_of(bundle, WIDTH if full else width)[index % WIDTH]
+        if not entry:
+            raise LogError(f"entry {index} was pruned; its receipt is in the export made before")
+        return entry
 
 
 @final

@@ -1,17 +1,42 @@
 """Back up a tenant's state, check a backup, put one back."""
 
-import fcntl
 import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Final
 
 import apsw
 
 from hub.protocol.merkle import Frontier, leaf_hash
 from hub.state.keeper import TreeHead
-from hub.state.open import DATABASE, LOCK
+from hub.state.open import DATABASE, locked
 from hub.state.schema import StoreError, check_version
 from hub.state.sqlite import Store
+
+FORGOTTEN: Final = b"\0"
+"""Begins a leaf whose content was forgotten: its hash follows. No event begins so."""
+
+
+def forget_events(folder: Path, hashes: Mapping[int, bytes]) -> None:
+    """Put hashes in the place of events in the database of a stopped Hub; the tree stays what it is.
+
+    Raises:
+        StoreError: The Hub runs, or the database cannot be written.
+    """
+    with locked(folder):
+        try:
+            connection = apsw.Connection(str(folder / DATABASE))
+            connection.pragma("secure_delete", 1)
+            with connection:
+                connection.executemany(
+                    "UPDATE event SET leaf = ?, interaction = '' WHERE position = ?",
+                    [(FORGOTTEN + leaf, position) for position, leaf in hashes.items()],
+                )
+            connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+            connection.close()
+        except apsw.Error as error:
+            raise StoreError(f"{folder}: events could not be forgotten ({error})") from None
 
 
 def copy_state(folder: Path, target: Path) -> None:
@@ -58,7 +83,7 @@ def _checked_tree(connection: apsw.Connection, source: Path) -> TreeHead:
     for position, leaf in connection.execute("SELECT position, leaf FROM event ORDER BY position"):
         if position != frontier.size:
             raise StoreError(f"{source}: event {frontier.size} is missing")
-        frontier.append(leaf_hash(leaf))
+        frontier.append(leaf[1:] if leaf[:1] == FORGOTTEN else leaf_hash(leaf))
     size, root = connection.execute("SELECT size, root FROM head").get
     if (frontier.size, frontier.root()) != (size, root):
         raise StoreError(f"{source}: its events do not lead to its tree's root")
@@ -71,17 +96,11 @@ def put_back(source: Path, folder: Path) -> Path | None:
     Raises:
         StoreError: The Hub runs, or a file cannot be written.
     """
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    lock = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return _swap(source, folder)
-    except BlockingIOError:
-        raise StoreError(f"{folder}: the Hub runs; stop it first") from None
-    except OSError as error:
-        raise StoreError(f"{folder}: the backup cannot be put back ({error})") from None
-    finally:
-        os.close(lock)
+    with locked(folder):
+        try:
+            return _swap(source, folder)
+        except OSError as error:
+            raise StoreError(f"{folder}: the backup cannot be put back ({error})") from None
 
 
 def _swap(source: Path, folder: Path) -> Path | None:

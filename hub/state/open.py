@@ -187,7 +187,7 @@ async def open_keeper(
         StoreError: It cannot be opened: in use, too new, damaged, not ours. One line says why.
         StoreFailedError: While open, the disk broke its word; in an exception group.
     """
-    with _locked(folder):
+    with locked(folder):
         store = Store(
             _database(folder), replay_entries=limits.replay_entries, failpoint=failpoint, vfs=vfs
         )
@@ -255,7 +255,7 @@ def open_reader(folder: Path) -> Iterator[Reader]:
 
 
 @contextmanager
-def _locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path) -> Iterator[None]:
     """Hold the folder for this process, mode 0700; the lock ends with the process, however it ends."""
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
