@@ -12,6 +12,7 @@ from hub import __version__
 from hub.cli_admin import admin
 from hub.cli_audit import audit
 from hub.cli_db import db
+from hub.cli_directory import directory, sandbox_directory
 from hub.cli_explain import explain
 from hub.cli_keys import keys
 from hub.cli_run import FAILED, run
@@ -298,3 +299,5 @@ main.add_command(keys)
 main.add_command(admin)
 main.add_command(audit)
 main.add_command(db)
+main.add_command(directory)
+sandbox.add_command(sandbox_directory)

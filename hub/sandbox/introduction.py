@@ -41,6 +41,7 @@ def describe_world(
             participants=f"{places.https(10)}/participants",
             keystore_base=places.https(10),
             token_endpoint=f"{places.https(11)}/token",
+            page=f"{places.https(14)}/",
         ),
         control=str(CONTROL_PATH),
         bank=main.bank,

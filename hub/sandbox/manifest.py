@@ -44,6 +44,7 @@ class DirectorySection(msgspec.Struct, frozen=True, kw_only=True):
     participants: str
     keystore_base: str
     token_endpoint: str
+    page: str = ""
 
 
 class BankSection(msgspec.Struct, frozen=True, kw_only=True):
@@ -114,7 +115,7 @@ class SandboxOptions(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         folder: Where keys and data are made and kept.
         port_base: First of at most 50 ports: +0 TPP edge, +1 LFI edge, +2 ops, +3 portal; +10 directory (public),
-            +11 directory API (mTLS), +12 CRL and OCSP (plain); +20 Ozone Connect, +21 the bank's pages; +30 and +31
+            +11 directory API (mTLS), +12 CRL and OCSP (plain), +14 the directory's page; +20 Ozone Connect, +21 the bank's pages; +30 and +31
             the TPPs' redirect URIs; +40.. the same for a second tenant (``profile`` both).
         journey: Run the narrated journey once the world is up.
         exit_after_journey: Stop afterwards; the exit status tells how it went.

@@ -20,6 +20,7 @@ _NAMES: Final = {
     11: "the directory's API",
     12: "CRL and OCSP",
     13: "the witness of the audit logs",
+    14: "the directory's page",
     20: "the bank's Ozone Connect",
     21: "the bank's pages",
     30: "the first TPP's redirect URI",

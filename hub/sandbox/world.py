@@ -15,7 +15,7 @@ from hub.node.errors import StartError
 from hub.node.wall import SystemDice
 from hub.sandbox.clock import SharedClock
 from hub.sandbox.control import CONTROL_PATH, serve_control, world_actions
-from hub.sandbox.directory import Directory
+from hub.sandbox.directory import Acts, Directory, directory_page
 from hub.sandbox.enrolment import enrol
 from hub.sandbox.folder import owned_folder
 from hub.sandbox.introduction import describe_world
@@ -105,7 +105,7 @@ class _Builder:
         keys = await trio.to_thread.run_sync(issue_keys, pki, places)
         tenancies = [self._tenancy(tenant, pki, keys) for tenant in tenants_of(self._options)]
         async with trio.open_nursery() as nursery:
-            directory = await self._start_directory(nursery, pki, keys)
+            acts = await self._start_directory(nursery, pki, keys)
             try:
                 sections = [await tenancy.start(nursery) for tenancy in tenancies]
                 manifest = describe_world(
@@ -120,9 +120,8 @@ class _Builder:
                 write_manifest(manifest, places.folder)
                 world = World(manifest, places, self._clock)
                 actions = world_actions(self._clock, world.stop)
-                actions |= knob_actions(
-                    directory, {**self._faults, "bank": tenancies[0].bank_faults}
-                )
+                banks = {"bank": tenancies[0].bank_faults}
+                actions |= knob_actions(acts, {**self._faults, **banks})
                 await nursery.start(serve_control, places.folder / CONTROL_PATH, actions)
                 task_status.started(world)
                 await world.over()
@@ -142,7 +141,7 @@ class _Builder:
             dice=self._dice,
         )
 
-    async def _start_directory(self, nursery: trio.Nursery, pki: Pki, keys: Keyring) -> Directory:
+    async def _start_directory(self, nursery: trio.Nursery, pki: Pki, keys: Keyring) -> Acts:
         places = self._places
         directory = Directory.open(
             places.folder / "directory",
@@ -167,8 +166,13 @@ class _Builder:
         witness = SandboxWitness(places, issuers, self._clock)
         self._faults["witness"] = Faults()
         await serve(nursery, witness.handler, places.port(13), open_to_all, self._faults["witness"])
-        self._tell(f"Trust Framework: {places.https(10)}/participants")
-        return directory
+        acts = Acts(directory, self._faults)
+        page = directory_page(acts, places.https(14), self._dice)
+        await serve(nursery, page, places.port(14), open_to_all)
+        self._tell(
+            f"Trust Framework: {places.https(10)}/participants, its page: {places.https(14)}/"
+        )
+        return acts
 
     async def _register(
         self, tenancies: list[Tenancy], sections: list[TenantSection], manifest: Manifest

@@ -13,7 +13,7 @@ from hub.model.clock import FixedClock, SeededDice
 from hub.node.errors import StartError
 from hub.sandbox.configuration import bank_address, configuration, write_configuration
 from hub.sandbox.control import ControlError
-from hub.sandbox.directory import Directory
+from hub.sandbox.directory import Acts, Directory
 from hub.sandbox.enrolment import enrol, redirect_uris
 from hub.sandbox.folder import LOCK_NAME, owned_folder
 from hub.sandbox.knobs import knob_actions
@@ -232,7 +232,7 @@ def test_knobs_change_directory_and_bank(made, directory):
     places, _, keys = made
     enrol(directory, keys, SandboxOptions(), places)
     faults = Faults()
-    actions = knob_actions(directory, {"bank": faults})
+    actions = knob_actions(Acts(directory, {}), {"bank": faults})
     client = TPPS[0].client_id
     actions["directory"]({"act": "suspend", "client_id": client})
     assert directory.register.application(client).status == "Suspended"
@@ -263,7 +263,7 @@ def test_knobs_change_directory_and_bank(made, directory):
 )
 def test_knobs_refuse_what_they_do_not_know(made, directory, name, request_):
     with pytest.raises(ControlError):
-        knob_actions(directory, {"bank": Faults()})[name](request_)
+        knob_actions(Acts(directory, {}), {"bank": Faults()})[name](request_)
 
 
 def test_only_the_tpp_edge_trusts_your_own_tpps_certificate(made, tmp_path):

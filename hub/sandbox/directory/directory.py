@@ -6,7 +6,7 @@ import hashlib
 import hmac
 import re
 from pathlib import Path
-from typing import Any, Final, final
+from typing import Annotated, Any, Final, Literal, final
 from urllib.parse import parse_qs, unquote
 
 import msgspec
@@ -61,6 +61,24 @@ _CERTIFICATES_PATH: Final = re.compile(
 
 class _Revoke(msgspec.Struct, frozen=True):
     RevokeReason: str = "unspecified"
+
+
+_Name = Annotated[str, msgspec.Meta(min_length=1, max_length=200, pattern="^[^\\x00-\\x1f\\x7f]+$")]
+_Https = Annotated[str, msgspec.Meta(max_length=2000, pattern="^https://[^ ]+$")]
+_Role = Literal["BDSP", "BSIP", "ISP", "IDSP", "LFI"]
+
+
+class _NewOrganisation(msgspec.Struct, frozen=True):
+    OrganisationName: _Name
+    Size: Literal["TPP", "LFI", "TSP"] = "TPP"
+    Roles: tuple[_Role, ...] = ()
+
+
+class _NewStatement(msgspec.Struct, frozen=True):
+    ClientName: Annotated[str, msgspec.Meta(min_length=1, max_length=40)]
+    RedirectUri: Annotated[tuple[_Https, ...], msgspec.Meta(min_length=1, max_length=100)]
+    ApiWebhookUri: tuple[_Https, ...] = ()
+    Roles: tuple[_Role, ...] = ()
 
 
 class _Token(msgspec.Struct, frozen=True):
@@ -165,6 +183,8 @@ class Directory(Registrar):
             return refused
         if found := _CERTIFICATES_PATH.fullmatch(request.path):
             return self._certificates(request, found)
+        if request.method == "POST" and (found := _API_PATH.fullmatch(request.path)):
+            return self._create(request, found)
         if request.method != "GET":
             return _error(405, "method_not_allowed")
         if request.path == "/references/apifamilies":
@@ -269,6 +289,48 @@ class Directory(Registrar):
         return SiteResponse(
             headers=(("content-type", "application/jwt"), _NO_STORE), body=signed.encode()
         )
+
+    def _create(self, request: SiteRequest, found: re.Match[str]) -> SiteResponse:
+        """Create an organisation (by the operator's applications), or a software statement (of the caller's organisation)."""
+        caller = self._authenticated(request.certificate)
+        if caller is None:
+            return _error(403, "access_denied")
+        own = self.register.organisation(caller.organisation_id)
+        try:
+            if not found["org"] and own.size == "TSP":
+                return _answer(self._new_organisation(request.body), 201)
+            if (
+                found["org"] == own.id
+                and found["list"] == "softwarestatements"
+                and not found["item"]
+            ):
+                return _answer(self._new_statement(own, request.body), 201)
+        except msgspec.DecodeError as error:
+            return _error(400, str(error))
+        return _error(403, "access_denied")
+
+    def _new_organisation(self, body: bytes) -> dict[str, Any]:
+        asked = msgspec.json.decode(body, type=_NewOrganisation)
+        organisation = self.add_organisation(
+            organisation_id=self.dice.uuid(),
+            name=asked.OrganisationName,
+            size=asked.Size,
+            roles=asked.Roles,
+        )
+        return organisation_document(organisation)
+
+    def _new_statement(self, organisation: Organisation, body: bytes) -> dict[str, Any]:
+        asked = msgspec.json.decode(body, type=_NewStatement)
+        application = self.add_application(
+            organisation_id=organisation.id,
+            client_id=self.dice.uuid(),
+            name=asked.ClientName,
+            roles=[role for role in asked.Roles if role in organisation.roles],
+            redirect_uris=asked.RedirectUri,
+            webhook_uris=asked.ApiWebhookUri,
+        )
+        organisation = self.register.organisation(organisation.id)
+        return statement_document(organisation, application, self.bases)
 
     def _certificates(self, request: SiteRequest, found: re.Match[str]) -> SiteResponse:
         """List certificates, issue one (POST, type), or revoke one (PUT, kid): of the caller's organisation only."""

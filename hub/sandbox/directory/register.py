@@ -166,6 +166,16 @@ class Register(msgspec.Struct, frozen=True, kw_only=True):
         keys = _replaced(organisation.keys, key)
         return self.with_organisation(msgspec.structs.replace(organisation, keys=keys))
 
+    def without_key(self, organisation_id: str, client_id: str, kid: str) -> "Register":
+        """Return a register in which an application, or an organisation itself, does not hold this key any more."""
+        if client_id:
+            application = self.application(client_id)
+            kept = tuple(key for key in application.keys if key.kid != kid)
+            return self.with_application(msgspec.structs.replace(application, keys=kept))
+        organisation = self.organisation(organisation_id)
+        kept = tuple(key for key in organisation.keys if key.kid != kid)
+        return self.with_organisation(msgspec.structs.replace(organisation, keys=kept))
+
 
 def _replaced(keys: tuple[Key, ...], key: Key) -> tuple[Key, ...]:
     return (*(held for held in keys if held.kid != key.kid), key)

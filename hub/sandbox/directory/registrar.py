@@ -41,6 +41,7 @@ class Registrar:
         self, folder: Path, register: Register, *, pki: Pki, clock: Clock, dice: Dice, bases: Bases
     ) -> None:
         """Use ``open``."""
+        self.folder = folder
         self._path = folder / "directory.json"
         self._register = register
         self.pki = pki
@@ -186,6 +187,11 @@ class Registrar:
     def publish(self, organisation_id: str, client_id: str, key: Key) -> None:
         """Publish a key of an application, or of an organisation itself."""
         self._keep(self._register.with_key(organisation_id, client_id, key))
+
+    def exchange(self, organisation_id: str, client_id: str, kid: str, key: Key) -> None:
+        """Publish a key in the place of another one, which leaves the key set without being revoked."""
+        register = self._register.with_key(organisation_id, client_id, key)
+        self._keep(register.without_key(organisation_id, client_id, kid))
 
     def add_server(
         self,
