@@ -75,6 +75,15 @@ class Paid(msgspec.Struct, frozen=True, kw_only=True):
     bank_us: int
 
 
+class Late(msgspec.Struct, frozen=True, kw_only=True):
+    """Hold the answer to an order whose outcome was found without its request: the first to hear it; kept for the next."""
+
+    shown: Reply | Fault
+    attempt: Attempt
+    version: int
+    use: Use
+
+
 class Replayed(msgspec.Struct, frozen=True):
     """Hold the answer that the first request under a key got."""
 
@@ -120,8 +129,8 @@ class Payments:
 
     async def make(
         self, call: Call, access: Access, body: dict[str, Any]
-    ) -> Paid | Replayed | Reply | Fault:
-        """Make a payment; a ``Paid`` must be given to ``record`` with its answer.
+    ) -> Paid | Late | Replayed | Fault:
+        """Make a payment; a ``Paid`` must be given to ``record`` with its answer, a ``Late`` to ``keep``.
 
         Faults: 400 ``Resource.InvalidFormat`` (key), ``Consent.Invalid``, ``Consent.BusinessRuleViolation``,
         ``Consent.FailsControlParameters``; 409 for a key in use.
@@ -161,7 +170,7 @@ class Payments:
 
     async def _begin(
         self, call: Call, access: Access, order: Order, attempt: Attempt, use: Use
-    ) -> int | Replayed | Reply | Fault:
+    ) -> int | Late | Replayed | Fault:
         """Take the share and the key, and write the intent; or say what an earlier use of the key came to.
 
         Returns:
@@ -214,45 +223,49 @@ class Payments:
 
     async def _again(
         self, call: Call, held: Attempt, now: Attempt, use: Use
-    ) -> Replayed | Reply | Fault | None:
+    ) -> Late | Replayed | Fault | None:
         """Answer another use of a key; None where the first one turns out to have used nothing up."""
         same = hmac.compare_digest(held.digest, now.digest)
         if held.consent_id != now.consent_id or not same:
             text = "The idempotency key was used for another payment."
             return caller_fault(409, "GenericError", text, check="payment.key_reused")
-        ended = await self._ended(held, call.route.deadline_ms / 1000)
+        found = await self._ended(held, call.route.deadline_ms / 1000)
         self._failpoint(Point.BEFORE_REPLAY)
-        if ended is None:
+        if found is None:
             return None
+        ended, version = found
         if not ended.ended:
             return _busy(f"payment.{ended.state}")
         stored = use.unseal(ended.sealed)
         if stored is not None:
             return Replayed(stored)
+        shown = await self._late(call, ended)
+        return Late(shown=shown, attempt=ended, version=version, use=use)
+
+    async def _late(self, call: Call, ended: Attempt) -> Reply | Fault:
         found = await self._keeper.lookup(Payment, ended.payment_id) if ended.payment_id else None
         if found is None:
             text = "The payment was not made; order it anew under another key."
             return bank_fault(400, "GenericError", text, check="payment.never_made")
         return self.view.reply(call, found[0], {"data": found[0].response})
 
-    async def _ended(self, held: Attempt, patience_s: float) -> Attempt | None:
+    async def _ended(self, held: Attempt, patience_s: float) -> tuple[Attempt, int] | None:
         """Wait until the outcome of an attempt is known, for so long; return it as it then is, None if it is gone."""
-        if held.ended:
-            return held
         changed = trio.Event()
 
         def heard(one: Invalidation) -> None:
             if one.kind == "attempt" and one.key in {"", held.id}:
                 changed.set()
 
-        latest: Attempt | None = held
+        latest: tuple[Attempt, int] | None = (held, 0)
         end = self._keeper.watch(heard)
         try:
             with trio.move_on_after(patience_s):
                 while True:
-                    found = await self._keeper.lookup(Attempt, held.id)
-                    latest = found[0] if found is not None else None
-                    if latest is None or latest.ended or latest.reservation != held.reservation:
+                    latest = await self._keeper.lookup(Attempt, held.id)
+                    if latest is None or latest[0].reservation != held.reservation:
+                        return None
+                    if latest[0].ended:
                         return latest
                     await changed.wait()
                     changed = trio.Event()
@@ -274,6 +287,24 @@ class Payments:
             return _busy("payment.draft")
         payment = msgspec.structs.replace(attempt.draft, id=str(outcome.data["id"]))
         return self.view.reply(call, payment, {"data": outcome.data})
+
+    async def keep(self, late: Late, response: Response, event: Event) -> Replayed | Fault | None:
+        """Keep a late answer for the next who asks, with the call's event; another one's where that was kept first.
+
+        Faults: 503; 409 where nobody's was kept.
+
+        Cancellation: it may or may not have been kept.
+        """
+        stored = Stored(response.status, _replayable(response.headers), response.body)
+        kept = msgspec.structs.replace(late.attempt, sealed=late.use.seal(stored, self._dice))
+        done = await self._keeper.commit([Put(kept, expect=late.version)], [event])
+        if isinstance(done, tuple):
+            return None
+        if isinstance(done, Fault):
+            return done
+        found = await self._keeper.lookup(Attempt, late.attempt.id)
+        others = late.use.unseal(found[0].sealed) if found is not None else None
+        return Replayed(others) if others is not None else _busy("payment.conflict")
 
     async def record(self, paid: Paid, response: Response, event: Event) -> Fault | None:
         """Write an outcome with its answer and the call's event; the answer may leave only after this.

@@ -27,7 +27,7 @@ from hub.gateway.enrich import ask, bank_call
 from hub.gateway.errors import WITH_BODY, at_resources, bank_error, bare, error_body, error_headers
 from hub.gateway.media import JSON, JWT, answer_media, signed
 from hub.gateway.payee import Directory, discover, payee_answer, payee_question
-from hub.gateway.payments import Paid, Payments, Replayed
+from hub.gateway.payments import Late, Paid, Payments, Replayed
 from hub.gateway.reports import Reports
 from hub.gateway.shadow import Shadow
 from hub.gateway.throttle import Throttle
@@ -48,7 +48,7 @@ from hub.upstream.bank import Bank, BankAnswer
 _UNROUTED: Final = Admission(limit=65536)
 _ATTEMPTS: Final = 5
 _PAYEE: Final = "payee"
-Ended = Reply | Replayed | Paid | Fault
+Ended = Reply | Replayed | Late | Paid | Fault
 _PAYMENTS: Final = frozenset({"payment.make", "payment.read"})
 
 
@@ -292,6 +292,8 @@ class Gateway:
         """
         if isinstance(outcome, Paid):
             return await self._record_payment(request, journey, outcome)
+        if isinstance(outcome, Late):
+            return await self._record_late(request, journey, outcome)
         response = self._render(journey, outcome)
         event = journey.event(request, outcome, response)
         changes = outcome.changes if isinstance(outcome, Reply) else ()
@@ -317,6 +319,17 @@ class Gateway:
         self._failpoint(Point.AFTER_RECORD_BEFORE_REPLY)
         return msgspec.structs.replace(response, event=event)
 
+    async def _record_late(
+        self, request: Request, journey: "_Journey", late: Late
+    ) -> Response | None:
+        """Render the answer of an earlier order that nobody has heard yet, and keep it for whoever asks again."""
+        response = self._render(journey, late.shown)
+        event = journey.event(request, late.shown, response)
+        instead = await self._payments.keep(late, response, event)
+        if instead is not None:
+            return await self._record(request, journey, instead)
+        return msgspec.structs.replace(response, event=event)
+
     def _render(self, journey: "_Journey", outcome: Reply | Replayed | Fault) -> Response:
         if isinstance(outcome, Replayed):
             stored = outcome.stored
@@ -327,10 +340,11 @@ class Gateway:
                 return bare(outcome.status, (*outcome.headers, journey.id_header()))
             return self._with_body(journey, outcome.status, outcome.value, outcome.headers)
         fault = at_resources(outcome)
-        headers = error_headers(fault, allow=journey.allow)
+        url = f"{self._settings.tenant.issuer}/errors/{fault.check}" if fault.check else ""
+        headers = error_headers(fault, allow=journey.allow, url=url)
         if fault.status not in WITH_BODY:
             return bare(fault.status, (*headers, journey.id_header()))
-        return self._with_body(journey, fault.status, error_body(fault), headers)
+        return self._with_body(journey, fault.status, error_body(fault, url), headers)
 
     def _with_body(
         self, journey: "_Journey", status: int, value: Any, headers: Headers

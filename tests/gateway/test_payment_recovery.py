@@ -6,6 +6,7 @@ from itertools import pairwise
 import msgspec
 import orjson
 import pytest
+import trio
 
 from hub.gateway.payment_recovery import Recovery
 from hub.model.clock import SeededDice
@@ -113,6 +114,28 @@ async def test_a_bank_that_de_duplicates_gets_the_very_same_request_again():
     assert answer.status == 201
     assert message_of(answer)["Data"]["PaymentId"] == "p-1"
     assert len(world.bank.calls) == 1
+    assert (await pay(world)).body == answer.body, "the first late answer is the answer"
+
+
+async def test_of_late_answers_at_once_one_is_the_answer():
+    world = await started(MULTI)
+    await crashed(world, dedupes=True)
+    world.bank.answer = answer_of(MADE, 201)
+    desk = recovery(world)
+    await desk.inherit()
+    await desk.look()
+    answers = []
+
+    async def order():
+        answers.append(await pay(world))
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(8):
+            nursery.start_soon(order)
+    assert {answer.status for answer in answers} == {201}
+    assert len({answer.body for answer in answers}) == 1
+    events = [e for e in await world.events() if e["kind"] == "call"]
+    assert len(events) == 8
 
 
 async def test_what_was_sent_is_forgotten_when_the_outcome_is_known():
