@@ -7,6 +7,7 @@ A code is the name of a check (``client_assertion.audience``), as ``error_uri`` 
 from typing import Final
 
 from hub.authz.steps import MATRIX
+from hub.model.resource_checks import RESOURCE_CHECKS, RESOURCE_FAMILIES
 
 _OUTSIDE: Final[dict[str, str]] = {
     "client_assertion.replay": "Expect a jti that was not used before: each assertion authenticates once.",
@@ -55,7 +56,7 @@ _ERRORS: Final[dict[str, tuple[str, str]]] = {
 
 def names() -> tuple[str, ...]:
     """Return every code that has an explanation of its own: the checks in their order, then the errors."""
-    return (*(row.name for row in MATRIX), *_OUTSIDE, *_ERRORS)
+    return (*(row.name for row in MATRIX), *_OUTSIDE, *RESOURCE_CHECKS, *_ERRORS)
 
 
 def explain(code: str) -> str | None:
@@ -69,5 +70,6 @@ def explain(code: str) -> str | None:
         more = "The check that refused is named at the end of error_uri; it can be explained too."
         return f"{meaning}\n{more}\nSource: {source}.\n"
     family = code.partition(".")[0] if "." in code else ""
-    text = _OUTSIDE.get(code) or _FAMILIES.get(family)
+    own = _OUTSIDE.get(code) or RESOURCE_CHECKS.get(code)
+    text = own or _FAMILIES.get(family) or RESOURCE_FAMILIES.get(family)
     return f"{text}\n" if text else None

@@ -37,14 +37,16 @@ class BankError(msgspec.Struct, frozen=True):
     errorMessage: str = ""  # noqa: N815
 
 
-def error_body(fault: Fault) -> dict[str, Any]:
-    """Return the standard's error object of a Fault."""
+def error_body(fault: Fault, url: str = "") -> dict[str, Any]:
+    """Return the standard's error object of a Fault; ``url`` is where its check is explained."""
     item: dict[str, Any] = {
         "Code": fault.code or "GenericError",
         "Message": (fault.public or "The request was refused.")[:_MESSAGE],
     }
     if fault.path:
         item["Path"] = json_path(fault.path)[:_MESSAGE]
+    if url:
+        item["Url"] = url
     return {"Errors": [item]}
 
 
@@ -54,11 +56,13 @@ def json_path(pointer: str) -> str:
     return "$" + "".join(f"[{s}]" if s.isdigit() else f".{s}" for s in steps)
 
 
-def error_headers(fault: Fault, *, allow: tuple[str, ...] = ()) -> Headers:
-    """Return the headers that a refusal needs besides its media type."""
+def error_headers(fault: Fault, *, allow: tuple[str, ...] = (), url: str = "") -> Headers:
+    """Return the headers that a refusal needs besides its media type; ``url`` is where its check is explained."""
     headers: list[tuple[bytes, bytes]] = []
     if fault.status == 401:
-        headers.append((b"www-authenticate", challenge(fault)))
+        plain = challenge(fault)
+        more = f', error_uri="{url}"'.encode() if url and b"error=" in plain else b""
+        headers.append((b"www-authenticate", plain + more))
     if fault.nonce:
         headers.append((b"dpop-nonce", fault.nonce.encode()))
     if fault.status == 405:

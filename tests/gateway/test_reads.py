@@ -259,7 +259,9 @@ async def test_a_token_that_does_not_fit_is_refused(sent, token, status, code, c
     if status == 401:
         assert response.body == b""
         challenge = dict(response.headers)[b"www-authenticate"]
-        assert challenge == CHALLENGES.get(check, b'Bearer error="invalid_token"')
+        plain, _, explained = challenge.partition(b", error_uri=")
+        assert plain == CHALLENGES.get(check, b'Bearer error="invalid_token"')
+        assert explained in {b"", f'"{BASE}/errors/{check}"'.encode()}
 
 
 async def test_a_connection_without_a_certificate_is_refused():
