@@ -345,7 +345,11 @@ def _unlike_route(row: Row, operation: Operation) -> Iterator[str]:
         ("request", route.request_signing, operation.bodies.get("request")),
         ("answer", route.response_signing, operation.bodies.get(str(route.success))),
     ):
-        if body and _signing(body) is not signing:
+        if (
+            body
+            and any(m.startswith((_JSON, _JWT)) for m in body)
+            and _signing(body) is not signing
+        ):
             yield f"{what} is signed {signing}, theirs {_signing(body)}"
     for parameter, kind in row.query.items():
         yield f"query {parameter} is {kind}"

@@ -12,14 +12,16 @@ from urllib.parse import parse_qsl
 import msgspec
 
 from hub.contract import Contract
+from hub.gateway.files import FILE_PAYMENT
 from hub.gateway.values import Access, Call, Reply, permissions_of
 from hub.model.clock import Dice
-from hub.model.consent import TERMINAL, Consent, Party, Status, status_at
+from hub.model.consent import TERMINAL, Consent, ConsentType, Party, Status, status_at
 from hub.model.consent_change import as_of, date_time_of
 from hub.model.consent_history import history_line
 from hub.model.consent_patch import revoke
 from hub.model.event import Event, Kind
 from hub.model.fault import Fault, caller_fault
+from hub.model.records import Payment
 from hub.model.terms import Face
 from hub.state.keeper import Change, Keeper, Put, Query
 from hub.state.revocation import revocation_of
@@ -70,7 +72,7 @@ class Consents:
             )
         )
         found = [
-            self._shown(v.record, call)
+            self._shown(v.record, call, await self.related(v.record))
             for v in reversed(page.items)
             if isinstance(v.record, Consent)
             and v.record.standard_version == call.route.version
@@ -96,7 +98,9 @@ class Consents:
         found = await self._own(call, access)
         if isinstance(found, Fault):
             return found
-        shown = self._contract.project(call.route.id, self._shown(found[0], call))
+        shown = self._contract.project(
+            call.route.id, self._shown(found[0], call, await self.related(found[0]))
+        )
         return Reply(status=200, value=shown)
 
     async def patch(self, call: Call, access: Access, body: dict[str, Any]) -> Reply | Fault:
@@ -180,7 +184,25 @@ class Consents:
             return caller_fault(400, "Resource.InvalidFormat", text, check="consent.unknown")
         return found
 
-    def _shown(self, consent: Consent, call: Call) -> dict[str, Any]:
+    async def related(self, consent: Consent) -> list[str]:
+        """Return where the payments of a consent are read, oldest first; none of a consent to anything else.
+
+        Cancellation: harmless.
+        """
+        if consent.consent_type is not ConsentType.SERVICE_INITIATION:
+            return []
+        page = await self._keeper.search(
+            Query(kind="payment", where=(("consent", consent.id),), order="created", limit=_MOST)
+        )
+        base = f"{self._resource_base}/open-finance/payment/{consent.standard_version}"
+        kinds = {FILE_PAYMENT: "file-payments"}
+        return [
+            f"{base}/{kinds.get(v.record.payment_type, 'payments')}/{v.record.id}"
+            for v in page.items
+            if isinstance(v.record, Payment)
+        ]
+
+    def _shown(self, consent: Consent, call: Call, related: list[str]) -> dict[str, Any]:
         current = as_of(consent, call.now_ms)
         data = {
             "CreationDateTime": date_time_of(current.created_ms // 1000),
@@ -192,7 +214,7 @@ class Consents:
         base = call.route.path.partition("/{")[0]
         links: dict[str, Any] = {"Self": f"{self._resource_base}{base}/{current.id}"}
         if call.route.family == "payment":
-            links["Related"] = []
+            links["Related"] = related
         shown = {"Data": data, "Links": links, "Meta": current.body.get("Meta") or {}}
         subscription = current.body.get("Subscription")
         return {**shown, "Subscription": subscription} if subscription else shown

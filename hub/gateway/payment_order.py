@@ -9,6 +9,7 @@ from typing import Any, Final, final
 import orjson
 
 from hub.gateway.enrich import o3_headers
+from hub.gateway.files import FILE_PAYMENT, file_of, payment_type
 from hub.gateway.values import Access, Call
 from hub.model.consent import Consent
 from hub.model.fault import Fault, caller_fault
@@ -32,13 +33,25 @@ class Order:
         self._body = body
         self._day = day
 
+    @property
+    def _file(self) -> dict[str, Any] | None:
+        return file_of(self._access.consent)
+
+    @property
+    def _amount(self) -> dict[str, str]:
+        """Return the order's amount; a file's is its consent's control sum, in dirhams."""
+        if payment_type(self._call.route.path) == FILE_PAYMENT:
+            return {"Amount": str((self._file or {}).get("ControlSum", "0.00")), "Currency": "AED"}
+        amount: dict[str, str] = self._body["Data"]["Instruction"]["Amount"]
+        return amount
+
     def fault(self) -> Fault | None:
         """Return why the order is not one of its consent's, or None.
 
         Faults: 400 ``Consent.Invalid``, ``Consent.BusinessRuleViolation``, ``Body.InvalidFormat``.
         """
         call, access, body = self._call, self._access, self._body
-        if hundredths(body["Data"]["Instruction"]["Amount"]["Amount"]) is None:
+        if hundredths(self._amount["Amount"]) is None:
             text = "/Data/Instruction/Amount/Amount: expected up to 16 digits and two decimals"
             return caller_fault(400, "Body.InvalidFormat", text, check="payment.amount")
         consent_id, named = access.token.consent_id, call.request.header(b"x-consent-id")
@@ -46,8 +59,17 @@ class Order:
         if ids != {consent_id} or access.consent is None:
             text = "The payment names another consent than the token's."
             return caller_fault(400, "Consent.Invalid", text, check="payment.consent")
-        asked = access.consent.request.get("consent", {})
-        if "SinglePayment" not in (_control(access.consent).get("ConsentSchedule") or {}):
+        file, asked = self._file, access.consent.request.get("consent", {})
+        if (payment_type(call.route.path) == FILE_PAYMENT) is not (file is not None):
+            text = "The consent is to payments of another kind."
+            return caller_fault(400, "Consent.Invalid", text, check="payment.kind")
+        if file is not None and body["Data"].get("Instruction", file) != file:
+            text, path = "/Data/Instruction: differs from the consent", "/Data/Instruction"
+            code = "Consent.BusinessRuleViolation"
+            return caller_fault(400, code, text, check="payment.differs", path=path)
+        if file is None and "SinglePayment" not in (
+            _control(access.consent).get("ConsentSchedule") or {}
+        ):
             return None
         for name in _SAME:
             if body["Data"].get(name) != asked.get(name):
@@ -62,7 +84,7 @@ class Order:
         consent = access.consent
         envelope: dict[str, Any] = {
             "requestUrl": base + call.request.path,
-            "paymentType": "cbuae-payment",
+            "paymentType": payment_type(call.route.path),
             "request": _for_bank(self._body),
             "requestHeaders": _headers(call),
             "tpp": access.caller.tpp_block(),
@@ -94,13 +116,16 @@ class Order:
     def draft(self, reservation: str) -> Payment:
         """Return the payment as far as it is known before the bank has given it an id."""
         call, access, body = self._call, self._access, self._body
-        consent, amount = access.consent, body["Data"]["Instruction"]["Amount"]
+        consent, amount = access.consent, self._amount
+        if payment_type(call.route.path) == FILE_PAYMENT:
+            # What a file's payment is read with later: the instruction may be left out of the order.
+            body = {**body, "Data": {**body["Data"], "Instruction": self._file}}
         return Payment(
             id="",
             consent_id=access.token.consent_id,
             client_id=access.caller.client_id,
             organisation_id=access.caller.organisation_id,
-            payment_type="cbuae-payment",
+            payment_type=payment_type(call.route.path),
             idempotency_key=(call.request.header(b"x-idempotency-key") or b"").decode("latin-1"),
             created_ms=call.now_ms,
             updated_ms=call.now_ms,
@@ -120,7 +145,7 @@ class Order:
 
     def reserve(self, reservation: str, *, anchored: bool) -> Reserve:
         """Return the claim to its share of the consent's limits."""
-        call, amount = self._call, self._body["Data"]["Instruction"]["Amount"]
+        call, amount = self._call, self._amount
         return Reserve(
             consent_id=self._access.token.consent_id,
             payment=reservation,

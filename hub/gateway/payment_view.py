@@ -9,6 +9,7 @@ import msgspec
 
 from hub.contract import Context, Contract
 from hub.gateway.enrich import bank_path, o3_headers
+from hub.gateway.files import FILE_PAYMENT, payment_type
 from hub.gateway.idempotency import DAY_S, idempotency_key, use_name
 from hub.gateway.payment_outcome import payment_data
 from hub.gateway.values import Access, Call, Reply
@@ -42,11 +43,14 @@ class PaymentView:
     def reply(self, call: Call, payment: Payment, answer: dict[str, Any]) -> Reply | Fault:
         """Return a payment as the TPP sees it."""
         base = f"{self._base}/open-finance/payment/{call.route.version}"
-        url = f"{base}/payments/{payment.id}"
+        file = payment.payment_type == FILE_PAYMENT
+        url = f"{base}/{'file-payments' if file else 'payments'}/{payment.id}"
         asked = payment.request_body.get("Data", {})
         known = {
             name: asked[name] for name in ("Instruction", "OpenFinanceBilling") if name in asked
         }
+        if file:
+            answer = {**answer, "data": _as_file(answer["data"])}
         related = f"{base}/payment-consents/{payment.consent_id}"
         context = Context(
             url=url, extra={**known, "ConsentId": payment.consent_id}, related=related
@@ -71,7 +75,11 @@ class PaymentView:
         Cancellation: harmless.
         """
         found = await self._keeper.lookup(Payment, call.parameters["PaymentId"])
-        if found is None or found[0].client_id != access.caller.client_id:
+        if (
+            found is None
+            or found[0].client_id != access.caller.client_id
+            or found[0].payment_type != payment_type(call.route.path)
+        ):
             return caller_fault(404, "", "", check="payment.unknown")
         payment = found[0]
         consent = await self._keeper.lookup(Consent, payment.consent_id)
@@ -102,5 +110,14 @@ class PaymentView:
         found = await self._keeper.lookup(Attempt, use_name(access.caller.client_id, key))
         if found is None or not found[0].payment_id or found[0].created + DAY_S <= call.now:
             return caller_fault(404, "", "", check="payment.key_unknown")
+        payment = await self._keeper.lookup(Payment, found[0].payment_id)
+        if payment is None or payment[0].payment_type != payment_type(call.route.path):
+            return caller_fault(404, "", "", check="payment.key_unknown")
         url = f"{self._base}{call.route.path}/{found[0].payment_id}"
         return Reply(status=200, value={"Data": {}, "Links": {"Self": url}})
+
+
+def _as_file(data: dict[str, Any]) -> dict[str, Any]:
+    """Return a bank's payment with what a file's has: its state is Received or Rejected, its instruction is the file."""
+    kept = {k: v for k, v in data.items() if k != "instruction"}
+    return {**kept, "status": "Rejected" if data.get("status") == "Rejected" else "Received"}

@@ -25,10 +25,12 @@ from hub.gateway.consents import Consents
 from hub.gateway.enforce import enforce
 from hub.gateway.enrich import ask, bank_call
 from hub.gateway.errors import WITH_BODY, at_resources, bank_error, bare, error_body, error_headers
+from hub.gateway.files import Files
 from hub.gateway.media import JSON, JWT, answer_media, signed
 from hub.gateway.payee import Directory, discover, payee_answer, payee_question
 from hub.gateway.payments import Late, Paid, Payments, Replayed
 from hub.gateway.reports import Reports
+from hub.gateway.sealed import Current, sealed_fault
 from hub.gateway.shadow import Shadow
 from hub.gateway.throttle import Throttle
 from hub.gateway.values import Access, Asked, Call, Reply
@@ -48,8 +50,11 @@ from hub.upstream.bank import Bank, BankAnswer
 _UNROUTED: Final = Admission(limit=65536)
 _ATTEMPTS: Final = 5
 _PAYEE: Final = "payee"
+_REPORT: Final = "report"
+"""Its answer is of any type; only its refusals are ours."""
 Ended = Reply | Replayed | Late | Paid | Fault
-_PAYMENTS: Final = frozenset({"payment.make", "payment.read"})
+_OWN: Final = frozenset({"payment.make", "payment.read", "file", "report"})
+"""Handlers that speak with the bank themselves."""
 
 
 class Gateway:
@@ -71,6 +76,7 @@ class Gateway:
         failpoint: Failpoint = no_failpoint,
         directory: Directory | None = None,
         reports: Reports | None = None,
+        sealing: Current | None = None,
     ) -> None:
         """Compose the stages.
 
@@ -88,6 +94,7 @@ class Gateway:
             failpoint: For tests.
             reports: Answers the report API; None: it is not served.
             directory: Tells other banks' endpoints by their code in an IBAN; None: discovery finds none.
+            sealing: Tells whether an encryption key of the bank is current; None: the bank finds out.
         """
         base = settings.tenant.resource_base
         self._settings = settings
@@ -100,6 +107,7 @@ class Gateway:
         self._failpoint = failpoint
         self._directory = directory
         self._reports = reports
+        self._sealing = sealing
         secrets = Secrets(keeper=keeper, clock=clock, dice=dice)
         self._payments = Payments(
             keeper=keeper,
@@ -114,6 +122,7 @@ class Gateway:
             dedupes=settings.bank.dedupes_by_key,
             failpoint=failpoint,
         )
+        self._files = Files(keeper=keeper, bank=bank, provider_id=settings.tenant.provider_id)
         self._throttle = Throttle(keeper=keeper, limits=settings.limits)
         nonces = settings.switches.dpop_nonce
         self._verifier = Verifier(
@@ -170,7 +179,8 @@ class Gateway:
         if isinstance(access, Fault):
             return access
         journey.access = access
-        journey.media = answer_media(call.route, request.header(b"accept"))
+        raw = call.route.handler == _REPORT
+        journey.media = JWT if raw else answer_media(call.route, request.header(b"accept"))
         if (sent is not None and not lawful) or (
             sent is None and self._settings.switches.strict_interaction_id
         ):
@@ -196,7 +206,7 @@ class Gateway:
             body = await self._bodies.read(call, access)
             if isinstance(body, Fault):
                 return body
-        if call.route.target == "hub" or call.route.handler in _PAYMENTS:
+        if call.route.target == "hub" or call.route.handler in _OWN:
             return await self._own(call, access, body)
         return await self._forward(call, access, body, journey)
 
@@ -210,11 +220,19 @@ class Gateway:
             case "consent.patch":
                 return await self._consents.patch(call, access, body)
             case "payment.make":
-                return await self._payments.make(call, access, body)
+                fault = await sealed_fault(body, self._sealing)
+                return fault or await self._payments.make(call, access, body)
             case "payment.read":
                 return await self._payments.view.read(call, access)
             case "payment.find":
                 return await self._payments.view.find(call, access)
+            case "file":
+                attached = await self._consents.attached(call, access)
+                if isinstance(attached, Fault):
+                    return attached
+                return await self._files.upload(call, attached)
+            case "report":
+                return await self._files.report(call, access)
             case "discovery":
                 return await discover(
                     call, body, self._directory, self._settings.tenant.resource_base
@@ -243,6 +261,10 @@ class Gateway:
         )
         if isinstance(asked, Fault):
             return asked
+        if call.route.consent_parameter and access.consent is not None:
+            related = await self._consents.related(access.consent)
+            context = msgspec.structs.replace(asked.context, related=related)
+            asked = msgspec.structs.replace(asked, context=context)
         self._failpoint(Point.BEFORE_FORWARD)
         started = trio.current_time()
         provider = self._settings.tenant.provider_id
@@ -336,6 +358,10 @@ class Gateway:
             headers = (*stored.headers, journey.id_header())
             return Response(status=stored.status, headers=headers, body=stored.body)
         if isinstance(outcome, Reply):
+            if outcome.media:
+                kind = ((b"content-type", outcome.media), (b"x-content-type-options", b"nosniff"))
+                raw = bare(outcome.status, (*kind, *outcome.headers, journey.id_header()))
+                return msgspec.structs.replace(raw, body=outcome.octets)
             if outcome.value is None:
                 return bare(outcome.status, (*outcome.headers, journey.id_header()))
             return self._with_body(journey, outcome.status, outcome.value, outcome.headers)

@@ -62,6 +62,8 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True):
         headers: Further headers.
         changes: To be committed with the event; nothing has happened before that.
         events: Further events, of what the changes mean.
+        octets: The body as it is, of type ``media``, where it is no JSON of ours.
+        media: Its content type.
     """
 
     status: int
@@ -69,6 +71,8 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True):
     headers: Headers = ()
     changes: tuple[Change, ...] = ()
     events: tuple[Event, ...] = ()
+    octets: bytes = b""
+    media: bytes = b""
 
 
 class Asked(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,6 +1,6 @@
 """Build the parts of one gateway process out of its settings; nothing here waits or serves."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 
 import msgspec
@@ -17,6 +17,7 @@ from hub.lfi.operations import Lfi
 from hub.model.clock import Clock, Dice
 from hub.model.consent import Consent
 from hub.model.failpoint import Failpoint, no_failpoint
+from hub.model.fault import Fault
 from hub.model.http import App
 from hub.model.records import AccessToken, Grant
 from hub.model.terms import Face
@@ -30,7 +31,7 @@ from hub.observe import Observer
 from hub.state.cache import Cache
 from hub.state.keeper import Keeper
 from hub.trust.seal import Seal
-from hub.trust.servers import Servers
+from hub.trust.servers import SealingKeys, Servers
 from hub.trust.trust import Trust
 from hub.upstream.bank import Bank
 from hub.upstream.bearer import JwtAuth, subject_of
@@ -123,7 +124,7 @@ def build(given: Given, *, leader: bool = True) -> Parts:
         clock=given.clock,
         dice=given.dice,
         observer=given.observer,
-        validate=consent_calls_of(given, bank).validate if settings.bank.validate else None,
+        validate=asked_of(given, bank),
     )
     gateway = Gateway(
         settings=settings,
@@ -144,6 +145,12 @@ def build(given: Given, *, leader: bool = True) -> Parts:
             tenant=settings.tenant,
             routes=contract.routes,
         ),
+        sealing=SealingKeys(
+            settings=settings.trust,
+            limits=settings.limits,
+            clock=given.clock,
+            organisation_id=settings.tenant.organisation_id,
+        ).current,
     )
     lfi = Lfi(
         settings=settings,
@@ -247,6 +254,17 @@ def consent_calls_of(given: Given, bank: Bank) -> ConsentCalls:
         dice=given.dice,
         observer=given.observer,
     )
+
+
+def asked_of(given: Given, bank: Bank) -> Callable[[Consent], Awaitable[Fault | None]]:
+    """Make what the bank is asked before a consent is stored: whether it likes it, and to await a file of payments."""
+    calls = consent_calls_of(given, bank)
+
+    async def ask(consent: Consent) -> Fault | None:
+        fault = await calls.validate(consent) if given.settings.bank.validate else None
+        return fault or await calls.announce(consent)
+
+    return ask
 
 
 def answer_bearer(given: Given) -> JwtAuth:

@@ -1,6 +1,6 @@
-"""Where the participants' banks are reached: their discovery documents and resource servers, from the public list.
+"""What a TPP would look up of a bank in the framework: where it is reached, and the keys to seal for it.
 
-The list is fetched when somebody asks and what is known is older than the mirror's refresh; one fetch however many wait. While
+Each document is fetched when somebody asks and what is known is older than the mirror's refresh; one fetch however many wait. While
 the framework is away the last list goes on being used: an address that moved is found out by calling it.
 """
 
@@ -61,6 +61,62 @@ class Servers:
             if isinstance(fetched, Document):
                 self._found = read_servers(fetched.body)
                 self._due = now + self._settings.refresh
+
+
+class SealingKeys:
+    """Know the encryption keys that an organisation publishes for whoever seals something for it."""
+
+    def __init__(
+        self, *, settings: TrustSettings, limits: Limits, clock: Clock, organisation_id: str
+    ) -> None:
+        """Begin knowing nothing."""
+        self._settings = settings
+        self._limits = limits
+        self._clock = clock
+        self._path = f"/{organisation_id}/application.jwks"
+        self._memory = Memory()
+        self._kids: frozenset[str] | None = None
+        self._due = 0
+        self._asked = 0
+        self._fetching = trio.Lock()
+
+    async def current(self, kid: str) -> bool:
+        """Tell whether a key is current; an unknown ``kid`` is worth one look at the key store, not too often.
+
+        True where the key store was never there: the owner of the key finds out.
+
+        Cancellation: harmless.
+        """
+        if self._wanted(kid):
+            async with self._fetching:
+                if self._wanted(kid):
+                    await self._refresh()
+        return self._kids is None or kid in self._kids
+
+    def _wanted(self, kid: str) -> bool:
+        now = self._clock.now()
+        unknown = self._kids is None or kid not in self._kids
+        return now >= self._due or (unknown and now >= self._asked + _AGAIN_S)
+
+    async def _refresh(self) -> None:
+        now = self._asked = self._clock.now()
+        self._due = now + _AGAIN_S
+        with trio.move_on_after(self._limits.trust_fetch_s):
+            async with fetching(self._settings, self._limits, self._clock, self._memory) as fetcher:
+                fetched = await fetcher.key_store(self._path)
+            if isinstance(fetched, Document):
+                self._kids = read_sealing_kids(fetched.body)
+                self._due = now + self._settings.keys_refresh
+
+
+def read_sealing_kids(document: bytes) -> frozenset[str]:
+    """Return the ids of a key set's encryption keys; none of what cannot be read."""
+    try:
+        keys = orjson.loads(document)
+    except orjson.JSONDecodeError:
+        return frozenset()
+    rows = _objects(keys.get("keys") if isinstance(keys, dict) else None)
+    return frozenset(text(row, "kid") for row in rows if row.get("use") == "enc") - {""}
 
 
 def read_servers(document: bytes) -> dict[str, Server]:

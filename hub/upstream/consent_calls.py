@@ -124,6 +124,44 @@ class ConsentCalls:
             private=why,
         )
 
+    async def announce(self, consent: Consent) -> Fault | None:
+        """Tell the bank that a file will come under a consent to a file of payments; nothing for any other consent.
+
+        Faults: 400 ``invalid_authorization_details`` if the bank refuses; 503 ``temporarily_unavailable`` if it cannot
+        be asked.
+
+        Cancellation: the bank may await the file.
+        """
+        control = consent.request.get("consent", {}).get("ControlParameters") or {}
+        file = (control.get("ConsentSchedule") or {}).get("FilePayment")
+        if not file:
+            return None
+        fields = dict(
+            consent_headers(consent, self._settings.tenant.provider_id, self._dice.uuid())
+        )
+        fields.setdefault(b"o3-psu-identifier", b64encode(b"{}"))
+        answer = await self._bank.exchange(
+            BankCall(
+                method="POST",
+                path="/payment-consents",
+                family="service-initiation",
+                headers=tuple(fields.items()),
+                body=orjson.dumps({"consentId": consent.id, "request": file}),
+                scope="payments",
+                deadline_ms=round(self._settings.limits.bank_validate_s * 1000),
+            )
+        )
+        if isinstance(answer, Fault) or answer.status >= 500:
+            why = answer.check if isinstance(answer, Fault) else f"status {answer.status}"
+            text = "The bank could not be told about this file; try again later."
+            return hub_fault(
+                503, "temporarily_unavailable", text, check="bank.announce_silent", private=why
+            )
+        if 200 <= answer.status < 300:
+            return None
+        text = "the bank does not await this file"
+        return caller_fault(400, "invalid_authorization_details", text, check="bank.announce")
+
     async def augment(self, consent: Consent) -> Consent | Fault:
         """Ask for charges and rates and merge them into ``consentBody.Data``.
 

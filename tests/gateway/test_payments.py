@@ -25,7 +25,10 @@ from tests.gateway.world import (
     token_of,
 )
 
-JWE = ".".join(urlsafe_b64encode(b"x").decode().rstrip("=") for _ in range(5))
+JWE = ".".join(
+    urlsafe_b64encode(part).decode().rstrip("=")
+    for part in (b'{"alg":"RSA-OAEP-256","enc":"A256GCM","kid":"k"}', b"x", b"x", b"x", b"x")
+)
 MULTI = {
     "ControlParameters": {
         "ConsentSchedule": {

@@ -8,7 +8,7 @@ from hub.config import config_folder, load
 from hub.model.clock import FixedClock
 from hub.trust import servers as module
 from hub.trust.fetch import Document, Unreachable
-from hub.trust.servers import Server, Servers, read_servers
+from hub.trust.servers import SealingKeys, Server, Servers, read_sealing_kids, read_servers
 
 BANK = "6f9619ff-8b86-4011-b42d-00c04fc964ff"
 DISCOVERY = "https://auth.bank.example/.well-known/openid-configuration"
@@ -60,6 +60,10 @@ def world(monkeypatch):
     fetched = []
 
     class Fetcher:
+        async def key_store(self, path):
+            assert path == f"/{BANK}/application.jwks"
+            return await self.participants()
+
         async def participants(self):
             fetched.append(1)
             await trio.lowlevel.checkpoint()
@@ -100,3 +104,39 @@ async def test_while_the_framework_is_away_the_last_list_is_used_and_asked_for_s
     assert await servers.of(BANK) is not None
     assert await servers.of(BANK) is not None
     assert len(fetched) == 2
+
+
+def key_set(*kids):
+    return Document(orjson.dumps({"keys": [{"kid": k, "use": "enc"} for k in kids]}))
+
+
+def test_only_encryption_keys_are_sealed_for():
+    keys = [{"kid": "a", "use": "enc"}, {"kid": "b", "use": "sig"}, {"use": "enc"}, 7]
+    assert read_sealing_kids(orjson.dumps({"keys": keys})) == {"a"}
+    assert read_sealing_kids(b"nonsense") == read_sealing_kids(b"[]") == frozenset()
+
+
+async def test_an_unknown_key_is_looked_for_once_in_a_while(world):
+    servers, clock, brings, fetched = world
+    keys = SealingKeys(
+        settings=servers._settings, limits=servers._limits, clock=clock, organisation_id=BANK
+    )
+    brings[0] = key_set("old")
+    assert await keys.current("old")
+    assert not await keys.current("new")
+    brings[0] = key_set("new")
+    assert not await keys.current("new")
+    assert len(fetched) == 1
+    clock.advance(11)
+    assert await keys.current("new")
+    assert not await keys.current("old")
+    assert len(fetched) == 2
+
+
+async def test_a_key_store_that_was_never_there_refuses_nobody(world):
+    servers, clock, brings, _ = world
+    keys = SealingKeys(
+        settings=servers._settings, limits=servers._limits, clock=clock, organisation_id=BANK
+    )
+    brings[0] = Unreachable("u", "away")
+    assert await keys.current("any")

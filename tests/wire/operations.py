@@ -4,7 +4,9 @@
 derived from the contract's row, so that a new row without a case is noticed.
 """
 
+from base64 import b64encode
 from collections.abc import Callable
+from hashlib import sha256
 from typing import Any
 
 import msgspec
@@ -35,6 +37,10 @@ CLIENT_SCOPES = (
     "confirmation-of-payee",
 )
 PAID_KEY = "paid-before"
+FILED_KEY = "filed-before"
+FILE = "amount,iban\n10.00,AE460261001234567891234\n20.00,AE460261001234567891234\n"
+ACCOUNTS = "openid accounts"
+PAYMENTS = "openid payments"
 OWN_IBAN = "AE279900000100100000001"
 
 
@@ -58,6 +64,10 @@ class Known(msgspec.Struct, kw_only=True):
     poor: str = ""
     payment_revocable: str = ""
     payment_id: str = ""
+    uploadable: str = ""
+    filed: tuple[str, str] = ("", "")
+    file_payable: tuple[str, str] = ("", "")
+    file_payment_id: str = ""
 
 
 class Case(msgspec.Struct, frozen=True, kw_only=True):
@@ -70,6 +80,7 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
         headers: Further headers.
         body: The body before it is signed.
         broken: Makes the body unlawful.
+        content: Or a body that is sent as it is.
         bad_query: Parameters that are unlawful.
         poor: Token and path of a consent that lacks the permission.
         foreign: Token and path of somebody else's resource.
@@ -82,6 +93,7 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
     headers: Callable[[Known], dict[str, str]] = lambda _: {}
     body: Callable[[Known, Actor], Any] | None = None
     broken: Callable[[Any], Any] | None = None
+    content: str = ""
     bad_query: dict[str, str] = {}
     poor: Callable[[Known], tuple[str, dict[str, str]]] | None = None
     foreign: Callable[[Known], tuple[str, dict[str, str]]] | None = None
@@ -130,7 +142,46 @@ async def prepare(sandbox: Sandbox) -> Known:
         )  # fmt: skip
         assert answer.status == 201, message_of(answer, known)
         known.payment_id = message_of(answer, known)["Data"]["PaymentId"]
+        await prepare_files(tpp, known)
         return known
+
+
+async def prepare_files(tpp: Actor, known: Known) -> None:
+    """Announce files of payments, upload them, have them approved, and order one of them."""
+    control = {"ConsentSchedule": {"FilePayment": file_object()}}
+    known.uploadable = (await payment_consents(tpp, known, authorized=False, control=control))[0]
+    known.filed = await payment_consents(tpp, known, authorized=True, control=control, upload=FILE)
+    known.file_payable = await payment_consents(
+        tpp, known, authorized=True, control=control, upload=FILE
+    )
+    answer = await call(
+        tpp, "POST", "/open-finance/payment/v2.1/file-payments", known.filed[1],
+        headers={"x-idempotency-key": FILED_KEY}, body=file_order(known.filed[0]), signed=True,
+    )  # fmt: skip
+    assert answer.status == 201, message_of(answer, known)
+    known.file_payment_id = message_of(answer, known)["Data"]["PaymentId"]
+
+
+def file_object() -> dict[str, Any]:
+    """Return what a consent says of the file."""
+    return {
+        "FileType": "api-hub.test.csv",
+        "FileHash": b64encode(sha256(FILE.encode()).digest()).decode(),
+        "FileReference": "Salaries",
+        "NumberOfTransactions": 2,
+        "ControlSum": "30.00",
+    }
+
+
+def file_order(consent_id: str) -> dict[str, Any]:
+    """Return the order of a file of payments."""
+    return {
+        "Data": {
+            "ConsentId": consent_id,
+            "Instruction": file_object(),
+            "PaymentPurposeCode": "ACM",
+        }
+    }
 
 
 async def client_token(tpp: Actor, scope: str) -> str:
@@ -193,6 +244,7 @@ async def payment_consents(
     authorized: bool,
     permissions: tuple[str, ...] = ("ReadRefundAccount",),
     control: dict[str, Any] | None = None,
+    upload: str = "",
 ) -> tuple[str, str]:
     """Push a consent to one payment; return its id, and an access token where it is approved."""
     consent_id = tpp.identity.dice.uuid()
@@ -205,9 +257,14 @@ async def payment_consents(
         consent["Permissions"] = list(permissions)
     if control is not None:
         consent["ControlParameters"] = control
-        del consent["PersonalIdentifiableInformation"]
     pushed = await tpp.tpp.push(tpp.discovery, detail, PAYMENT_SCOPE)
     assert isinstance(pushed, Pushed), pushed
+    if upload:
+        sent = await call(
+            tpp, "POST", f"/open-finance/payment/v2.1/payment-consents/{consent_id}/file", known.clients[PAYMENTS],
+            headers={"x-idempotency-key": consent_id, "content-type": "text/csv"}, content=upload,
+        )  # fmt: skip
+        assert (sent.status, sent.body) == (200, b""), message_of(sent, known)
     if not authorized:
         return consent_id, ""
     person = tpp.sandbox.manifest.customers[0]
@@ -304,8 +361,6 @@ def _account_case(**more: Any) -> Case:
     )
 
 
-ACCOUNTS = "openid accounts"
-PAYMENTS = "openid payments"
 NO_SUCH = (400, "Resource.InvalidFormat")
 NOT_FOUND = (404, "")
 CASES: dict[str, Case] = {
@@ -394,6 +449,40 @@ CASES: dict[str, Case] = {
         token=lambda k: k.clients[PAYMENTS],
         path=lambda k: {"PaymentId": k.payment_id},
         foreign=lambda k: (k.foreign[PAYMENTS], {"PaymentId": k.payment_id}),
+        refused=NOT_FOUND,
+    ),
+    "payment.file": Case(
+        token=lambda k: k.clients[PAYMENTS],
+        path=lambda k: {"ConsentId": k.uploadable},
+        headers=lambda _k: {"x-idempotency-key": "file-1", "content-type": "text/csv"},
+        content=FILE,
+        foreign=lambda k: (k.foreign[PAYMENTS], {"ConsentId": k.uploadable}),
+        refused=NO_SUCH,
+    ),
+    "payment.file-payments.find": Case(
+        token=lambda k: k.clients[PAYMENTS],
+        headers=lambda _k: {"x-idempotency-key": FILED_KEY},
+        foreign=lambda k: (k.foreign[PAYMENTS], {}),
+        refused=NOT_FOUND,
+    ),
+    "payment.file-payments.make": Case(
+        token=lambda k: k.file_payable[1],
+        headers=lambda _k: {"x-idempotency-key": "the-happy-file"},
+        body=lambda k, _t: file_order(k.file_payable[0]),
+        broken=without("Data", "PaymentPurposeCode"),
+        foreign=lambda k: (k.filed[1], {}),
+        refused=(400, "Consent.Invalid"),
+    ),
+    "payment.file-payment": Case(
+        token=lambda k: k.clients[PAYMENTS],
+        path=lambda k: {"PaymentId": k.file_payment_id},
+        foreign=lambda k: (k.foreign[PAYMENTS], {"PaymentId": k.file_payment_id}),
+        refused=NOT_FOUND,
+    ),
+    "payment.file-payment.report": Case(
+        token=lambda k: k.clients[PAYMENTS],
+        path=lambda k: {"PaymentId": k.file_payment_id},
+        foreign=lambda k: (k.foreign[PAYMENTS], {"PaymentId": k.file_payment_id}),
         refused=NOT_FOUND,
     ),
     "product.products": Case(

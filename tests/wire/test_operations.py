@@ -28,7 +28,12 @@ ROWS = {
     for row in read_rows(config_folder() / "contract/routes")
     if row.route.family in DOCUMENTS
 }
-EMPTY = {"account-information.account-access-consent.patch", "payment.payment-consent.patch"}
+RAW = {"payment.file-payment.report": "text/csv"}
+EMPTY = {
+    "account-information.account-access-consent.patch",
+    "payment.payment-consent.patch",
+    "payment.file",
+}
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +69,7 @@ async def lawful(tpp, known, row: Row, **changes):
         "headers": case.headers(known),
         "body": case.body(known, tpp) if case.body is not None else None,
         "signed": route.request_signing is not Signing.NEVER,
+        "content": case.content,
     }
     token = changes.pop("token", None) or case.token(known)
     return await call(tpp, route.method, path, token, **{**sent, **changes})
@@ -194,6 +200,10 @@ async def test_a_lawful_call_is_answered_as_the_official_document_wants(tpp, kno
     assert answer.headers["x-fapi-interaction-id"]
     if row.route.id in EMPTY:
         assert answer.body == b""
+        return
+    if row.route.id in RAW:
+        assert answer.headers["content-type"] == RAW[row.route.id]
+        assert known.file_payment_id.encode() in answer.body
         return
     always = row.route.response_signing is Signing.ALWAYS
     assert answer.headers["content-type"].startswith("application/jwt") is always
