@@ -272,23 +272,17 @@ def tpp() -> None:
 )
 @click.option("--decline", is_flag=True, help="The customer declines.")
 @click.option("--payment", is_flag=True, help="Make one payment instead of reading account data.")
+@click.option(
+    "--plans", is_flag=True, help="Take a payment plan of each kind to its limit instead."
+)
 @click.option("--show-http", is_flag=True, help="Print each exchange, secrets shortened.")
-def tpp_journey(folder: Path, customer: str, decline: bool, payment: bool, show_http: bool) -> None:
-    """Take a customer's consent all the way to account data, or to a payment, telling each step."""
+def tpp_journey(folder: Path, **options: Any) -> None:
+    """Take a customer's consent all the way to account data, or to payments, telling each step."""
 
     def start() -> int:
         from hub.sandbox.journey import run_journey  # noqa: PLC0415
 
-        return trio.run(
-            lambda: run_journey(
-                folder,
-                customer=customer,
-                decline=decline,
-                show_http=show_http,
-                payment=payment,
-                tell=click.echo,
-            )
-        )
+        return trio.run(lambda: run_journey(folder, tell=click.echo, **options))
 
     run(start)
 

@@ -20,6 +20,7 @@ from hub.sandbox.data_sharing import DataSharingJourney
 from hub.sandbox.manifest import CustomerSection, Manifest, read_manifest
 from hub.sandbox.narration import Narrator, Tell
 from hub.sandbox.paying import PaymentJourney
+from hub.sandbox.plans import PlansJourney
 from hub.sandbox.travel import Stopped
 
 CLOCK_PATH: Final = Path("run/clock")
@@ -34,6 +35,7 @@ async def run_journey(
     decline: bool = False,
     show_http: bool = False,
     payment: bool = False,
+    plans: bool = False,
     tell: Tell,
 ) -> int:
     """Run a journey against the sandbox of a folder and tell it.
@@ -44,6 +46,7 @@ async def run_journey(
         decline: The customer declines; then a refusal is what must come.
         show_http: Show each exchange, secrets shortened.
         payment: Make one payment instead of reading account data.
+        plans: Take a payment plan of each kind to its limit instead.
         tell: Takes one line of text.
 
     Returns:
@@ -60,7 +63,7 @@ async def run_journey(
     clock = SharedClock.open(folder / CLOCK_PATH)
     ended: list[str] = []
     try:
-        kind = PaymentJourney if payment else DataSharingJourney
+        kind = PaymentJourney if payment else PlansJourney if plans else DataSharingJourney
         journey = kind(manifest, folder, person, clock=clock, narrator=narrator)
         with trio.fail_after(JOURNEY_S):
             await journey.run(decline=decline)

@@ -73,7 +73,12 @@ async def _travel(options: SandboxOptions, world: World, tell: Callable[[str], o
     if options.bank_url:
         tell("No journey is told: only you know your bank's pages and customers.")
         return 0
-    return await run_journey(world.places.folder, tell=tell)
+    folder = world.places.folder
+    return (
+        await run_journey(folder, tell=tell)
+        or await run_journey(folder, payment=True, tell=tell)
+        or await run_journey(folder, plans=True, tell=tell)
+    )
 
 
 async def _end_by_signal(end: Callable[[], object]) -> None:

@@ -115,3 +115,21 @@ async def test_the_payment_journey_is_told_and_pays_once(sandbox):
     assert "POST /payments: payment " in told
     assert "the same payment" in told
     assert lines[-1].startswith("Done: one payment was made")
+
+
+async def test_the_journey_of_plans_meets_the_limit_of_each_kind(sandbox):
+    lines: list[str] = []
+    status = await run_journey(sandbox.folder, plans=True, tell=lines.append)
+    told = "\n".join(lines)
+    assert status == 0, told
+    for kind in (
+        "FixedDefinedSchedule",
+        "VariableDefinedSchedule",
+        "FixedPeriodicSchedule",
+        "VariablePeriodicSchedule",
+        "FixedOnDemand",
+        "VariableOnDemand",
+    ):
+        assert f"{kind}: " in told
+    assert told.count(": refused with Consent.FailsControlParameters") == 6
+    assert told.count(": paid") == 8
