@@ -184,3 +184,16 @@ def test_an_authentication_without_its_credentials_is_refused_at_the_start(tmp_p
     Identity(tmp_path)
     with pytest.raises(ValueError, match=r"bank\.auth"):
         connections(tmp_path, 1, auth="api_key")
+
+
+async def test_where_mutual_tls_is_enough_no_authorization_is_sent(tmp_path):
+    heads = []
+
+    async def script(line):
+        while head := await line.request():
+            heads.append(head)
+            await line.say(OK)
+
+    async with bank(script, tmp_path, auth="mtls") as (peer, hub):
+        assert (await hub.exchange(get(scope="accounts"))).status == 200
+    assert b"authorization" not in heads[0].lower()
