@@ -1,0 +1,294 @@
+"""Keeping up: witnesses and split views, months that close, keys that are renewed, readiness."""
+
+import pytest
+import trio
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+from hub.audit import publish, verify
+from hub.audit.log import Log
+from hub.audit.months import close_month, month_of
+from hub.audit.note import COSIGNATURE, Signer, Verifier
+from hub.audit.open import ReadLog, open_log
+from hub.audit.publish import Publisher, Witness
+from hub.audit.receipt import receipts
+from hub.audit.tiles import LogError
+from hub.audit.witness import decide
+from hub.model.clock import FixedClock
+from hub.model.event import Event, Kind
+from hub.state.memory import MemoryKeeper
+from tests.audit.conftest import ORIGIN
+
+NOV = 1_795_000_000
+"""In November 2026."""
+DAY = 86_400
+
+
+class Notes:
+    def __init__(self):
+        self.notes = []
+
+    def note(self, name, **_fields):
+        self.notes.append(name)
+
+    def gauge(self, _name, _help, _value):
+        pass
+
+
+class Office:
+    """A witness's site in memory: what it remembers, and whether it answers."""
+
+    def __init__(self, signer):
+        self.signer = Signer("witness.example/w", Ed25519PrivateKey.generate(), COSIGNATURE)
+        self.latest = {}
+        self.logs = {ORIGIN: [signer.verifier]}
+        self.open = True
+
+    @property
+    def verifier(self):
+        return Verifier.parse(self.signer.verifier.vkey())
+
+    async def ask(self, body):
+        if not self.open:
+            return None
+        answer = decide(body, logs=self.logs, latest=self.latest, signer=self.signer, now=NOV)
+        if answer.latest is not None:
+            self.latest[answer.origin] = answer.latest
+        return answer.status, answer.body
+
+
+@pytest.fixture
+def office(signer):
+    return Office(signer)
+
+
+async def fill(keeper, count, start=0):
+    for at in range(count):
+        event = Event(kind=Kind.CALL, time_ms=NOV * 1000, interaction_id=f"i{start + at}")
+        await keeper.commit((), (event,))
+
+
+async def test_each_checkpoint_bears_the_witnesss_signature(tmp_path, signer, keeper, office):
+    log, notes = Log(tmp_path / "log", signer), Notes()
+    publisher = Publisher(log, keeper, notes, witnesses=[Witness(office.verifier, office.ask)])
+    for count in (3, 300, 1):
+        await fill(keeper, count)
+        await publisher.round()
+        keys = [verify.Key.parse(log.vkey)]
+        witness = verify.Key.parse(office.verifier.vkey())
+        assert verify.verify_log(log.folder, keys, witnesses=[witness]).size == log.size
+    assert notes.notes == []
+
+
+async def test_a_witness_that_is_silent_holds_nothing_up_and_is_told_once(
+    tmp_path, signer, keeper, office
+):
+    log, notes = Log(tmp_path / "log", signer), Notes()
+    publisher = Publisher(log, keeper, notes, witnesses=[Witness(office.verifier, office.ask)])
+    office.open = False
+    for _ in range(3):
+        await fill(keeper, 2)
+        await publisher.round()
+    assert log.size == 6
+    office.open = True
+    await fill(keeper, 2)
+    await publisher.round()
+    assert notes.notes == ["witness_silent", "witness_signs"]
+
+
+async def test_a_witness_that_never_answers_is_left_after_two_seconds(
+    tmp_path, signer, keeper, autojump_clock
+):
+    async def never(_body):
+        await trio.sleep_forever()
+
+    verifier = Signer("w.example", Ed25519PrivateKey.generate(), COSIGNATURE).verifier
+    log, notes = Log(tmp_path / "log", signer), Notes()
+    await fill(keeper, 1)
+    began = trio.current_time()
+    await Publisher(log, keeper, notes, witnesses=[Witness(verifier, never)]).round()
+    assert (log.size, notes.notes) == (1, ["witness_silent"])
+    assert trio.current_time() - began == pytest.approx(2.0)
+
+
+async def test_a_second_history_is_never_witnessed_and_is_told(tmp_path, signer, keeper, office):
+    """A split view: the same key signs two histories; the witness has seen the first."""
+    first = Log(tmp_path / "one", signer)
+    await fill(keeper, 300)
+    one = Publisher(first, keeper, Notes(), witnesses=[Witness(office.verifier, office.ask)])
+    await one.round()
+    other = MemoryKeeper(clock=FixedClock(NOV))
+    await fill(other, 400, start=1000)
+    notes, second = Notes(), Log(tmp_path / "two", signer)
+    await Publisher(second, other, notes, witnesses=[Witness(office.verifier, office.ask)]).round()
+    assert notes.notes == ["witness_refuses"]
+    keys = [verify.Key.parse(second.vkey)]
+    witness = verify.Key.parse(office.verifier.vkey())
+    assert verify.verify_log(second.folder, keys).size == 400
+    with pytest.raises(verify.RejectedError, match="not signed by witness"):
+        verify.verify_log(second.folder, keys, witnesses=[witness])
+    with pytest.raises(verify.RejectedError, match="the first 300"):
+        verify.verify_log(second.folder, keys, older=[("theirs", first.note.encode())])
+
+
+async def test_a_log_that_lost_its_newest_entries_is_told_by_the_witness(
+    tmp_path, signer, keeper, office
+):
+    log = Log(tmp_path / "log", signer)
+    await fill(keeper, 20)
+    await Publisher(log, keeper, Notes(), witnesses=[Witness(office.verifier, office.ask)]).round()
+    restored, notes = MemoryKeeper(clock=FixedClock(NOV)), Notes()
+    await fill(restored, 10)
+    shorter = Log(tmp_path / "restored", signer)
+    publisher = Publisher(
+        shorter, restored, notes, witnesses=[Witness(office.verifier, office.ask)]
+    )
+    await publisher.round()
+    assert notes.notes == ["witness_has_seen_more"]
+
+
+async def test_another_log_of_the_same_size_is_told(tmp_path, signer, keeper, office):
+    log = Log(tmp_path / "log", signer)
+    await fill(keeper, 20)
+    await Publisher(log, keeper, Notes(), witnesses=[Witness(office.verifier, office.ask)]).round()
+    other, notes = MemoryKeeper(clock=FixedClock(NOV)), Notes()
+    await fill(other, 20, start=50)
+    second = Log(tmp_path / "other", signer)
+    await Publisher(second, other, notes, witnesses=[Witness(office.verifier, office.ask)]).round()
+    assert notes.notes == ["witness_has_seen_another_log"]
+
+
+# Months
+
+
+async def turning(log, keeper, clock):
+    async def commit(event):
+        await keeper.commit((), (event,))
+
+    return Publisher(log, keeper, Notes(), clock=clock, commit=commit)
+
+
+async def test_a_month_is_closed_with_a_kept_checkpoint_and_an_event_after_it(
+    tmp_path, signer, keeper
+):
+    log, clock = Log(tmp_path / "log", signer), FixedClock(NOV)
+    publisher = await turning(log, keeper, clock)
+    await fill(keeper, 5)
+    await publisher.round()
+    assert not (log.folder / "months").exists()
+    closing = log.note
+    clock.advance(30 * DAY)
+    await publisher.round()
+    await publisher.round()
+    assert (log.folder / "months/2026-11").read_text() == closing
+    report = verify.verify_log(log.folder, [verify.Key.parse(log.vkey)])
+    assert (report.size, report.remarks) == (6, [])
+    assert b"month-closed" in (log.folder / "tile/entries/000.p/6").read_bytes()
+
+
+async def test_another_checkpoint_in_a_months_place_is_found(tmp_path, signer, keeper):
+    log, clock = Log(tmp_path / "log", signer), FixedClock(NOV)
+    publisher = await turning(log, keeper, clock)
+    await fill(keeper, 3)
+    await publisher.round()
+    earlier = log.note
+    await fill(keeper, 3)
+    await publisher.round()
+    clock.advance(30 * DAY)
+    await publisher.round()
+    await publisher.round()
+    (log.folder / "months/2026-11").write_text(earlier)
+    with pytest.raises(verify.RejectedError, match="months/2026-11: is not what entry 6 names"):
+        verify.verify_log(log.folder, [verify.Key.parse(log.vkey)])
+    (log.folder / "months/2026-11").unlink()
+    with pytest.raises(verify.RejectedError, match="months/2026-11"):
+        verify.verify_log(log.folder, [verify.Key.parse(log.vkey)])
+
+
+async def test_a_month_whose_event_a_crash_prevented_is_chained_after_the_restart(
+    tmp_path, signer, keeper
+):
+    log = Log(tmp_path / "log", signer)
+    await fill(keeper, 3)
+    await log.publish(keeper)
+    lost = close_month(log, month_of(NOV * 1000), NOV * 1000)
+    await fill(keeper, 3)
+    again = Log(log.folder, signer)
+    publisher = await turning(again, keeper, FixedClock(NOV + 30 * DAY))
+    await publisher.round()
+    await publisher.round()
+    assert verify.verify_log(log.folder, [verify.Key.parse(log.vkey)]).size == 7
+    assert (await keeper.events(6, 1))[0].count(lost.subject.encode()) == 1
+
+
+# Keys
+
+
+def pem_of(seed: int) -> bytes:
+    key = Ed25519PrivateKey.from_private_bytes(bytes([seed]) * 32)
+    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+
+
+async def test_a_renewed_key_overlaps_and_everything_older_still_verifies(tmp_path, keeper):
+    await fill(keeper, 3)
+    first = open_log(tmp_path, origin=ORIGIN, pem=pem_of(1))
+    assert first.new_key
+    await first.publish(keeper)
+    old_note, (old_receipt,) = first.note, await receipts(first, keeper, "i1")
+    await fill(keeper, 3, start=3)
+    both = open_log(tmp_path, origin=ORIGIN, pem=pem_of(2), retiring=[pem_of(1)])
+    assert both.new_key
+    await both.publish(keeper)
+    only_old = [verify.Key.parse(first.vkey)]
+    assert verify.verify_log(both.folder, only_old, older=[("old", old_note.encode())]).size == 6
+    await fill(keeper, 3, start=6)
+    last = open_log(tmp_path, origin=ORIGIN, pem=pem_of(2))
+    assert not last.new_key
+    await last.publish(keeper)
+    keys = [verify.Key.parse(one) for one in (tmp_path / "audit/key").read_text().split()]
+    assert [key.ident for key in keys] == [
+        verify.Key.parse(first.vkey).ident,
+        verify.Key.parse(last.vkey).ident,
+    ]
+    report = verify.verify_log(last.folder, keys, older=[("old", old_note.encode())])
+    assert report.size == 9
+    assert verify.verify_receipt(old_receipt.encode(), keys)[0] == 1
+    with pytest.raises(verify.RejectedError, match="not signed by the log's key"):
+        verify.verify_log(last.folder, only_old)
+    assert ReadLog.read(tmp_path).verify(older=[("old", old_note.encode())]).size == 9
+
+
+async def test_a_new_key_without_overlap_is_refused(tmp_path, keeper):
+    await fill(keeper, 3)
+    await open_log(tmp_path, origin=ORIGIN, pem=pem_of(1)).publish(keeper)
+    with pytest.raises(LogError, match="no trusted key"):
+        open_log(tmp_path, origin=ORIGIN, pem=pem_of(2))
+
+
+# Readiness
+
+
+async def until(condition):
+    while True:
+        if condition():
+            return
+        await trio.sleep(0.01)
+
+
+async def test_a_log_that_cannot_keep_up_is_not_ready(tmp_path, signer, keeper, monkeypatch):
+    monkeypatch.setattr(publish, "_LATE_S", 0.2)
+    log = Log(tmp_path / "log", signer)
+    publisher = Publisher(log, keeper, Notes(), every_s=0.01)
+    assert not publisher.ready()
+    await fill(keeper, 3)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(publisher.run)
+        with trio.fail_after(5):
+            await until(publisher.ready)
+
+            async def full(_keeper):
+                raise OSError(28, "No space left on device")
+
+            log.publish = full
+            await until(lambda: not publisher.ready())
+        nursery.cancel_scope.cancel()
