@@ -119,8 +119,10 @@ def contract() -> Contract:
 class World:
     """Hold a gateway and what surrounds it."""
 
-    def __init__(self, limits: Mapping[str, float] | None = None, **switches: Any) -> None:
-        """Build everything; ``start`` fills the store."""
+    def __init__(
+        self, limits: Mapping[str, float] | None = None, keeper: Any = None, **switches: Any
+    ) -> None:
+        """Build everything, over a keeper in memory or another; ``start`` fills the store."""
         settings = load(config_folder() / "hub.production.toml", {}).settings
         tenant = msgspec.structs.replace(
             settings.tenant, resource_base=BASE, issuer=BASE, provider_id="BANK1"
@@ -136,7 +138,7 @@ class World:
         self.bank = FakeBank()
         self.log = StringIO()
         self.observer = Observer(self.clock, self.log)
-        self.keeper = MemoryKeeper(clock=self.clock)
+        self.keeper = keeper or MemoryKeeper(clock=self.clock)
         self.gateway = Gateway(
             settings=self.settings, keeper=self.keeper, cache=self.keeper, trust=self.trust, bank=self.bank,
             contract=contract(), signing_keys=(KEY,), clock=self.clock, dice=SeededDice(), observer=self.observer,
