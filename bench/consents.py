@@ -27,6 +27,7 @@ from hub.sandbox.tpp.consent import DATA_SHARING_SCOPE, data_sharing_consent, ti
 from hub.sandbox.tpp.oauth import request_token
 
 ACCOUNT = "acc-1001"
+SIZED = tuple(f"{size}octets" for size in (1_000, 10_000, 100_000, 1_000_000, 10_000_000))
 CUSTOMER = "bench-customer"
 LIFE_S = 86_400 * 30
 
@@ -54,6 +55,8 @@ class ProofKey:
             "x": _b64(numbers.x.to_bytes(32)),
             "y": _b64(numbers.y.to_bytes(32)),
         }
+        self.thumbprint = _b64(hashlib.sha256(_json(jwk)).digest())
+        """Of the public key (RFC 7638)."""
         self._head = _b64(_json({"typ": "dpop+jwt", "alg": "ES256", "jwk": jwk}))
 
     @classmethod
@@ -152,7 +155,7 @@ class Preparing:
         assert isinstance(begun, Interaction), begun
         change = {
             "psuIdentifiers": {"userId": CUSTOMER},
-            "accountIds": [ACCOUNT],
+            "accountIds": [ACCOUNT, *SIZED],
             "authorizationChannel": "Web",
             "consentBody.Data.Status": "Authorized",
         }

@@ -79,7 +79,9 @@ def balances() -> dict[str, Any]:
         }
         for count, kind in enumerate(kinds)
     ]
-    return {"data": items, "meta": {"totalPages": 1, "totalRecords": len(items)}}
+    answer = {"data": items, "meta": {"totalPages": 1, "totalRecords": len(items)}}
+    items[-1]["accountId"] += "x" * (1024 - len(_json(answer)))
+    return answer
 
 
 def accounts() -> dict[str, Any]:
@@ -105,10 +107,10 @@ def accounts() -> dict[str, Any]:
 
 
 def payment() -> dict[str, Any]:
-    """Return a payment that the bank took, in Ozone Connect's shape."""
+    """Return a payment that the bank took, in Ozone Connect's shape; nginx gives each an id of its own."""
     return {
         "data": {
-            "id": "11111111-2222-4333-8444-555555555555",
+            "id": "$request_id",
             "consentId": "66666666-7777-4888-9999-000000000000",
             "paymentTransactionId": "TX-0000000001",
             "status": "Pending",

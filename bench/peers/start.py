@@ -1,22 +1,35 @@
 """Start a peer on the server's core, in front of the same bank and with the same certificates as the Hub."""
 
+import base64
+import hashlib
+import json
 import os
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
+import msgspec
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+from joserfc.jwk import RSAKey
+
+from bench.consents import ACCOUNT, CUSTOMER, ProofKey, Purse
 from bench.upstream import Nginx, wait_for
 from bench.world import ROOT, SERVER_CORE, World
+from hub.sandbox.tpp.consent import PERMISSIONS
 
 HERE = Path(__file__).parent
-OFFSETS = {"nginx": 80, "haproxy": 81, "haproxy-h2": 82, "node": 83, "gw.mjs": 84}
+OFFSETS = {"nginx": 80, "haproxy": 81, "haproxy-h2": 82, "node": 83}
 """Ports from the world's base."""
 
 
 class Peer:
     """One running peer."""
 
-    def __init__(self, name: str, port: int, pid: int, stop: "subprocess.Popen[bytes] | Nginx") -> None:
+    def __init__(
+        self, name: str, port: int, pid: int, stop: "subprocess.Popen[bytes] | Nginx"
+    ) -> None:
         """Hold it."""
         self.name, self.port, self.pid = name, port, pid
         self._stop = stop
@@ -61,10 +74,83 @@ def start_haproxy(world: World, *, http2: bool = False) -> Peer:
     return _process(name, port, [program, "-db", "-f", str(configuration)], {})
 
 
-def start_node(world: World, script: str = "gateway.mjs", name: str = "node") -> Peer:
-    """Start the Node gateway; its packages are installed on first use."""
-    port, folder = _place(world, name)
-    return _process(name, port, [*node(), str(install() / script), str(folder / "gateway.json")], {})
+def start_node(world: World) -> Peer:
+    """Start the Node gateway with the load's consents and tokens; its packages are installed on first use."""
+    port, folder = _place(world, "node")
+    settings = folder / "gateway.json"
+    settings.touch(mode=0o600)
+    settings.write_text(json.dumps(_node_settings(world, port)))
+    return _process("node", port, [*node(), str(install() / "gateway.mjs"), str(settings)], {})
+
+
+def _node_settings(world: World, port: int) -> dict[str, Any]:
+    """Return what the Node gateway knows: the very tokens, consents and clients that the load uses at the Hub."""
+    manifest, files = world.manifest, _files(world)
+    purse = msgspec.json.decode((world.folder / "bench.json").read_bytes(), type=Purse)
+    tpp = manifest.tpps[0]
+    certificate = x509.load_pem_x509_certificate((world.folder / tpp.transport_cert).read_bytes())
+    der = certificate.public_bytes(serialization.Encoding.DER)
+    proof = ProofKey.kept(world.folder / "bench-proof.key")
+    signing = RSAKey.import_key((world.folder / tpp.signing_key).read_bytes())
+    granted = [
+        *((g, "accounts openid") for g in (*purse.reads, *purse.bound_reads)),
+        *((g, "payments openid") for g in purse.payments),
+    ]
+    return {
+        "port": port,
+        "bank": f"https://127.0.0.1:{world.bank_port}",
+        "issuer": manifest.hub.issuer,
+        "resourceBase": manifest.hub.resource_base,
+        "providerId": manifest.bank.provider_id,
+        "certificate": str(files["certificate"]),
+        "key": str(files["key"]),
+        "clientCertificate": str(files["client_certificate"]),
+        "clientKey": str(files["client_key"]),
+        "ca": str(files["ca"]),
+        "signingKey": str((world.folder / "keys/hub/sig2.key").absolute()),
+        "signingKid": "sig2",
+        "tokens": [
+            {
+                "sha256": _b64(hashlib.sha256(one.access_token.encode()).digest()),
+                "clientId": tpp.client_id,
+                "consentId": one.consent_id,
+                "scope": scope,
+                "expires": one.expires,
+                "x5t": _b64(hashlib.sha256(der).digest()),
+                "jkt": proof.thumbprint if one.bound else "",
+            }
+            for one, scope in granted
+        ],
+        "consents": [
+            {
+                "id": one.consent_id,
+                "clientId": tpp.client_id,
+                "status": "Authorized",
+                "expires": one.expires + 86_400,
+                "permissions": PERMISSIONS,
+                "accounts": [ACCOUNT],
+                "user": CUSTOMER,
+                "individual": 100_000,
+                "cumulative": 9_000_000_000,
+                "taken": 0,
+            }
+            for one, _ in granted
+        ],
+        "clients": [
+            {
+                "clientId": tpp.client_id,
+                "organisationId": tpp.organisation_id,
+                "roles": tpp.roles,
+                "active": True,
+                "keys": [{**signing.as_dict(private=False), "kid": tpp.signing_kid}],
+                "tpp": {"clientId": tpp.client_id, "orgId": tpp.organisation_id},
+            }
+        ],
+    }
+
+
+def _b64(data: bytes) -> str:
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
 
 
 def node() -> list[str]:
