@@ -4,6 +4,8 @@ Source: RFC 7515, RFC 7518 sections 3.4 and 3.5, RFC 8037 section 3.1, RFC 8725 
 """
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from types import MappingProxyType
 from typing import Any, Final
 
 import orjson
@@ -33,6 +35,8 @@ _EMBEDDED: Final = ("jwk", "jku", "x5u", "x5c")
 _TEXTS: Final = ("iss", "sub", "jti")
 _MOMENTS: Final = ("exp", "nbf", "iat")
 _LATEST: Final = 1 << 53
+_SHORT: Final = 512
+_NOT_BASE64: Final = "a part is not canonical base64url without padding"
 
 
 def parse(token: str | bytes, *, limit: int = 65536, dpop: bool = False) -> Parsed | JoseFault:
@@ -53,16 +57,17 @@ def parse(token: str | bytes, *, limit: int = 65536, dpop: bool = False) -> Pars
     parts = raw.split(b".")
     if len(parts) != 3 or not all(parts):
         return JoseFault("jose.parts", f"expected three parts that are not empty, got {len(parts)}")
-    header_octets, payload, signature = (decode_b64url(part) for part in parts)
-    if header_octets is None or payload is None or signature is None:
-        return JoseFault("jose.base64", "a part is not canonical base64url without padding")
-    header = _object(header_octets, "header")
+    payload, signature = decode_b64url(parts[1]), decode_b64url(parts[2])
+    if payload is None or signature is None:
+        return JoseFault("jose.base64", _NOT_BASE64)
+    short = len(parts[0]) <= _SHORT
+    header = _header_before(parts[0], dpop) if short else _header(parts[0], dpop)
     if isinstance(header, JoseFault):
         return header
     claims = _object(payload, "payload")
     if isinstance(claims, JoseFault):
         return claims
-    fault = check_header(header, dpop=dpop) or _check_claims(claims)
+    fault = _check_claims(claims)
     if fault is not None:
         return fault
     return Parsed(
@@ -72,6 +77,20 @@ def parse(token: str | bytes, *, limit: int = 65536, dpop: bool = False) -> Pars
         signature=signature,
         raw=raw.decode("ascii"),
     )
+
+
+def _header(part: bytes, dpop: bool) -> Mapping[str, Any] | JoseFault:  # noqa: FBT001 - a key of the memory
+    """Read a protected header; those of one signer are alike, so they are remembered (and never changed)."""
+    octets = decode_b64url(part)
+    if octets is None:
+        return JoseFault("jose.base64", _NOT_BASE64)
+    header = _object(octets, "header")
+    if isinstance(header, JoseFault):
+        return header
+    return check_header(header, dpop=dpop) or MappingProxyType(header)
+
+
+_header_before: Final = lru_cache(maxsize=1024)(_header)
 
 
 def _object(octets: bytes, what: str) -> dict[str, Any] | JoseFault:
