@@ -275,6 +275,8 @@ def tpp() -> None:
 @click.option(
     "--plans", is_flag=True, help="Take a payment plan of each kind to its limit instead."
 )
+@click.option("--revoke", is_flag=True, help="Take consents back instead, one from either side.")
+@click.option("--approvers", is_flag=True, help="Take one payment past two signatories instead.")
 @click.option("--show-http", is_flag=True, help="Print each exchange, secrets shortened.")
 def tpp_journey(folder: Path, **options: Any) -> None:
     """Take a customer's consent all the way to account data, or to payments, telling each step."""

@@ -14,6 +14,7 @@ import msgspec
 import trio
 
 from hub.node.errors import StartError
+from hub.sandbox.approving import ApproversJourney
 from hub.sandbox.clock import SharedClock
 from hub.sandbox.control import CONTROL_PATH
 from hub.sandbox.data_sharing import DataSharingJourney
@@ -22,6 +23,7 @@ from hub.sandbox.narration import Narrator, Tell
 from hub.sandbox.paying import PaymentJourney
 from hub.sandbox.plans import PlansJourney
 from hub.sandbox.travel import Stopped
+from hub.sandbox.withdrawing import RevocationJourney
 
 CLOCK_PATH: Final = Path("run/clock")
 """Below the sandbox's folder."""
@@ -36,6 +38,8 @@ async def run_journey(
     show_http: bool = False,
     payment: bool = False,
     plans: bool = False,
+    revoke: bool = False,
+    approvers: bool = False,
     tell: Tell,
 ) -> int:
     """Run a journey against the sandbox of a folder and tell it.
@@ -47,6 +51,8 @@ async def run_journey(
         show_http: Show each exchange, secrets shortened.
         payment: Make one payment instead of reading account data.
         plans: Take a payment plan of each kind to its limit instead.
+        revoke: Take consents back instead, one from either side.
+        approvers: Take one payment past two signatories instead; ``decline`` is then the second one's.
         tell: Takes one line of text.
 
     Returns:
@@ -63,7 +69,13 @@ async def run_journey(
     clock = SharedClock.open(folder / CLOCK_PATH)
     ended: list[str] = []
     try:
-        kind = PaymentJourney if payment else PlansJourney if plans else DataSharingJourney
+        chosen = (
+            (payment, PaymentJourney),
+            (plans, PlansJourney),
+            (revoke, RevocationJourney),
+            (approvers, ApproversJourney),
+        )
+        kind = next((journey for wanted, journey in chosen if wanted), DataSharingJourney)
         journey = kind(manifest, folder, person, clock=clock, narrator=narrator)
         with trio.fail_after(JOURNEY_S):
             await journey.run(decline=decline)

@@ -97,6 +97,26 @@ class Travel:
             page = await self._log_in(browser, page)
             await self._decide(browser, page, decline=decline, most=most)
 
+    async def at_own_page(
+        self, consent_id: str, decision: str, person: CustomerSection | None = None
+    ) -> None:
+        """Decide on one's own consent at the bank's page: ``revoke`` it, ``approve`` or ``decline`` as second signatory."""
+        customer = person or self.person
+        context = client_context(self.folder / self.manifest.ca_bundle)
+        async with Browser(context, self.narrator.visit) as browser:
+            page = await browser.visit(f"{self.manifest.bank.authorization_endpoint}/consents")
+            form = page.form_with("username", "password")
+            if form is None:
+                raise Stopped(f"the bank shows no login form ({page.status})")
+            given = {"username": customer.username, "password": customer.password}
+            page = await browser.submit(form, given)
+            mine = [f for f in page.forms if ("consent", consent_id) in f.preset]
+            if not mine or decision not in mine[0].offers.get("decision", ()):
+                raise Stopped(f"the bank does not let {customer.username} {decision} that consent")
+            page = await browser.submit(mine[0], {"decision": decision})
+            if page.status != 200:
+                raise Stopped(f"the bank's page answered {page.status}")
+
     async def _log_in(self, browser: Browser, page: Page) -> Page:
         form = page.form_with("username", "password")
         if form is None:
