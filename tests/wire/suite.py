@@ -89,6 +89,7 @@ class Suite:
         self.dpop, self.jarm = dpop, jarm
         self.person = self.manifest.customers[0]
         self.issuer = self.manifest.hub.issuer
+        self.discovery = self.manifest.hub.discovery
 
     def tls(self, section=None) -> ssl.SSLContext:
         """Return a context that trusts the sandbox, with the certificate of a TPP or without any."""
@@ -120,7 +121,7 @@ class Suite:
             for section in self.manifest.tpps
         ]
         self.first, self.second = self.clients
-        self.metadata = (await self.anonymous.get(self.manifest.hub.discovery)).json()
+        self.metadata = (await self.anonymous.get(self.discovery)).json()
         self.keys = KeySet.import_key_set(
             (await self.anonymous.get(self.metadata["jwks_uri"])).json()
         )
