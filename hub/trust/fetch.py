@@ -225,7 +225,8 @@ class Fetcher:
 
     def _stays_fresh(self, known: Known) -> bool:
         """Tell whether a document need not be asked for before the next round (RFC 9111 section 4.2)."""
-        return self._clock.now() + self._settings.refresh <= known.fresh
+        now = self._clock.now()
+        return known.confirmed <= now and now + self._settings.refresh <= known.fresh
 
     def _received(
         self, method: str, url: str, answer: Answer | Failure, known: Known | None

@@ -41,7 +41,7 @@ from hub.trust.refresh import (
     missing_ends,
     published_kids,
 )
-from hub.trust.revocation import read_authorities
+from hub.trust.revocation import OcspAnswer, read_authorities
 from hub.trust.seal import Seal
 from hub.trust.snapshot import Dates, encode_bucket, encode_client, encode_dates, keep, puts
 
@@ -264,16 +264,8 @@ class Refresher:
         if not self._settings.ocsp:
             return
         authorities = read_authorities(self._settings.ca)
-        old = self._clock.now() - (0 if anew else OCSP_S - self._settings.refresh)
-        waiting = iter(
-            [
-                (serial, certificate)
-                for serial, certificate in self._known.seen.items()
-                if (last := self._known.ocsp.get(serial)) is None
-                or last.asked <= old
-                or last.until <= self._clock.now() + self._settings.refresh
-            ]
-        )
+        due = [s for s in self._known.seen if anew or self._ocsp_is_old(self._known.ocsp.get(s))]
+        waiting = iter([(serial, self._known.seen[serial]) for serial in due])
 
         async def look() -> None:
             for serial, certificate in waiting:
@@ -290,6 +282,13 @@ class Refresher:
             if answer.revoked or serial in self._known.seen
         }
         self._known.changed()
+
+    def _ocsp_is_old(self, last: OcspAnswer | None) -> bool:
+        """Tell whether an answer would be older than ``OCSP_S`` or run out before the next round; true for none."""
+        now, interval = self._clock.now(), self._settings.refresh
+        if last is None or last.asked > now:
+            return True
+        return last.asked + OCSP_S < now + interval or last.until <= now + interval
 
     async def _look_at_ends(self, fetcher: Fetcher) -> None:
         """Learn when published certificates end, at most ``_ENDS`` per round: they are for the radar only."""
