@@ -1,5 +1,8 @@
 """Payments while keeper, workers and bank fail at named places: never twice, never lost, never guessed."""
 
+import gc
+import os
+
 import pytest
 import trio
 
@@ -17,8 +20,13 @@ from tests.wire.payer import Payer
 from tests.wire.test_payment_crowd import today
 from tests.wire.world import actor, moved
 
-pytestmark = pytest.mark.wire
+pytestmark = [
+    pytest.mark.wire,
+    # httpx leaves the body's generator behind when a connection breaks while it is being sent.
+    pytest.mark.filterwarnings("ignore:Async generator 'httpx:ResourceWarning"),
+]
 SEED = 6
+CLIENTS = int(os.environ.get("PAYMENT_CLIENTS", "200"))
 
 
 async def storm(doomed: Doomed, crowd: Crowd, points: tuple[str, ...], faults: tuple) -> int:
@@ -37,6 +45,7 @@ async def storm(doomed: Doomed, crowd: Crowd, points: tuple[str, ...], faults: t
             await doomed.misbehave(**fault)
             await crowd.more(5)
         crowd.stopping = True
+    gc.collect()
     await doomed.ready()
     return deaths
 
@@ -107,7 +116,8 @@ async def test_payments_survive_the_death_of_keeper_and_worker_and_a_bank_that_r
 @pytest.mark.parametrize("dedupes", [True, False])
 async def test_payments_survive_every_named_death_and_every_fault_of_the_bank(tmp_path, dedupes):
     points = WORKER_POINTS + KEEPER_POINTS + (RECOVERY_POINTS if dedupes else ())
-    counts = await run(tmp_path, points, BANK_FAULTS, clients=200, dedupes=dedupes)
+    counts = await run(tmp_path, points, BANK_FAULTS, clients=CLIENTS, dedupes=dedupes)
     assert len(points) + len(BANK_FAULTS) >= 20
     assert counts["deaths"] == len(points)
-    append(f"payments-crash-{'dedupes' if dedupes else 'unknown'}", counts, [SEED], "passed")
+    lane = f"payments under crashes, bank {'de-duplicates' if dedupes else 'promises nothing'}"
+    append(lane, {"clients": CLIENTS, **counts}, [SEED], "passed")
