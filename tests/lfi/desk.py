@@ -145,10 +145,10 @@ def approval(kind=ConsentType.ACCOUNT_ACCESS, **over):
 class Desk:
     """A running Consent Manager."""
 
-    def __init__(self, tmp_path, *, trust=None, answers=None, **bank):
+    def __init__(self, tmp_path, *, trust=None, answers=None, keeper=None, dice=None, **bank):
         self.clock = FixedClock(NOW)
-        self.dice = SeededDice()
-        self.keeper = MemoryKeeper(clock=self.clock)
+        self.dice = dice or SeededDice()
+        self.keeper = keeper or MemoryKeeper(clock=self.clock)
         self.settings = settings(tmp_path, **bank)
         observer = Observer(self.clock, log=False)
         self.observer = observer
