@@ -6,6 +6,7 @@ back (``jarm`` or plain).
 """
 
 import base64
+import functools
 import hashlib
 import json
 import secrets
@@ -33,6 +34,16 @@ ACCOUNTS = "/open-finance/account-information/v2.1/accounts"
 def b64url(octets: bytes) -> str:
     """Return base64url without padding."""
     return base64.urlsafe_b64encode(octets).rstrip(b"=").decode()
+
+
+CONTEXTS: dict[tuple, ssl.SSLContext] = {}
+"""TLS contexts by folder and client, shared by all tests: making one costs more than most requests."""
+
+
+@functools.cache
+def rsa_key(path) -> RSAKey:
+    """Return a private key of a sandbox."""
+    return RSAKey.import_key(path.read_bytes())
 
 
 def without_none(values):
@@ -105,7 +116,9 @@ class Suite:
         stack.callback(self.clock.close)
 
         async def connection(section=None):
-            context = self.tls(section)
+            key = (self.world.folder, section.client_id if section is not None else "")
+            context = CONTEXTS.get(key) or self.tls(section)
+            CONTEXTS[key] = context
             made = httpx.AsyncClient(verify=context, trust_env=False, timeout=20)
             return await stack.enter_async_context(made)
 
@@ -114,7 +127,7 @@ class Suite:
             Client(
                 client_id=section.client_id,
                 redirect_uri=section.redirect_uris[0],
-                key=RSAKey.import_key((self.world.folder / section.signing_key).read_bytes()),
+                key=rsa_key(self.world.folder / section.signing_key),
                 kid=section.signing_kid,
                 http=await connection(section),
             )
@@ -257,7 +270,7 @@ class Suite:
     async def visit(self, url, decision="approve") -> Outcome:
         """Be the customer's browser from a URL on; stop at the callback, at the end, or (no decision) at the login."""
         callbacks = tuple(client.redirect_uri for client in self.clients)
-        context = self.tls()
+        context = CONTEXTS[self.world.folder, ""]
         async with httpx.AsyncClient(verify=context, trust_env=False, timeout=20) as browser:
             answer = await browser.get(url)
             for _ in range(10):

@@ -1,5 +1,6 @@
 """Fifty at once over two workers: of what may be used once, at most one use succeeds."""
 
+import uuid
 from pathlib import Path
 
 import httpx
@@ -130,7 +131,7 @@ async def test_one_of_fifty_uses_a_proof_at_a_resource(general_sandbox, crowd):
 
 
 async def test_one_of_fifty_pushes_a_request_object(suite, crowd):
-    asked = suite.asked(jti="once-only")
+    asked = suite.asked(jti=str(uuid.uuid4()))
     request = suite.request_object(asked)
     forms = [token_form(suite, request=request) for _ in range(CROWD)]
     calls = [lambda data=data: crowd.client.post(suite.par, data=data) for data in forms]
