@@ -33,6 +33,7 @@ from hub.gateway.reports import Reports
 from hub.gateway.sealed import Current, sealed_fault
 from hub.gateway.shadow import Shadow
 from hub.gateway.throttle import Throttle
+from hub.gateway.usage import shared
 from hub.gateway.values import Access, Asked, Call, Reply
 from hub.gateway.verify import Lookup, Verifier
 from hub.model.clock import Clock, Dice
@@ -276,7 +277,10 @@ class Gateway:
             return answer
         if not 200 <= answer.status < 300:
             return bank_error(answer, payment=False, finds=call.route.finds)
-        return self._normalise(call, asked, body, answer)
+        outcome = self._normalise(call, asked, body, answer)
+        if isinstance(outcome, Fault):
+            return outcome
+        return msgspec.structs.replace(outcome, courtesy=shared(call, access))
 
     def _question(self, call: Call, body: Any) -> bytes:
         if body is None:
@@ -320,7 +324,10 @@ class Gateway:
         event = journey.event(request, outcome, response)
         changes = outcome.changes if isinstance(outcome, Reply) else ()
         further = outcome.events if isinstance(outcome, Reply) else ()
-        committed = await self._keeper.commit(changes, [*further, event])
+        courtesy = outcome.courtesy if isinstance(outcome, Reply) else ()
+        committed = await self._keeper.commit((*changes, *courtesy), [*further, event])
+        if isinstance(committed, Conflict) and courtesy:
+            committed = await self._keeper.commit(changes, [*further, event])
         if isinstance(committed, Conflict):
             return None
         if isinstance(committed, Fault):

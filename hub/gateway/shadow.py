@@ -1,16 +1,22 @@
 """Look at the bank's answers: in shadow a sample is judged and counted, enforced every one must be right.
 
-What is wrong is told by the pointer of the member and the rule it breaks, never by its value. In shadow nothing is refused
-and only one answer in ``EVERY`` is looked at, so that the cost stays off the path of nearly all.
+What is wrong is told by the pointer of the member and the rule it breaks, never by its value. In shadow nothing is refused,
+only one answer in ``EVERY`` is looked at, and that by a task of its own: the answer waits in a short queue while requests go on;
+what does not fit is counted as unseen.
 """
 
 from typing import Any, Final, Literal
 
+import trio
+
 from hub.contract import Contract
+from hub.contract.validators import Violation
 from hub.model.fault import Fault, bank_fault
 from hub.observe import Observer
 
 EVERY: Final = 20
+QUEUE: Final = 16
+"""Answers that wait to be judged; each at most as large as the bank may send."""
 
 
 class Shadow:
@@ -28,9 +34,19 @@ class Shadow:
         self._observer = observer
         self._mode = mode
         self._seen: dict[str, int] = {}
+        self._give, self._take = trio.open_memory_channel[tuple[str, Any]](QUEUE)
+
+    async def run(self) -> None:
+        """Judge what waits, until cancelled.
+
+        Cancellation: what still waits is not judged.
+        """
+        async for route_id, answer in self._take:
+            self._judge(route_id, answer)
+            await trio.lowlevel.checkpoint()
 
     def look(self, route_id: str, answer: Any) -> Fault | None:
-        """Judge one answer, or let it pass unseen.
+        """Judge one answer, put it aside to be judged, or let it pass unseen.
 
         Faults: 500 ``GenericError``, check ``bank.schema``, in mode ``enforce``.
         """
@@ -38,16 +54,27 @@ class Shadow:
             return None
         seen = self._seen.get(route_id, 0)
         self._seen[route_id] = seen + 1
-        if self._mode == "shadow" and seen % EVERY:
-            return None
-        broken = self._contract.check_bank_answer(route_id, answer)
-        if broken is None:
-            return None
-        self._observer.note(
-            "bank_answer_off_schema", route=route_id, path=broken.path, rule=broken.rule
-        )
         if self._mode == "shadow":
+            if seen % EVERY == 0:
+                self._put_aside(route_id, answer)
+            return None
+        broken = self._judge(route_id, answer)
+        if broken is None:
             return None
         private = f"{route_id}{broken.path}: {broken.rule}"
         text = "The bank's answer does not have the agreed shape."
         return bank_fault(500, "GenericError", text, check="bank.schema", private=private)
+
+    def _put_aside(self, route_id: str, answer: Any) -> None:
+        try:
+            self._give.send_nowait((route_id, answer))
+        except trio.WouldBlock:
+            self._observer.note("bank_answer_unseen", route=route_id)
+
+    def _judge(self, route_id: str, answer: Any) -> Violation | None:
+        broken = self._contract.check_bank_answer(route_id, answer)
+        if broken is not None:
+            self._observer.note(
+                "bank_answer_off_schema", route=route_id, path=broken.path, rule=broken.rule
+            )
+        return broken

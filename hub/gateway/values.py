@@ -62,6 +62,7 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True):
         headers: Further headers.
         changes: To be committed with the event; nothing has happened before that.
         events: Further events, of what the changes mean.
+        courtesy: Changes that are left out where their records were changed meanwhile.
         octets: The body as it is, of type ``media``, where it is no JSON of ours.
         media: Its content type.
     """
@@ -71,6 +72,7 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True):
     headers: Headers = ()
     changes: tuple[Change, ...] = ()
     events: tuple[Event, ...] = ()
+    courtesy: tuple[Change, ...] = ()
     octets: bytes = b""
     media: bytes = b""
 

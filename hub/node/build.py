@@ -12,6 +12,7 @@ from hub.contract.specs import used_specs
 from hub.gateway.payee import Directory, Endpoints
 from hub.gateway.pipeline import Gateway
 from hub.gateway.reports import Reports
+from hub.gateway.shadow import Shadow
 from hub.lfi.guard import BankGuard
 from hub.lfi.operations import Lfi
 from hub.model.clock import Clock, Dice
@@ -42,13 +43,14 @@ from hub.upstream.consent_calls import ConsentCalls
 class Parts(msgspec.Struct, frozen=True, kw_only=True):
     """Hold what a gateway process is made of.
 
-    ``bank`` and ``trust`` have a ``run`` of their own; ``apps`` are what the faces serve; ``cache`` must be closed.
+    ``bank``, ``trust`` and ``shadow`` have a ``run`` of their own; ``apps`` are what the faces serve; ``cache`` must be closed.
     """
 
     apps: Mapping[Face, App]
     bank: BankConnections
     trust: Trust
     cache: Cache
+    shadow: Shadow
 
 
 class Given(msgspec.Struct, frozen=True, kw_only=True):
@@ -178,6 +180,7 @@ def build(given: Given, *, leader: bool = True) -> Parts:
         bank=bank,
         trust=trust,
         cache=cache,
+        shadow=gateway.shadow,
     )
 
 

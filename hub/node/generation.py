@@ -72,6 +72,8 @@ class Generation:
         async with trio.open_nursery() as kept:
             await kept.start(self.trust.run)
             await kept.start(self.bank.run)
+            if self._parts is not None:
+                kept.start_soon(self._parts.shadow.run)
             if before is not None:
                 await before.give_way()
             async with trio.open_nursery() as alone:

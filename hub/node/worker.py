@@ -140,6 +140,7 @@ async def _live(
         await background.start(watch_signals, faces.drain.start, faces.reload)
         await background.start(parts.trust.run)
         await background.start(parts.bank.run)
+        background.start_soon(parts.shadow.run)
         background.start_soon(register.run)
         background.start_soon(watch_files, faces.files, faces.reload)
         async with trio.open_nursery() as served:

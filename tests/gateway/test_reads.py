@@ -6,6 +6,8 @@ from typing import Any
 import msgspec
 import orjson
 import pytest
+import trio
+import trio.testing
 
 from hub.model.consent import ConsentType, Status
 from hub.model.fault import Fault, bank_fault, hub_fault
@@ -463,7 +465,11 @@ async def test_an_answer_off_schema_is_counted_in_shadow_and_refused_when_enforc
     bad = answer_of({"data": [{**BALANCE, "balanceType": "Imaginary"}]})
     shadow = await World(response_validation="shadow").start()
     shadow.bank.answer = bad
-    assert (await shadow.get("/accounts/acc-1/balances")).status == 200
+    async with trio.open_nursery() as nursery:
+        assert (await shadow.get("/accounts/acc-1/balances")).status == 200
+        nursery.start_soon(shadow.gateway.shadow.run)
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
     shadow.observer.close()
     assert "/data/0/balanceType" in shadow.log.getvalue()
     assert "Imaginary" not in shadow.log.getvalue()
