@@ -106,21 +106,8 @@ class Doomed:
                     await trio.sleep(0.05)
 
     def book(self, consent_id: str) -> tuple[dict[str, str], Counter[str]]:
-        """Return the bank's payments of a consent (key to id), and how often each key came again."""
-        [book] = self.sandbox.folder.rglob("bank.jsonl")
-        keys: dict[str, str] = {}
-        ids: dict[str, str] = {}
-        again: Counter[str] = Counter()
-        for line in book.read_bytes().splitlines():
-            note = msgspec.json.decode(line)
-            if note["type"] == "again":
-                again[ids.get(note["payment_id"], "")] += 1
-            if note["type"] == "payment" and note["payment"]["consent_id"] == consent_id:
-                payment = note["payment"]
-                ids[payment["id"]] = payment["key"]
-                assert keys.setdefault(payment["key"], payment["id"]) == payment["id"]
-        again.pop("", None)
-        return keys, again
+        """Return what ``book_of`` says."""
+        return book_of(self.sandbox, consent_id)
 
     def operator(self, **request: object) -> dict:
         """Give one command over the operator's socket."""
@@ -135,6 +122,24 @@ class Doomed:
                 assert piece
                 held += piece
         return msgspec.json.decode(held)
+
+
+def book_of(sandbox: Sandbox, consent_id: str) -> tuple[dict[str, str], Counter[str]]:
+    """Return the bank's payments of a consent (key to id), and how often each key came again."""
+    [book] = sandbox.folder.rglob("bank.jsonl")
+    keys: dict[str, str] = {}
+    ids: dict[str, str] = {}
+    again: Counter[str] = Counter()
+    for line in book.read_bytes().splitlines():
+        note = msgspec.json.decode(line)
+        if note["type"] == "again":
+            again[ids.get(note["payment_id"], "")] += 1
+        if note["type"] == "payment" and note["payment"]["consent_id"] == consent_id:
+            payment = note["payment"]
+            ids[payment["id"]] = payment["key"]
+            assert keys.setdefault(payment["key"], payment["id"]) == payment["id"]
+    again.pop("", None)
+    return keys, again
 
 
 class Crowd:
