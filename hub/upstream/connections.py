@@ -12,6 +12,7 @@ Source: issue 3 point 4; hub-behaviour 10; ozone-connect 3.7.
 """
 
 import ssl
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -31,6 +32,7 @@ from hub.upstream.exchange import AnswerStream, Progress, Upload, converse, fini
 from hub.upstream.faults import bank_failure
 from hub.upstream.h1 import AnswerReader, request_head
 from hub.upstream.health import Health
+from hub.upstream.multiplex import Multiplexed
 from hub.upstream.pool import Pool
 from hub.upstream.tls import TlsConnection, client_context
 
@@ -98,6 +100,15 @@ class BankConnections:
             self.exchange, provider_id=tenant.provider_id, limits=limits, observer=observer
         )
         self._streams: set[AnswerStream] = set()
+        self._multiplexed: Multiplexed | None = None
+        if settings.http2:
+            self._context2 = client_context(settings, http2=True)
+            self._multiplexed = Multiplexed(
+                limits=limits,
+                authority=self._authority,
+                connect=lambda progress: self._open(progress, self._context2),
+                note=observer.note,
+            )
 
     @property
     def busy(self) -> int:
@@ -114,6 +125,8 @@ class BankConnections:
         for stream in tuple(self._streams):
             stream.close()
         self._pool.close()
+        if self._multiplexed is not None:
+            self._multiplexed.close()
 
     async def exchange(self, call: BankCall) -> BankAnswer | Fault:
         """Send one call and return its answer; faults and cancellation as ``Bank.exchange`` says."""
@@ -165,6 +178,11 @@ class BankConnections:
             return bank_failure("bank.busy", "too many exchanges wait", sent=False)
         lent = _Slot(self._pool)
         try:
+            if self._multiplexed is not None:
+                fields = (*authorization, *_with_accept(call.headers))
+                result = await self._over_http2(call, fields, upload, progress, started, lent)
+                if result is not None:
+                    return result
             return await self._over_a_connection(call, head, upload, progress, started, lent)
         finally:
             lent.give_back()
@@ -190,10 +208,36 @@ class BankConnections:
             return fresh
         return await self._over(fresh, call, head, upload, progress, started, slot)
 
-    async def _open(self, progress: Progress) -> TlsConnection | Fault:
+    async def _over_http2(
+        self,
+        call: BankCall,
+        fields: Headers,
+        upload: Upload,
+        progress: Progress,
+        started: float,
+        slot: "_Slot",
+    ) -> BankAnswer | Fault | None:
+        """Exchange over HTTP/2; None where the bank has chosen HTTP/1.1."""
+        multiplexed = self._multiplexed
+        if multiplexed is None or not multiplexed.spoken:
+            return None
+
+        def keep() -> Callable[[], None]:
+            return slot.keep().give_back
+
+        result = await multiplexed.exchange(
+            call, self._target(call), fields, upload, progress, started, keep
+        )
+        while multiplexed.spare:
+            self._pool.rest(multiplexed.spare.pop())
+        return result
+
+    async def _open(
+        self, progress: Progress, context: ssl.SSLContext | None = None
+    ) -> TlsConnection | Fault:
         progress.stage = "connect"
         try:
-            return await self._pool.fresh()
+            return await self._pool.fresh(context)
         except ssl.SSLError as error:
             return bank_failure("bank.tls", f"TLS: {error}", sent=progress.sent)
         except OSError as error:
@@ -296,6 +340,8 @@ class BankConnections:
         while True:
             await trio.sleep(_REAP_S)
             self._pool.reap()
+            if self._multiplexed is not None:
+                self._multiplexed.reap()
             now = trio.current_time()
             for stream in [s for s in self._streams if s.deadline < now]:
                 stream.close()
@@ -320,6 +366,9 @@ class BankConnections:
             return
         self._context = context
         self._pool.renew(context)
+        if self._multiplexed is not None:
+            self._context2 = client_context(self._settings, http2=True)
+            self._multiplexed.retire()
         self._observer.note("bank.credentials_reloaded")
 
     def _files(self) -> tuple[tuple[int, int], ...]:

@@ -87,8 +87,8 @@ class Pool:
             connection.close()
         return None
 
-    async def fresh(self) -> TlsConnection:
-        """Open a new connection.
+    async def fresh(self, context: ssl.SSLContext | None = None) -> TlsConnection:
+        """Open a new connection, by another context than the pool's if one is given.
 
         Raises:
             OSError: Not reachable.
@@ -98,7 +98,7 @@ class Pool:
         Cancellation: nothing stays open.
         """
         with trio.fail_after(self._connect):
-            return await open_connection(self.host, self.port, self._context)
+            return await open_connection(self.host, self.port, context or self._context)
 
     def rest(self, connection: TlsConnection) -> None:
         """Keep a connection for the next exchange, if it is worth it."""

@@ -23,8 +23,10 @@ _TLS12_CIPHERS: Final = (
 )
 
 
-def client_context(settings: BankSettings) -> ssl.SSLContext:
+def client_context(settings: BankSettings, *, http2: bool = False) -> ssl.SSLContext:
     """Make the context: the bank's CA only, our certificate, host names checked, TLS 1.2 (FAPI ciphers) or 1.3.
+
+    With ``http2`` the bank may choose HTTP/2.
 
     Raises:
         OSError: A file cannot be read.
@@ -33,7 +35,7 @@ def client_context(settings: BankSettings) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_ciphers(_TLS12_CIPHERS)
-    context.set_alpn_protocols(["http/1.1"])
+    context.set_alpn_protocols(["h2", "http/1.1"] if http2 else ["http/1.1"])
     context.load_verify_locations(cafile=settings.ca)
     context.load_cert_chain(settings.certificate, settings.key)
     return context
@@ -42,7 +44,7 @@ def client_context(settings: BankSettings) -> ssl.SSLContext:
 class TlsConnection:
     """Carry octets to one peer that TLS has proved."""
 
-    __slots__ = ("_in", "_out", "_socket", "_tls", "clean_end", "opened", "used")
+    __slots__ = ("_in", "_out", "_rest", "_socket", "_tls", "clean_end", "opened", "used")
 
     def __init__(self, raw: socket.socket, context: ssl.SSLContext, host: str) -> None:
         """Wrap a connected non-blocking socket; ``open_connection`` does it."""
@@ -50,6 +52,7 @@ class TlsConnection:
         self._in = ssl.MemoryBIO()
         self._out = ssl.MemoryBIO()
         self._tls = context.wrap_bio(self._in, self._out, server_hostname=host)
+        self._rest = b""
         self.clean_end = False
         self.opened = self.used = trio.current_time()
 
@@ -73,12 +76,36 @@ class TlsConnection:
                 await self._flush()
                 return
 
-    async def send(self, data: bytes) -> None:
-        """Send all of ``data``.
+    @property
+    def protocol(self) -> str:
+        """Return what ALPN has chosen; empty for nothing."""
+        return self._tls.selected_alpn_protocol() or ""
 
-        Cancellation: a part may have been sent; the connection is of no more use.
+    @property
+    def unsent(self) -> bool:
+        """Tell whether a send was cancelled and left a rest."""
+        return bool(self._rest)
+
+    def push(self, data: bytes) -> None:
+        """Send as much as goes without waiting; the rest goes with the next ``send``.
+
+        Raises:
+            OSError: The connection broke.
         """
-        self._tls.write(data)
+        if data:
+            self._tls.write(data)
+        self._rest += self._out.read()
+        with suppress(BlockingIOError):
+            while self._rest:
+                self._rest = self._rest[self._socket.send(self._rest) :]
+
+    async def send(self, data: bytes) -> None:
+        """Send all of ``data``, after what a cancelled ``send`` has left.
+
+        Cancellation: a part may have been sent; only another ``send`` keeps the connection useful.
+        """
+        if data:
+            self._tls.write(data)
         await self._flush()
 
     async def receive(self) -> bytes:
@@ -135,11 +162,15 @@ class TlsConnection:
 
     async def _flush(self) -> None:
         data = self._out.read()
+        if self._rest:
+            data, self._rest = self._rest + data, b""
         while data:
             try:
                 sent = self._socket.send(data)
             except BlockingIOError:
+                self._rest = data
                 await trio.lowlevel.wait_writable(self._socket)
+                data, self._rest = self._rest, b""
             else:
                 data = data[sent:]
 
