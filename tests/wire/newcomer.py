@@ -141,12 +141,16 @@ def thumbprint(path: Path | str) -> str:
     return x5t_s256(read_certificate(Path(path)))
 
 
-def events(folder: Path, x5t: str, last: int = 3) -> list[dict]:
-    """Return the last audit events of whoever presented a certificate, oldest first, from the tenant's database."""
-    with closing(sqlite3.connect(f"file:{folder}/hub.db?mode=ro", uri=True)) as store:
-        rows = store.execute("SELECT leaf FROM event ORDER BY position DESC LIMIT 200").fetchall()
-    found = [msgspec.json.decode(leaf) for (leaf,) in rows]
-    return [e for e in found if e.get("x5t_s256") == x5t][:last][::-1]
+def log_of(state: Path, last: int = 200) -> list[dict]:
+    """Return the last audit events of a tenant, oldest first, from its database."""
+    with closing(sqlite3.connect(f"file:{state}/hub.db?mode=ro", uri=True)) as store:
+        rows = store.execute("SELECT leaf FROM event ORDER BY position DESC LIMIT ?", (last,))
+        return [msgspec.json.decode(leaf) for (leaf,) in rows.fetchall()][::-1]
+
+
+def events(state: Path, x5t: str, last: int = 3) -> list[dict]:
+    """Return the last audit events of whoever presented a certificate, oldest first."""
+    return [e for e in log_of(state) if e.get("x5t_s256") == x5t][-last:]
 
 
 __all__ = [
@@ -156,6 +160,7 @@ __all__ = [
     "events",
     "fault",
     "join",
+    "log_of",
     "newcomer",
     "operator",
     "three_places",
