@@ -229,6 +229,7 @@ class Switches(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     personal_identifiers: Literal["accept", "flag", "refuse"] = "flag"
     response_validation: Literal["off", "shadow", "enforce"] = "shadow"
     month_periods: Literal["calendar", "anchored"] = "calendar"
+    exact_payment_days: bool = False
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -276,6 +277,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     bank_validate_s: float
     bank_event_s: float
     deliveries: int
+    reserve_octets: int
     bearer_s: int
     trust_document_octets: int
     trust_fetch_s: float
@@ -471,6 +473,11 @@ def _check(settings: Settings, path: Path) -> None:
     if settings.trust.auto_activate and settings.tenant.environment != "sandbox":
         raise ConfigError(
             f"{path}: trust.auto_activate: is for tenant.environment = 'sandbox' only"
+        )
+    if not 1 <= settings.trust.keys_refresh <= 1200:
+        raise ConfigError(
+            f"{path}: trust.keys_refresh: the standard allows key sets to be kept for 20 minutes at most, "
+            f"got {settings.trust.keys_refresh} seconds"
         )
     if not 1 <= settings.workers <= 64:
         raise ConfigError(f"{path}: workers: expected 1 to 64, got {settings.workers}")

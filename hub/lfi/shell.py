@@ -212,6 +212,7 @@ def error_body(fault: Fault) -> bytes:
 
 
 def failed(fault: Fault) -> Response:
-    """Answer a fault that could not be made an event."""
+    """Answer a fault that could not be made an event; the store's own code is OAuth's, here it is the standard's."""
+    fault = msgspec.structs.replace(fault, code="GenericRecoverableError")
     extra = ((b"retry-after", str(fault.retry_after or 1).encode()),)
     return json_response(fault.status, error_body(fault), *extra)

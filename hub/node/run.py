@@ -158,7 +158,11 @@ async def run_node(
     observer = Observer(clock)
     try:
         async with open_keeper(
-            settings.state.folder, clock=clock, limits=settings.limits, failpoint=failpoint
+            settings.state.folder,
+            clock=clock,
+            limits=settings.limits,
+            failpoint=failpoint,
+            reserve_octets=settings.limits.reserve_octets,
         ) as keeper:
             given = Given(
                 settings=settings,

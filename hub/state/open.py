@@ -34,6 +34,7 @@ from hub.state.keeper import (
     TreeHead,
 )
 from hub.state.plan import steps_of
+from hub.state.reserve import Reserve
 from hub.state.schema import StoreError, StoreFailedError
 from hub.state.sqlite import Claims, Commit, Purge, Store
 from hub.state.writer import Writer
@@ -173,6 +174,7 @@ async def open_keeper(
     limits: Limits,
     failpoint: Failpoint = no_failpoint,
     vfs: str | None = None,
+    reserve_octets: int = 0,
 ) -> AsyncIterator[SqliteKeeper]:
     """Open the state in ``folder`` (made with mode 0700 if missing) for this process alone.
 
@@ -182,12 +184,15 @@ async def open_keeper(
         limits: ``commit_queue``, ``commit_s``, ``replay_entries``, ``buckets``.
         failpoint: For tests.
         vfs: For tests: a VFS without shared memory.
+        reserve_octets: Space to set aside for the end on a full disk.
 
     Raises:
         StoreError: It cannot be opened: in use, too new, damaged, not ours. One line says why.
         StoreFailedError: While open, the disk broke its word; in an exception group.
     """
     with locked(folder):
+        reserve = Reserve(folder, reserve_octets)
+        reserve.hold()
         store = Store(
             _database(folder), replay_entries=limits.replay_entries, failpoint=failpoint, vfs=vfs
         )
@@ -202,6 +207,8 @@ async def open_keeper(
                 yield keeper
                 nursery.cancel_scope.cancel()
         finally:
+            if store.full:
+                reserve.release()
             store.close()
 
 

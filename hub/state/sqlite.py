@@ -103,6 +103,7 @@ class Store:
         self._replay_entries = replay_entries
         self._pages = 0
         self._failed = False
+        self._full = False
         self._reader: Any = None
         self._searcher: Any = None
         try:
@@ -181,6 +182,7 @@ class Store:
             self._frontier, self._seen = frontier, seen
             self._roll_back()
             raise
+        self._full = False
         self._failpoint(Point.AFTER_COMMIT_BEFORE_ACK)
         return done
 
@@ -320,8 +322,14 @@ class Store:
                     f"a transaction could not be rolled back: {error}"
                 ) from error
 
+    @property
+    def full(self) -> bool:
+        """Tell whether the disk took nothing when it was last asked."""
+        return self._full
+
     def _judge(self, error: apsw.Error) -> FullError | StoreFailedError:
         """Tell a disk that is full from one that is broken."""
+        self._full = True
         extended = getattr(error, "extendedresult", None)
         if isinstance(error, apsw.FullError | apsw.BusyError | apsw.ReadOnlyError):
             return FullError(str(error))

@@ -31,6 +31,7 @@ from hub.state.keeper import Put
 from hub.state.memory import MemoryKeeper
 
 NOW = 1_780_300_800  # 2026-06-01T08:00:00Z
+LIMITS = Limits(**default_limits())
 BANK = Peer(
     address="127.0.0.1",
     x5t_s256="t",
@@ -81,7 +82,7 @@ def settings(tmp_path, *, switches=None, **bank):
             key=tmp_path,
         ),
         state=StateSettings(folder=tmp_path),
-        limits=Limits(**default_limits()),
+        limits=LIMITS,
         switches=Switches(**(switches or {})),
     )
 

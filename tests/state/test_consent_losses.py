@@ -10,6 +10,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+import trio
 
 from bench.evidence import append
 from hub.model.clock import FixedClock, SeededDice
@@ -17,6 +18,7 @@ from hub.model.consent import Consent, Status
 from hub.model.records import AccessToken
 from hub.state.keeper import Query
 from hub.state.open import DATABASE, open_keeper
+from hub.state.reserve import RESERVE, Reserve
 from hub.state.sqlite import Store
 from tests.lfi.desk import NOW, Desk, approval, consent
 from tests.state.disk import Disk
@@ -188,3 +190,40 @@ async def test_the_power_cuts_of_consents_can_show_a_loss(tmp_path):
     """The positive control: without a sync for each commit, acknowledged changes are lost."""
     lost = [await lives_until_the_power_fails(tmp_path, seed, "normal") for seed in range(15)]
     assert sum(lost) > 0
+
+
+async def test_a_full_disk_refuses_changes_whole_and_the_end_finds_the_reserve(tmp_path):
+    disk, clock = Disk("consents-full"), FixedClock(NOW)
+    open_ = {"clock": clock, "limits": limits(), "reserve_octets": 1_000_000}
+    async with open_keeper(tmp_path, vfs=disk.name, **open_) as keeper:
+        desk = Desk(tmp_path, keeper=keeper)
+        await desk.put(consent())
+        assert (tmp_path / RESERVE).stat().st_size == 1_000_000
+        disk.full = True
+        with trio.fail_after(1):
+            status, answer, response = await desk.call("PATCH", "/consents/c1", approval())
+        assert (status, answer["errorCode"]) == (503, "GenericRecoverableError")
+        assert dict(response.headers)[b"retry-after"]
+        assert (await desk.stored()).status is Status.AWAITING
+        disk.full = False
+        assert (await desk.call("PATCH", "/consents/c1", approval()))[0] == 204
+        assert (tmp_path / RESERVE).exists()
+        disk.full = True
+        assert (await desk.call("POST", "/consents/c1/action/revoke", {"revokedBy": "LFI"}))[
+            0
+        ] == 503
+        desk.observer.close()
+    assert not (tmp_path / RESERVE).exists(), "the end needed the room"
+    disk.full = False
+    async with open_keeper(tmp_path, **open_) as keeper:
+        assert (tmp_path / RESERVE).stat().st_size == 1_000_000
+        assert (await keeper.lookup(Consent, "c1"))[0].status is Status.AUTHORIZED
+
+
+def test_without_room_nothing_is_set_aside(tmp_path, monkeypatch):
+    def no_room(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", no_room)
+    assert not Reserve(tmp_path, 1000).hold()
+    assert list(tmp_path.iterdir()) == []
