@@ -470,10 +470,14 @@ def prune(path: Path, target: Path) -> None:
             raise StartError("log.retain says of no kind of event how many days to keep it")
         if target.exists():
             raise StartError(f"{target}: exists already; give the path of a new folder")
+        failed: list[BaseException] = []
+        count = 0
         try:
             count = trio.run(prune_log, place.loaded.settings, WallClock(), target)
-        except (StoreError, LogError, OSError) as error:
-            raise StartError(str(error)) from None
+        except* (StoreError, LogError, OSError) as group:
+            failed += group.exceptions
+        if failed:
+            raise StartError(str(failed[0])) from None
         click.echo(f"{count} event(s) forgotten" + (f"; they are in {target}" if count else ""))
         return 0
 

@@ -85,10 +85,11 @@ class Writer:
         (unknown: it may yet be written), ``keeper.stopping``.
         Cancellation: the work may or may not be done.
         """
-        if self._closed:
-            return unavailable("keeper.stopping", self._closed)
-        if self._under_way >= self._queue:
-            return unavailable("keeper.queue", f"{self._under_way} works are under way")
+        refused = self._refusal()
+        if refused is not None:
+            # Whoever tries again at once must not keep the loop from ending what failed.
+            await trio.lowlevel.checkpoint()
+            return refused
         waiting = _Waiting(work, trio.current_time() + self._patience_s)
         self._under_way += 1
         self._waiting.append(waiting)
@@ -98,6 +99,13 @@ class Writer:
         self._wake.set()
         await waiting.done.wait()
         return waiting.result
+
+    def _refusal(self) -> Fault | None:
+        if self._closed:
+            return unavailable("keeper.stopping", self._closed)
+        if self._under_way >= self._queue:
+            return unavailable("keeper.queue", f"{self._under_way} works are under way")
+        return None
 
     async def run(self) -> None:
         """Write group after group until cancelled.
