@@ -109,6 +109,15 @@ def test_a_mistake_gets_one_line_that_names_it(tmp_path, old, new, named):
     assert "\n" not in str(caught.value).strip()
 
 
+@pytest.mark.parametrize("seconds", ["0", "1201"])
+def test_key_sets_are_kept_for_twenty_minutes_at_most(seconds):
+    assert (
+        load(PRODUCTION, {"HUB__TRUST__KEYS_REFRESH": "1200"}).settings.trust.keys_refresh == 1200
+    )
+    with pytest.raises(ConfigError, match="keys_refresh"):
+        load(PRODUCTION, {"HUB__TRUST__KEYS_REFRESH": seconds})
+
+
 def test_a_missing_or_unreadable_file_is_named(tmp_path):
     with pytest.raises(ConfigError, match="no such file"):
         load(tmp_path / "none.toml", {})

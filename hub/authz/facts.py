@@ -46,6 +46,7 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
     """Hold the figures and lists in force at this tenant."""
 
     issuer: str
+    time_zone: str = "Asia/Dubai"
     algs: tuple[str, ...] = UAE_ALGS
     dpop_algs: tuple[str, ...] = DPOP_ALGS
     general: bool = False
@@ -65,6 +66,7 @@ def rules_of(settings: Settings) -> Rules:
     limits = settings.limits
     return Rules(
         issuer=settings.tenant.issuer,
+        time_zone=settings.tenant.time_zone,
         algs=GENERAL_ALGS if general else UAE_ALGS,
         dpop_algs=GENERAL_ALGS if general else DPOP_ALGS,
         general=general,

@@ -4,26 +4,25 @@ Source: the UAE standard's requirement pages for service initiation; decisions 2
 """
 
 from collections.abc import Iterator, Mapping
-from datetime import UTC, date, datetime
+from datetime import date, timedelta
 from decimal import Decimal, InvalidOperation
 from typing import Any, Final
+from zoneinfo import ZoneInfo
 
 from hub.authz.detail_checks import moment_of
 from hub.authz.facts import Facts, refuse
 from hub.authz.tables import DETAIL_TYPES
 from hub.model.consent import ConsentType
 from hub.model.fault import Fault
+from hub.model.limits import Schedule, Terms, amount_text, terms_of
+from hub.model.period import local_date
+from hub.model.purposes import PURPOSES
 from hub.protocol.jose import JWE_ALG, JWE_ENC, decode_b64url, decode_json
 from hub.protocol.oauth import show
 
 _KINDS: Final = ("SinglePayment", "MultiPayment", "FilePayment")
 _PERIODIC: Final = frozenset({"FixedPeriodicSchedule", "VariablePeriodicSchedule"})
-_DUBAI_S: Final = 4 * 3600
-_AANI: Final = """ACM AES AFA AFL ALW ATS BON CCP CEA CEL CHC CIN COM COP CRP DCP DIV DLA DLF DLL DOE DSA DSL EDU EMI EOS FDA FDL FIA
-    FIL FIS FSA FSL GDS GMS GOS GRI IFS IGD IGT IID INS IOD IOL IPC IPO IRP IRW ISH ISL ISS ITS LAS LDL LEA LEL LIP LLA LLL
-    LNC LND MCR MWI MWO MWP OAT OTS OVT PEN PIP PMS POR POS PPA PPL PRP PRR PRS PRW RDS RFS RLS RNT SAA SAL SCO SLA SLL STR
-    STS SVI SVO SVP TCP TCR TCS TKT TOF TTS UTL"""
-PURPOSES: Final = frozenset(_AANI.split())
+_YEAR: Final = timedelta(days=366)
 
 
 def _bad(check: str, public: str) -> Fault:
@@ -111,14 +110,16 @@ def payment_dates(facts: Facts) -> Fault | None:
     """Expect dates from today on, within the consent, without repetition, ending with it."""
     if not _is_payment(facts):
         return None
-    today, end = _day(facts.now), _day(moment_of(facts.asked.get("ExpirationDateTime")) or 0)
+    zone = ZoneInfo(facts.rules.time_zone)
+    today = local_date(facts.now, zone)
+    end = local_date(moment_of(facts.asked.get("ExpirationDateTime")) or 0, zone)
     start = _periodic(facts).get("PeriodStartDate")
     if start is not None and not _within(start, today, end):
         return _bad(
             "payment.dates", f"PeriodStartDate: expected {today} to {end}, got {show(start)}"
         )
     file_day = _mapping(_schedules(facts).get("FilePayment")).get("RequestedExecutionDate")
-    if file_day is not None and not _within(file_day, today, end):
+    if file_day is not None and not _within(file_day, today, min(end, today + _YEAR)):
         return _bad(
             "payment.dates",
             f"RequestedExecutionDate: expected {today} to {end}, got {show(file_day)}",
@@ -143,15 +144,40 @@ def _defined_dates(schedule: object, today: date, end: date) -> Fault | None:
     return None
 
 
-def _day(moment: int) -> date:
-    return datetime.fromtimestamp(moment + _DUBAI_S, UTC).date()
-
-
 def _within(text: object, first: date, last: date) -> bool:
     try:
         return isinstance(text, str) and first <= date.fromisoformat(text) <= last
     except ValueError:
         return False
+
+
+def payment_limits(facts: Facts) -> Fault | None:
+    """Expect limits that can be met: one payment within a period's value, and that within the value of all."""
+    if not _is_payment(facts):
+        return None
+    try:
+        terms = terms_of(_control(facts))
+    except (AttributeError, KeyError, TypeError, ValueError):
+        terms = None
+    if terms is None:
+        return _bad("payment.limits", "ConsentSchedule: expected a schedule of a known kind")
+    for name, value, most in _bounds(terms):
+        if value is not None and most is not None and value > most:
+            came, limit = amount_text(value), amount_text(most)
+            return _bad("payment.limits", f"{name}: expected at most {limit}, got {came}")
+    return None
+
+
+def _bounds(terms: Terms) -> Iterator[tuple[str, int | None, int | None]]:
+    """Yield each amount that another one bounds: its name, itself, the most it may be."""
+    one = terms.exact if terms.exact is not None else terms.largest
+    yield "Amount", one, terms.period_value
+    yield "Amount", one, terms.value
+    yield "MaximumCumulativeValueOfPaymentsPerPeriod", terms.period_value, terms.value
+    fixed = terms.schedule is Schedule.FIXED_DEFINED
+    amounts = list(terms.dates.values())
+    together = sum(amounts) if fixed else max(amounts, default=0)
+    yield "Schedule", together, terms.value
 
 
 def payment_purpose(facts: Facts) -> Fault | None:

@@ -199,8 +199,8 @@ class Shell:
         headers = list(await self.nonce_header(request))
         if fault.status == 401 and request.header(b"authorization") is not None:
             headers.append((b"www-authenticate", b'Basic realm="private_key_jwt is expected"'))
-        if fault.retry_after:
-            headers.append((b"retry-after", str(fault.retry_after).encode()))
+        if fault.retry_after or fault.status == 503:
+            headers.append((b"retry-after", str(fault.retry_after or 1).encode()))
         return answer(fault.status, body, event, tuple(headers))
 
     def plain(self, request: Request, event: Event, fault: Fault) -> Response:

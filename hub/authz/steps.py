@@ -113,6 +113,7 @@ MATRIX: Final[tuple[Row, ...]] = (
     _row("payment.schedule", payment.payment_schedule, _PAR, "UAE payment consent rules"),
     _row("payment.amounts", payment.payment_amounts, _PAR, "UAE payment consent rules"),
     _row("payment.dates", payment.payment_dates, _PAR, "UAE payment consent rules"),
+    _row("payment.limits", payment.payment_limits, _PAR, "UAE payment consent rules"),
     _row("payment.purpose", payment.payment_purpose, _PAR, "AANI purpose codes"),
     _row("payment.pii", payment.payment_pii, _PAR, "UAE message encryption"),
     _row("detail.base", detail.detail_base, _PAR, "decisions 2"),

@@ -240,6 +240,24 @@ def defined(*days):
     return schedule(MultiPayment={"PeriodicSchedule": periodic})
 
 
+def aed(text):
+    return {"Amount": text, "Currency": "AED"}
+
+
+def bounded(one, period="", total=""):
+    controls = {"MaximumIndividualAmount": aed(one)}
+    if period:
+        controls["MaximumCumulativeValueOfPaymentsPerPeriod"] = aed(period)
+    plan = {"Type": "VariableOnDemand", "PeriodType": "Month", "PeriodStartDate": "2026-12-31"}
+    kind = schedule(MultiPayment={"PeriodicSchedule": {**plan, "Controls": controls}})
+    return total_of(kind, total) if total else kind
+
+
+def total_of(kind, total):
+    multi = kind["ControlParameters"]["ConsentSchedule"]["MultiPayment"]
+    return schedule(MultiPayment={**multi, "MaximumCumulativeValueOfPayments": aed(total)})
+
+
 DETAILS = [
     ("detail.expiry", {"ExpirationDateTime": "2026-01-01T00:00:00Z"}),
     ("detail.expiry", {"ExpirationDateTime": "2028-01-01T00:00:00Z"}),
@@ -268,6 +286,12 @@ PAYMENT_DETAILS = [
         "payment.dates",
         schedule(MultiPayment={"PeriodicSchedule": {"PeriodStartDate": "2028-01-01"}}),
     ),
+    ("payment.dates", schedule(FilePayment={"RequestedExecutionDate": "2030-01-01"})),
+    ("payment.limits", bounded("5.01", period="5.00")),
+    ("payment.limits", bounded("5.00", total="4.99")),
+    ("payment.limits", bounded("5.00", period="6.00", total="5.99")),
+    ("payment.limits", total_of(defined("2026-12-31", "2027-01-01"), "1.99")),
+    ("payment.limits", schedule(SinglePayment={"Type": "SingleFutureDatedPayment"})),
     ("payment.purpose", {"PaymentPurposeCode": "XXX"}),
     ("payment.pii", {"PersonalIdentifiableInformation": {}}),
     ("payment.pii", {"PersonalIdentifiableInformation": "a.b.c.d.e"}),
@@ -296,6 +320,8 @@ async def test_a_bad_payment_consent_is_refused_at_par(desk, check, changes):
         defined("2026-12-01", "2027-01-01"),
         {"ControlParameters": {"IsDelegatedAuthentication": True, "ConsentSchedule": {}}},
         {"AuthorizationExpirationDateTime": "2026-12-31T20:00:00Z"},
+        bounded("5.00", period="5.00", total="5.00"),
+        total_of(defined("2026-12-31", "2027-01-01"), "2.00"),
     ],
 )
 async def test_a_good_payment_consent_is_accepted(desk, changes):
