@@ -14,6 +14,7 @@ from hub.gateway.values import Access, Call
 from hub.model.consent import Consent
 from hub.model.fault import Fault, caller_fault
 from hub.model.limits import hundredths
+from hub.model.purposes import PURPOSES
 from hub.model.records import Payment, Question
 from hub.state.keeper import Reserve
 from hub.upstream.bank import BankCall
@@ -59,6 +60,13 @@ class Order:
         if ids != {consent_id} or access.consent is None:
             text = "The payment names another consent than the token's."
             return caller_fault(400, "Consent.Invalid", text, check="payment.consent")
+        if body["Data"].get("PaymentPurposeCode") not in PURPOSES:
+            text, path = (
+                "/Data/PaymentPurposeCode: expected an AANI code",
+                "/Data/PaymentPurposeCode",
+            )
+            code = "Consent.BusinessRuleViolation"
+            return caller_fault(400, code, text, check="payment.purpose", path=path)
         file, asked = self._file, access.consent.request.get("consent", {})
         if (payment_type(call.route.path) == FILE_PAYMENT) is not (file is not None):
             text = "The consent is to payments of another kind."
@@ -143,7 +151,7 @@ class Order:
             reservation=reservation,
         )
 
-    def reserve(self, reservation: str, *, anchored: bool) -> Reserve:
+    def reserve(self, reservation: str, *, anchored: bool, exact_days: bool) -> Reserve:
         """Return the claim to its share of the consent's limits."""
         call, amount = self._call, self._amount
         return Reserve(
@@ -154,6 +162,7 @@ class Order:
             now_ms=call.now_ms,
             day=self._day,
             anchored=anchored,
+            exact_days=exact_days,
         )
 
 

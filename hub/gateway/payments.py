@@ -95,7 +95,7 @@ class Payments:
 
     def __init__(
         self, *, keeper: Keeper, bank: Bank, contract: Contract, dice: Dice, secrets: Secrets, provider_id: str,
-        resource_base: str, time_zone: str, anchored: bool = False, dedupes: bool = False,
+        resource_base: str, time_zone: str, anchored: bool = False, exact_days: bool = False, dedupes: bool = False,
         failpoint: Failpoint = no_failpoint,
     ) -> None:  # fmt: skip
         """Take what payments ask.
@@ -110,6 +110,7 @@ class Payments:
             resource_base: Of links.
             time_zone: Whose days count.
             anchored: Months are counted from the schedule's start.
+            exact_days: Periodic payments only on the days on which the schedule's start recurs.
             dedupes: The bank promises to de-duplicate by key: what it was sent is kept until the outcome is known.
             failpoint: For tests.
         """
@@ -121,6 +122,7 @@ class Payments:
         self._base = resource_base
         self._zone = ZoneInfo(time_zone)
         self._anchored = anchored
+        self._exact_days = exact_days
         self._dedupes = dedupes
         self._failpoint = failpoint
         self.view = PaymentView(
@@ -176,7 +178,9 @@ class Payments:
         Returns:
             The version of the attempt as it was written.
         """
-        share = order.reserve(attempt.reservation, anchored=self._anchored)
+        share = order.reserve(
+            attempt.reservation, anchored=self._anchored, exact_days=self._exact_days
+        )
         for _ in range(_ATTEMPTS):
             held = await self._keeper.lookup(Attempt, attempt.id)
             if held is not None and not _is_over(held[0], call.now):

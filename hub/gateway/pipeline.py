@@ -120,6 +120,7 @@ class Gateway:
             time_zone=settings.tenant.time_zone,
             secrets=secrets,
             anchored=settings.switches.month_periods == "anchored",
+            exact_days=settings.switches.exact_payment_days,
             dedupes=settings.bank.dedupes_by_key,
             failpoint=failpoint,
         )

@@ -20,7 +20,7 @@ from typing import Any, Final
 import msgspec
 
 from hub.model.fault import Fault, caller_fault
-from hub.model.period import PeriodType, period_of
+from hub.model.period import PeriodType, period_of, recurs_on
 
 _AMOUNT: Final = re.compile(r"[0-9]{1,16}\.[0-9]{2}")
 CURRENCY: Final = "AED"
@@ -55,6 +55,7 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True):
         start: ``PeriodStartDate``.
         dates: Of a defined schedule: each date's exact or largest amount.
         anchored: Months are counted from ``start``.
+        exact_days: Periodic payments only on the days on which ``start`` recurs.
     """
 
     schedule: Schedule
@@ -68,6 +69,7 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True):
     start: date | None = None
     dates: dict[date, int] = {}
     anchored: bool = False
+    exact_days: bool = False
 
 
 class Taken(msgspec.Struct, frozen=True):
@@ -207,7 +209,7 @@ def reserve(
     Faults: 400 ``Consent.FailsControlParameters``, naming the limit.
     """
     period = period_key(terms, day)
-    if period is None:
+    if period is None or not _on_its_day(terms, day):
         return _refused("date", "no payment may be made on this day")
     fault = _amount_fault(terms, amount, currency, day) or _total_fault(terms, taken, amount)
     fault = fault or _period_fault(terms, taken.periods.get(period, Taken()), amount, period)
@@ -222,6 +224,13 @@ def reserve(
         periods=periods,
         open={**taken.open, payment: Share(amount, period)},
     )
+
+
+def _on_its_day(terms: Terms, day: date) -> bool:
+    periodic = terms.schedule in {Schedule.FIXED_PERIODIC, Schedule.VARIABLE_PERIODIC}
+    if not terms.exact_days or not periodic or terms.period is None or terms.start is None:
+        return True
+    return recurs_on(terms.period, terms.start, day)
 
 
 def _amount_fault(terms: Terms, amount: int, currency: str, day: date) -> Fault | None:

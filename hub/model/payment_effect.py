@@ -37,6 +37,7 @@ def take_share(
     day: date,
     *,
     anchored: bool = False,
+    exact_days: bool = False,
 ) -> Allowance | Fault:
     """Decide a payment under a consent and take its share.
 
@@ -46,7 +47,8 @@ def take_share(
     if terms is None:
         text = "The consent allows no payment of this kind."
         return caller_fault(400, "Consent.Invalid", text, check="limits.terms")
-    return reserve(terms, taken, payment, amount, currency, day)
+    strict = msgspec.structs.replace(terms, exact_days=exact_days)
+    return reserve(strict, taken, payment, amount, currency, day)
 
 
 def settled(taken: Allowance, share: str, status: str) -> Allowance:

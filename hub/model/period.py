@@ -55,6 +55,17 @@ def period_of(kind: PeriodType, start: date, day: date, *, anchored: bool = Fals
     return Period(first, _months_after(start, (count + 1) * step) - timedelta(days=1))
 
 
+def recurs_on(kind: PeriodType, start: date, day: date) -> bool:
+    """Tell whether a schedule's start recurs on a day; a day that a month lacks recurs on its last."""
+    if kind is PeriodType.DAY:
+        return day >= start
+    if kind is PeriodType.WEEK:
+        return day >= start and (day - start).days % 7 == 0
+    step = 12 if kind is PeriodType.YEAR else 1
+    months = (day.year - start.year) * 12 + day.month - start.month
+    return months >= 0 and months % step == 0 and _months_after(start, months) == day
+
+
 def _days_in(year: int, month: int) -> int:
     return calendar.monthrange(year, month)[1]
 

@@ -65,6 +65,7 @@ class Reserve(msgspec.Struct, frozen=True, kw_only=True, tag="reserve"):
         now_ms: The moment, milliseconds.
         day: Its date in the tenant's zone.
         anchored: Months are counted from the schedule's start.
+        exact_days: Periodic payments only on the days on which the schedule's start recurs.
     """
 
     consent_id: str
@@ -74,6 +75,7 @@ class Reserve(msgspec.Struct, frozen=True, kw_only=True, tag="reserve"):
     now_ms: int
     day: date
     anchored: bool = False
+    exact_days: bool = False
 
 
 class Settle(msgspec.Struct, frozen=True, kw_only=True, tag="settle"):

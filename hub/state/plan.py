@@ -140,7 +140,14 @@ def _reserve(sight: _Sight, ask: Reserve) -> Conflict | Fault | None:
         return Conflict(0)
     held = sight.read(Allowance, ask.consent_id) or Allowance(consent_id=ask.consent_id)
     taken = take_share(
-        consent, held, ask.payment, ask.amount, ask.currency, ask.day, anchored=ask.anchored
+        consent,
+        held,
+        ask.payment,
+        ask.amount,
+        ask.currency,
+        ask.day,
+        anchored=ask.anchored,
+        exact_days=ask.exact_days,
     )
     if isinstance(taken, Fault):
         return taken

@@ -4,6 +4,7 @@ import calendar
 from datetime import UTC, date, datetime, timedelta
 from zoneinfo import ZoneInfo
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -23,7 +24,7 @@ from hub.model.limits import (
     reserve,
     terms_of,
 )
-from hub.model.period import PeriodType, local_date, period_of
+from hub.model.period import PeriodType, local_date, period_of, recurs_on
 
 DUBAI = ZoneInfo("Asia/Dubai")
 START = date(2026, 1, 15)
@@ -269,3 +270,49 @@ def test_a_share_is_confirmed_or_released_once():
     done = confirm(taken, "a")
     assert confirm(done, "a") is done
     assert release(done, "a") is done, "what is final is not given back"
+
+
+def test_exact_days_are_the_start_and_its_recurrences():
+    start = date(2024, 1, 31)
+    terms = multi(
+        periodic("FixedPeriodicSchedule", "Month", start, Amount=money("5.00")),
+        MaximumCumulativeNumberOfPayments=9,
+    )
+    strict = msgspec.structs.replace(terms, exact_days=True)
+    assert isinstance(pay(terms, nothing(), "5.00", date(2024, 2, 10)), Allowance)
+    assert refused(pay(strict, nothing(), "5.00", date(2024, 2, 10)), "date")
+    assert isinstance(pay(strict, nothing(), "5.00", date(2024, 2, 29)), Allowance)
+    assert refused(pay(strict, nothing(), "5.00", date(2024, 2, 28)), "date")
+
+
+@given(
+    st.sampled_from(PeriodType), st.dates(date(2023, 1, 1), date(2028, 12, 31)), st.integers(0, 900)
+)
+def test_a_start_recurs_once_in_each_anchored_period_and_on_its_first_day(kind, start, offset):
+    day = start + timedelta(days=offset)
+    period = period_of(kind, start, day, anchored=True)
+    assert recurs_on(kind, start, day) is (day == period.first)
+    assert not recurs_on(kind, start, start - timedelta(days=1))
+
+
+@pytest.mark.parametrize(
+    ("zone", "eve", "midnight"),
+    [
+        ("Asia/Dubai", "2026-01-31T19:59:59", date(2026, 2, 1)),
+        ("UTC", "2028-02-28T23:59:59", date(2028, 2, 29)),
+        ("Europe/Berlin", "2026-03-28T22:59:59", date(2026, 3, 29)),
+        ("Europe/Berlin", "2026-10-25T22:59:59", date(2026, 10, 26)),
+        ("America/New_York", "2025-12-31T04:59:59", date(2025, 12, 31)),
+    ],
+)
+def test_a_period_begins_at_midnight_of_the_tenants_zone_to_the_second(zone, eve, midnight):
+    """A day's share is used up in its last second and there again in the next."""
+    moment = int(datetime.fromisoformat(eve).replace(tzinfo=UTC).timestamp())
+    controls = {"MaximumCumulativeNumberOfPaymentsPerPeriod": 1}
+    start = midnight - timedelta(days=40)
+    terms = multi(periodic("FixedOnDemand", "Day", start, Amount=money("1.00"), Controls=controls))
+    last, first = (local_date(at, ZoneInfo(zone)) for at in (moment, moment + 1))
+    assert (last, first) == (midnight - timedelta(days=1), midnight)
+    taken = pay(terms, nothing(), "1.00", last, "a")
+    assert refused(pay(terms, taken, "1.00", last), "period_number")
+    assert isinstance(pay(terms, taken, "1.00", first), Allowance)
