@@ -17,6 +17,7 @@ from hub.cli_explain import explain
 from hub.cli_keys import keys
 from hub.cli_run import FAILED, run
 from hub.cli_specs import specs
+from hub.cli_tpp import add_to
 from hub.config import Loaded, load
 
 
@@ -297,3 +298,4 @@ main.add_command(audit)
 main.add_command(db)
 main.add_command(directory)
 sandbox.add_command(sandbox_directory)
+add_to(tpp)

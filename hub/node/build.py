@@ -9,6 +9,7 @@ from hub.authz.app import Authz
 from hub.config import Settings, config_folder
 from hub.contract import Contract, load_contract
 from hub.contract.specs import used_specs
+from hub.gateway.by_hand import ByHand
 from hub.gateway.payee import Directory, Endpoints
 from hub.gateway.pipeline import Gateway
 from hub.gateway.reports import Reports
@@ -19,7 +20,7 @@ from hub.model.clock import Clock, Dice
 from hub.model.consent import Consent
 from hub.model.failpoint import Failpoint, no_failpoint
 from hub.model.fault import Fault
-from hub.model.http import App
+from hub.model.http import App, Handler
 from hub.model.records import AccessToken, Grant
 from hub.model.terms import Face
 from hub.node.errors import StartError
@@ -31,6 +32,7 @@ from hub.node.token_key import load_token_key
 from hub.observe import Observer
 from hub.state.cache import Cache
 from hub.state.keeper import Keeper
+from hub.trust.fetch import Document, Memory, fetching
 from hub.trust.seal import Seal
 from hub.trust.servers import SealingKeys, Servers
 from hub.trust.trust import Trust
@@ -173,7 +175,10 @@ def build(given: Given, *, leader: bool = True) -> Parts:
     return Parts(
         apps={
             Face.TPP: with_log(
-                settings, tpp_app([authz.tpp_routes(), trust.tpp_routes()], gateway)
+                settings,
+                tpp_app(
+                    [authz.tpp_routes(), trust.tpp_routes(), by_hand_of(given, contract)], gateway
+                ),
             ),
             Face.LFI: lfi_app([authz.lfi_routes(), lfi.lfi_routes()], guard),
         },
@@ -182,6 +187,29 @@ def build(given: Given, *, leader: bool = True) -> Parts:
         cache=cache,
         shadow=gateway.shadow,
     )
+
+
+def by_hand_of(given: Given, contract: Contract) -> Mapping[tuple[str, str], Handler]:
+    """Make the helpers of people who test by hand, in a sandbox; nothing anywhere else."""
+    settings = given.settings
+    if settings.tenant.environment != "sandbox":
+        return {}
+    memory = Memory()
+
+    async def fetch(path: str) -> bytes | None:
+        async with fetching(settings.trust, settings.limits, given.clock, memory) as fetcher:
+            fetched = await fetcher.key_store(path)
+        return fetched.body if isinstance(fetched, Document) else None
+
+    helpers = ByHand(
+        settings=settings,
+        keeper=given.keeper,
+        routes=contract.routes,
+        clock=given.clock,
+        dice=given.dice,
+        fetch=fetch,
+    )
+    return helpers.routes()
 
 
 def directory_of(given: Given) -> Directory:
