@@ -1,0 +1,360 @@
+"""The index of the log: searching, sums, percentiles, availability; and that large logs stay quick."""
+
+import random
+import time
+from datetime import date
+
+import msgspec
+import pytest
+import trio
+
+from bench.evidence import append as record
+from hub.audit import verify
+from hub.audit.histogram import Histogram
+from hub.audit.index import open_index, party_of
+from hub.audit.open import open_log
+from hub.audit.reports import (
+    Operation,
+    Period,
+    availability,
+    availability_rows,
+    loads,
+    performance_rows,
+    table,
+    volume_rows,
+)
+from hub.audit.search import Selection, search
+from hub.model.clock import FixedClock
+from hub.model.event import Event, Kind, Verdict, leaf_bytes
+from hub.model.terms import Face
+from hub.state.open import open_keeper
+from tests.audit.crash_child import ORIGIN, PEM
+from tests.state.keepers import limits
+
+NOW = 1_800_000_000
+DUBAI = "Asia/Dubai"
+DAY = 86_400
+ROUTES = ("account-information.accounts", "account-information.balances", "payment.make")
+
+
+def call(second, *, route=ROUTES[0], status=200, hub=5_000, bank=50_000, check="", **more):
+    verdict = Verdict.ALLOWED if status < 400 else Verdict.REFUSED
+    return Event(
+        kind=Kind.CALL,
+        time_ms=second * 1000,
+        face=Face.TPP,
+        route=route,
+        status=status,
+        hub_us=hub,
+        bank_us=bank,
+        check=check,
+        verdict=verdict,
+        **more,
+    )
+
+
+@pytest.fixture
+async def index(tmp_path):
+    opened = open_index(tmp_path, DUBAI)
+    yield opened
+    opened.close()
+
+
+async def fill(keeper, index, *events):
+    await keeper.commit((), events)
+    await index.follow(keeper)
+
+
+def picked(found):
+    return [at for at, _ in found]
+
+
+async def test_events_are_found_by_whatever_they_say(keeper, index):
+    await fill(
+        keeper,
+        index,
+        call(NOW, consent_id="c1", client_id="t1", organisation_id="o1"),
+        call(NOW + 1, consent_id="c2", client_id="t1", organisation_id="o1", status=403),
+        call(NOW + 2, consent_id="c1", client_id="t2", organisation_id="o2", route=ROUTES[1]),
+        Event(kind=Kind.NODE, time_ms=NOW * 1000, change="started"),
+    )
+    for selection, expected in (
+        (Selection(consent_id="c1"), [2, 0]),
+        (Selection(consent_ids=frozenset({"c2", "c9"})), [1]),
+        (Selection(tpp="t1"), [1, 0]),
+        (Selection(tpp="o2"), [2]),
+        (Selection(client_id="t2"), [2]),
+        (Selection(route=ROUTES[1]), [2]),
+        (Selection(status=403), [1]),
+        (Selection(status=200), [2, 0]),
+        (Selection(verdict="refused"), [1]),
+        (Selection(start_ms=(NOW + 1) * 1000), [2, 1]),
+        (Selection(end_ms=(NOW + 1) * 1000), [3, 0]),
+        (Selection(tpp="t1", status=200, start_ms=NOW * 1000), [0]),
+        (Selection(consent_id="nobody"), []),
+    ):
+        assert picked(await search(keeper, selection, index=index)) == expected
+        assert picked(await search(keeper, selection)) == expected
+    assert picked(await search(keeper, Selection(), index=index, limit=2, before=3)) == [2, 1]
+
+
+async def test_an_index_made_anew_is_the_same(keeper, index, tmp_path):
+    dice = random.Random(2)
+    for _ in range(30):
+        await fill(
+            keeper,
+            index,
+            *(
+                call(
+                    NOW + dice.randrange(DAY),
+                    status=dice.choice([200, 200, 404, 500]),
+                    route=dice.choice(ROUTES),
+                    hub=dice.randrange(1, 10_000),
+                    client_id=dice.choice("ab"),
+                )
+                for _ in range(20)
+            ),
+        )
+    before = await index.sums("2000-01-01", "2100-01-01"), await index.spans(0, 2**40)
+    await index.forget()
+    assert await index.sums("2000-01-01", "2100-01-01") == []
+    await index.follow(keeper)
+    after = await index.sums("2000-01-01", "2100-01-01"), await index.spans(0, 2**40)
+    assert msgspec.to_builtins(before) == msgspec.to_builtins(after)
+    assert sum(one.hub.total for one in before[0]) == 600
+
+
+async def test_two_readers_of_one_log_do_not_count_twice(keeper, tmp_path):
+    first, second = open_index(tmp_path, DUBAI), open_index(tmp_path, DUBAI)
+    await keeper.commit((), [call(NOW)] * 50)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(first.follow, keeper)
+        nursery.start_soon(second.follow, keeper)
+    await second.follow(keeper)
+    [one] = await second.sums("2000-01-01", "2100-01-01")
+    assert one.hub.total == 50
+    first.close()
+    second.close()
+
+
+async def test_a_damaged_index_is_made_anew(keeper, tmp_path):
+    (tmp_path / "audit").mkdir()
+    (tmp_path / "audit/index.db").write_bytes(b"no database" * 100)
+    index = open_index(tmp_path, DUBAI)
+    await fill(keeper, index, call(NOW))
+    assert index.size == 1
+    index.close()
+
+
+# Percentiles
+
+
+@pytest.mark.parametrize("shape", ["uniform", "tail", "two humps", "one value"])
+def test_percentiles_are_true_to_two_percent(shape):
+    dice = random.Random(3)
+    values = {
+        "uniform": [dice.randrange(1, 1_000_000) for _ in range(5000)],
+        "tail": [int(dice.paretovariate(1.2) * 1000) for _ in range(5000)],
+        "two humps": [dice.choice([500, 60_000_000]) + dice.randrange(100) for _ in range(5000)],
+        "one value": [250_000] * 100,
+    }[shape]
+    whole, halves = Histogram(), [Histogram(), Histogram()]
+    for at, value in enumerate(values):
+        whole.add(value)
+        halves[at % 2].add(value)
+    halves[0].join(halves[1])
+    assert msgspec.to_builtins(halves[0]) == msgspec.to_builtins(whole)
+    values.sort()
+    for share in (0.01, 0.5, 0.9, 0.95, 0.99, 1.0):
+        true = values[max(0, -(-int(share * 1000) * len(values) // 1000) - 1)]
+        assert true * 0.999 <= whole.percentile(share) <= true * 1.0201 + 1
+
+
+def test_an_empty_histogram_says_nothing():
+    empty, other = Histogram(), Histogram()
+    other.join(empty)
+    assert (other.percentile(0.5), other.mean, other.least) == (0, 0, 0)
+
+
+# Reports
+
+
+async def test_hub_and_bank_time_are_told_apart(keeper, index):
+    calls = [call(NOW + at, hub=2_000, bank=80_000) for at in range(95)]
+    calls += [call(NOW + at, hub=40_000, bank=900_000) for at in range(5)]
+    await fill(keeper, index, *calls)
+    [row] = table(await index.sums("2000-01-01", "2100-01-01"), ("route",))
+    assert row["calls"] == 100
+    assert row["hubP50"] == pytest.approx(2, rel=0.021)
+    assert row["hubP99"] == pytest.approx(40, rel=0.021)
+    assert row["bankP95"] == pytest.approx(80, rel=0.021)
+    assert row["bankP99"] == pytest.approx(900, rel=0.021)
+
+
+async def test_days_are_the_tenants(keeper, index):
+    base = NOW - NOW % DAY
+    await fill(keeper, index, call(base + 19 * 3600), call(base + 21 * 3600))
+    days = [one.day for one in await index.sums("2000-01-01", "2100-01-01")]
+    assert len(set(days)) == 2, "20:00 UTC is midnight in Dubai"
+
+
+async def test_silence_lasts_until_the_next_answer(keeper, index):
+    route = ROUTES[0]
+    await fill(
+        keeper,
+        index,
+        call(NOW),
+        call(NOW + 10, status=500, check="bank.timeout"),
+        call(NOW + 20, status=500, check="bank.error"),
+        call(NOW + 15, route=ROUTES[1]),
+        call(NOW + 25, status=404),
+        call(NOW + 40, status=500, check="keeper.disk", bank=0),
+        call(NOW + 40),
+        call(NOW + 50, status=400, bank=0, check="request.query"),
+    )
+    spans = await index.spans(0, 2**40)
+    assert [(s.party, s.route, s.first - NOW, s.end - NOW) for s in spans] == [
+        ("bank", route, 10, 25),
+        ("hub", route, 40, 41),
+    ]
+
+
+async def test_a_call_that_never_reached_the_bank_says_nothing_of_it(keeper, index):
+    await fill(
+        keeper,
+        index,
+        call(NOW, status=500, check="bank.unreachable", bank=3000),
+        call(NOW + 5, status=401, bank=0),
+    )
+    [span] = await index.spans(0, 2**40)
+    assert (span.party, span.end) == ("bank", 0)
+    assert party_of(call(NOW, status=404)) == ""
+
+
+def test_planned_silence_counts_and_is_shown_apart():
+    class Silence:
+        def __init__(self, first, end):
+            self.first, self.end = first, end
+
+    spans = [Silence(100, 200), Silence(150, 260), Silence(900, 0), Silence(5000, 6000)]
+    found = availability(spans, [(50, 120), (240, 400)], 0, 1000)
+    assert (found.total, found.down, found.planned) == (1000, 160 + 100, 20 + 20)
+    assert found.percent == pytest.approx(74.0)
+    assert availability([], [], 0, 1000).percent == 100
+
+
+async def test_the_reports_of_the_standard_follow_from_the_same_figures(keeper, index):
+    await fill(
+        keeper,
+        index,
+        *(call(NOW + at, client_id="me") for at in range(7)),
+        call(NOW + 100, status=500, check="bank.timeout", client_id="me"),
+        call(NOW + 190, client_id="other"),
+    )
+    operations = {ROUTES[0]: Operation("GET", "https://hub/accounts", "BankDataSharing")}
+    lfi = {"LfiId": "org", "LfiName": "Bank"}
+    sums = await index.sums("2000-01-01", "2100-01-01")
+    mine = [one for one in sums if one.client == "me"]
+    rows = volume_rows(mine, operations, lfi)
+    assert [(r["HttpResponseCodeGroup"], r["TotalCalls"]) for r in rows] == [("2xx", 7), ("5xx", 1)]
+    assert sum(load.calls for load in loads(sums, ("route",)).values()) == 9
+    period = Period(date(2027, 1, 15), date(2027, 1, 15), DUBAI)
+    begin, end = period.seconds(NOW + DAY)
+    assert (begin <= NOW < end, end - begin) == (True, DAY)
+    spans = await index.spans(begin, end)
+    [row] = availability_rows("LFI", spans, [], operations, lfi, period, NOW + DAY)
+    assert (row["TotalTimeMinutes"], row["TotalDowntimeMinutes"]) == (1440, 2)
+    assert (row["UptimePercentage"], row["UnplannedDowntimePercentage"]) == (99, 1)
+    assert period.seconds(NOW)[1] == NOW, "what has not been yet does not count"
+    both = performance_rows("LFI", mine, operations, lfi, period)
+    assert [row["ErrorRatePercentage"] for row in both] == [0, 100]
+    assert both[0]["AverageResponseTimeMicroseconds"] == 50_000
+
+
+# Large logs
+
+
+async def large(folder, count) -> dict[str, float]:
+    """Fill a log, and time what people wait for; seconds."""
+    dice, clock, figures = random.Random(7), FixedClock(NOW), {}
+    consents = [f"c{n}" for n in range(max(10, count // 100))]
+
+    async with open_keeper(folder, clock=clock, limits=limits()) as keeper:
+        for start in range(0, count, 5000):
+            events = [
+                call(
+                    NOW + at // 100,
+                    interaction_id=f"i{at}",
+                    consent_id=dice.choice(consents),
+                    client_id=f"t{at % 50}",
+                    organisation_id=f"o{at % 20}",
+                    route=ROUTES[at % 3],
+                    status=200 if at % 10 else 403,
+                )
+                for at in range(start, min(count, start + 5000))
+            ]
+            await keeper.commit((), events)
+        log = open_log(folder, origin=ORIGIN, pem=PEM)
+        began = time.monotonic()
+        await log.publish(keeper)
+        figures["publish_all_s"] = time.monotonic() - began
+    began = time.monotonic()
+    async with open_keeper(folder, clock=clock, limits=limits()) as keeper:
+        open_log(folder, origin=ORIGIN, pem=PEM)
+        figures["restart_s"] = time.monotonic() - began
+        index = open_index(folder, DUBAI)
+        began = time.monotonic()
+        await index.follow(keeper)
+        figures["index_all_s"] = time.monotonic() - began
+        for name, selection in (
+            ("interaction", Selection(interaction_id=f"i{count // 2}")),
+            ("consent", Selection(consent_id=consents[3])),
+            ("tpp", Selection(tpp="t7")),
+            ("organisation", Selection(tpp="o7")),
+            ("refused", Selection(verdict="refused")),
+            ("status", Selection(status=403, route=ROUTES[1])),
+            (
+                "time",
+                Selection(
+                    start_ms=(NOW + count // 200) * 1000, end_ms=(NOW + count // 200 + 5) * 1000
+                ),
+            ),
+        ):
+            worst = 0.0
+            for _ in range(5):
+                began = time.monotonic()
+                found = await search(keeper, selection, limit=20, index=index)
+                worst = max(worst, time.monotonic() - began)
+                assert found
+            figures[f"search_{name}_s"] = worst
+        index.close()
+    began = time.monotonic()
+    seen: list[int] = []
+    keys = [verify.Key.parse(log.vkey)]
+    report = verify.verify_log(log.folder, keys, progress=lambda at, _size: seen.append(at))
+    figures["verify_all_s"] = time.monotonic() - began
+    assert report.size == count
+    assert len(seen) >= max(1, count // 1_000_000)
+    return {name: round(value, 4) for name, value in figures.items()}
+
+
+def judge(figures) -> None:
+    assert figures["search_interaction_s"] < 0.05
+    assert figures["restart_s"] < 5
+    for name, value in figures.items():
+        assert not name.startswith("search_") or value < 0.25, name
+
+
+async def test_a_hundred_thousand_events_are_searched_at_once(tmp_path):
+    judge(await large(tmp_path, 100_000))
+
+
+@pytest.mark.nightly
+async def test_ten_million_events_are_searched_at_once(tmp_path):
+    figures = await large(tmp_path, 10_000_000)
+    record("audit-ten-million", {"events": 10_000_000}, [7], figures)
+    judge(figures)
+
+
+def test_an_event_costs_less_than_four_hundred_octets():
+    assert len(leaf_bytes(call(NOW, consent_id="c" * 36, client_id="t" * 36))) < 400
