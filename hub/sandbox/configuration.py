@@ -6,14 +6,16 @@ from typing import Any, Final
 import msgspec
 
 from hub.sandbox.manifest import SandboxOptions
-from hub.sandbox.parties import BANK, OPERATOR, Keyring
+from hub.sandbox.parties import Keyring
 from hub.sandbox.pki import Issued
 from hub.sandbox.places import LOOPBACK, Places
 from hub.sandbox.tenant import Tenant
-from hub.sandbox.witness import log_key_file, witness_key
+from hub.sandbox.witness import key_file, witness_key
 
-BANK_CODES: Final = {"990": BANK.organisation_id, "991": "6f000000-0000-4000-8000-000000000991"}
-"""The model bank's code in IBANs, and one of a bank that has left the framework."""
+OWN_CODE: Final = "990"
+"""The model bank's code in IBANs."""
+GONE: Final = {"991": "6f000000-0000-4000-8000-000000000991"}
+"""Code and organisation of a bank that has left the framework."""
 AUTHORIZATION_PATH: Final = "/open-finance"
 SHOWN: Final = ("jarm", "signed_introspection")
 HEAD: Final = "# The Hub of this sandbox; written anew at each start of it. Never use it or its keys for anything else.\n"
@@ -64,7 +66,7 @@ def configuration(
     bank: BankAddress,
 ) -> dict[str, Any]:
     """Return the Hub's settings by section; paths relative to the folder."""
-    hub = keys.hub
+    hub = tenant.keys(keys).hub
     bundle = places.relative(ca)
 
     def pair(issued: Issued) -> dict[str, str]:
@@ -79,13 +81,13 @@ def configuration(
         "workers": options.workers,
         "tenant": {
             "provider_id": tenant.provider_id,
-            "organisation_id": BANK.organisation_id,
-            "organisation_name": BANK.name,
+            "organisation_id": tenant.bank.organisation_id,
+            "organisation_name": tenant.bank.name,
             "issuer": places.https(tenant.tpp),
             "resource_base": places.https(tenant.tpp),
             "environment": "sandbox",
             "profile": tenant.profile,
-            "bank_codes": BANK_CODES,
+            "bank_codes": {OWN_CODE: tenant.bank.organisation_id, **GONE},
         },
         "tpp": {**tls, **pair(hub.tpp_edge), "port": places.port(tenant.tpp), "client_ca": tpp_ca},
         "lfi": {
@@ -93,14 +95,14 @@ def configuration(
             **pair(hub.lfi_edge),
             "port": places.port(tenant.lfi),
             "base": places.https(tenant.lfi),
-            "organisation_id": BANK.organisation_id,
-            "client_ids": [BANK.client_id],
+            "organisation_id": tenant.bank.organisation_id,
+            "client_ids": [tenant.bank.client_id],
         },
         "ops": {"bind": LOOPBACK, "port": places.port(tenant.ops)},
         "keys": {
             "signing": [places.relative(hub.message_signing.key_path)],
             "bearer": places.relative(hub.bearer_signing.key_path),
-            "log": places.relative(log_key_file(places)),
+            "log": places.relative(key_file(tenant.log_key(places))),
         },
         "bank": {
             **pair(hub.upstream),
@@ -120,7 +122,7 @@ def configuration(
             "keystore": places.https(10),
             "api": places.https(11),
             "token_endpoint": f"{places.https(11)}/token",
-            "client_id": OPERATOR.client_id,
+            "client_id": tenant.operator.client_id,
             "ca": bundle,
             "crl": f"{places.http(12)}/issuer.crl",
             "ocsp": f"{places.http(12)}/ocsp",

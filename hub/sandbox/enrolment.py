@@ -10,7 +10,7 @@ from hub.model.clock import SeededDice
 from hub.node.errors import StartError
 from hub.sandbox.directory import ApiResource, Directory
 from hub.sandbox.manifest import SandboxOptions
-from hub.sandbox.parties import BANK, BANK_CLIENT_NAME, OPERATOR, TPP_ROLES, Keyring, TppKeys
+from hub.sandbox.parties import BANK_CLIENT_NAME, TPP_ROLES, Keyring, TppKeys
 from hub.sandbox.places import Places
 from hub.sandbox.tenant import Tenant, tenants_of
 
@@ -42,13 +42,9 @@ def enrol(directory: Directory, keys: Keyring, options: SandboxOptions, places: 
     Raises:
         StartError: The TPP certificate or key set of the options cannot be used.
     """
-    _enrol_bank(directory, keys, places, tenants_of(options))
-    directory.add_organisation(
-        organisation_id=OPERATOR.organisation_id, name=OPERATOR.name, size="TSP"
-    )
-    _application(directory, OPERATOR.organisation_id, OPERATOR.client_id, "API Hub", ())
-    for issued in (keys.hub.upstream, keys.hub.bearer_signing):
-        directory.add_key(OPERATOR.organisation_id, issued, client_id=OPERATOR.client_id)
+    for tenant in tenants_of(options):
+        _enrol_bank(directory, keys, places, tenant)
+        _enrol_operator(directory, keys, tenant)
     for index, tpp in enumerate(keys.tpps):
         uris = redirect_uris(options, places, index)
         _enrol_tpp(directory, tpp, uris, webhook_uri(places, index))
@@ -56,34 +52,42 @@ def enrol(directory: Directory, keys: Keyring, options: SandboxOptions, places: 
         _enrol_stranger(directory, options, places)
 
 
-def _enrol_bank(
-    directory: Directory, keys: Keyring, places: Places, tenants: tuple[Tenant, ...]
-) -> None:
-    organisation = BANK.organisation_id
+def _enrol_operator(directory: Directory, keys: Keyring, tenant: Tenant) -> None:
+    operator, hub = tenant.operator, tenant.keys(keys).hub
     directory.add_organisation(
-        organisation_id=organisation, name=BANK.name, size="LFI", roles=BANK.roles
+        organisation_id=operator.organisation_id, name=operator.name, size="TSP"
     )
-    _application(directory, organisation, BANK.client_id, BANK_CLIENT_NAME, BANK.roles)
-    for issued in (keys.bank.transport_client, keys.bank.signing):
-        directory.add_key(organisation, issued, client_id=BANK.client_id)
+    _application(directory, operator.organisation_id, operator.client_id, "API Hub", ())
+    for issued in (hub.upstream, hub.bearer_signing):
+        directory.add_key(operator.organisation_id, issued, client_id=operator.client_id)
+
+
+def _enrol_bank(directory: Directory, keys: Keyring, places: Places, tenant: Tenant) -> None:
+    party, own = tenant.bank, tenant.keys(keys)
+    organisation = party.organisation_id
+    directory.add_organisation(
+        organisation_id=organisation, name=party.name, size="LFI", roles=party.roles
+    )
+    _application(directory, organisation, party.client_id, BANK_CLIENT_NAME, party.roles)
+    for issued in (own.bank.transport_client, own.bank.signing):
+        directory.add_key(organisation, issued, client_id=party.client_id)
     for issued in (
-        keys.bank.transport_server,
-        keys.bank.encryption,
-        keys.hub.tpp_edge,
-        keys.hub.lfi_edge,
-        keys.hub.message_signing,
+        own.bank.transport_server,
+        own.bank.encryption,
+        own.hub.tpp_edge,
+        own.hub.lfi_edge,
+        own.hub.message_signing,
     ):
         directory.add_key(organisation, issued)
-    for tenant in tenants:
-        issuer = places.https(tenant.tpp)
-        directory.add_server(
-            organisation,
-            server_id=SeededDice(f"api-hub sandbox server {tenant.provider_id}").uuid(),
-            name=f"{BANK.name} ({tenant.provider_id})",
-            issuer=issuer,
-            discovery=f"{issuer}/.well-known/openid-configuration",
-            resources=[_resource(family, issuer) for family in FAMILIES],
-        )
+    issuer = places.https(tenant.tpp)
+    directory.add_server(
+        organisation,
+        server_id=SeededDice(f"api-hub sandbox server {tenant.provider_id}").uuid(),
+        name=f"{party.name} ({tenant.provider_id})",
+        issuer=issuer,
+        discovery=f"{issuer}/.well-known/openid-configuration",
+        resources=[_resource(family, issuer) for family in FAMILIES],
+    )
 
 
 def _resource(family: str, base: str) -> ApiResource:

@@ -16,7 +16,7 @@ from hub.sandbox.manifest import (
     TenantSection,
     TppSection,
 )
-from hub.sandbox.parties import BANK, BankKeys, Keyring, TppKeys
+from hub.sandbox.parties import BankKeys, Keyring, TppKeys
 from hub.sandbox.places import Places
 from hub.sandbox.tenant import Tenant
 
@@ -75,7 +75,7 @@ def describe_tenant(
 
 def _hub(places: Places, tenant: Tenant, pids: list[int]) -> HubSection:
     issuer, bank_face = places.https(tenant.tpp), places.https(tenant.lfi)
-    published = f"{places.https(10)}/{BANK.organisation_id}/application.jwks"
+    published = f"{places.https(10)}/{tenant.bank.organisation_id}/application.jwks"
     return HubSection(
         issuer=issuer,
         discovery=f"{issuer}/.well-known/openid-configuration",

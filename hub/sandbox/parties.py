@@ -5,6 +5,7 @@ each TPP C1, Sig1 and Enc2 (hub-behaviour 2.1). Server certificates of the direc
 have no name in that map and are issued as server transport certificates too.
 """
 
+from collections.abc import Sequence
 from typing import Final
 
 import msgspec
@@ -37,6 +38,9 @@ def party(slug: str, name: str, roles: tuple[str, ...]) -> Party:
 
 BANK: Final = party("bank", "Model Bank PJSC", ("LFI",))
 OPERATOR: Final = party("operator", "API Hub Operator LLC", ())
+BANK_BESIDE: Final = party("bank-general", "Model Mutual PJSC", ("LFI",))
+OPERATOR_BESIDE: Final = party("operator-general", "Second Hub Operator LLC", ())
+"""Of a second tenant: another bank, another operator, and not one key in common with the first."""
 DIRECTORY: Final = party("directory", "Sandbox Trust Framework", ())
 TPPS: Final = (
     party("tpp1", "Sample Budget FZ-LLC", TPP_ROLES),
@@ -73,19 +77,32 @@ class TppKeys(msgspec.Struct, frozen=True, kw_only=True):
     page: Issued
 
 
-class Keyring(msgspec.Struct, frozen=True, kw_only=True):
-    """Hold every key of the world."""
+class TenantKeys(msgspec.Struct, frozen=True, kw_only=True):
+    """Hold the keys of one tenant: its bank's and its Hub's."""
 
     bank: BankKeys
     hub: HubKeys
+
+
+class Keyring(msgspec.Struct, frozen=True, kw_only=True):
+    """Hold every key of the world; those of tenants by the slug of their bank."""
+
+    tenants: dict[str, TenantKeys]
     tpps: tuple[TppKeys, ...]
     directory: Issued
 
 
-def issue_keys(pki: Pki, places: Places) -> Keyring:
+def issue_keys(
+    pki: Pki, places: Places, owners: Sequence[tuple[Party, Party]] = ((BANK, OPERATOR),)
+) -> Keyring:
     """Return everybody's keys: those of earlier runs, and new ones where there are none.
 
     A new RSA key takes some 50 ms; run it in a thread.
+
+    Args:
+        pki: Issues certificates.
+        places: Where keys are written.
+        owners: Bank and operator of each tenant.
     """
 
     def issue(owner: Party, kind: Kind, name: str, holder: str = "", client_id: str = "") -> Issued:
@@ -101,20 +118,26 @@ def issue_keys(pki: Pki, places: Places) -> Keyring:
     def application(owner: Party, kind: Kind, name: str, holder: str = "") -> Issued:
         return issue(owner, kind, name, holder, owner.client_id)
 
+    def tenant(bank: Party, operator: Party) -> TenantKeys:
+        hub = bank.slug.replace("bank", "hub")
+        return TenantKeys(
+            bank=BankKeys(
+                transport_server=issue(bank, Kind.S4, "s4"),
+                transport_client=application(bank, Kind.C3, "c3"),
+                signing=application(bank, Kind.SIG4, "sig4"),
+                encryption=issue(bank, Kind.ENC1, "enc1"),
+            ),
+            hub=HubKeys(
+                tpp_edge=issue(bank, Kind.S1, "s1", hub),
+                lfi_edge=issue(bank, Kind.S3, "s3", hub),
+                upstream=application(operator, Kind.C4, "c4", hub),
+                message_signing=issue(bank, Kind.SIG2, "sig2", hub),
+                bearer_signing=application(operator, Kind.SIG3, "sig3", hub),
+            ),
+        )
+
     return Keyring(
-        bank=BankKeys(
-            transport_server=issue(BANK, Kind.S4, "s4"),
-            transport_client=application(BANK, Kind.C3, "c3"),
-            signing=application(BANK, Kind.SIG4, "sig4"),
-            encryption=issue(BANK, Kind.ENC1, "enc1"),
-        ),
-        hub=HubKeys(
-            tpp_edge=issue(BANK, Kind.S1, "s1", "hub"),
-            lfi_edge=issue(BANK, Kind.S3, "s3", "hub"),
-            upstream=application(OPERATOR, Kind.C4, "c4", "hub"),
-            message_signing=issue(BANK, Kind.SIG2, "sig2", "hub"),
-            bearer_signing=application(OPERATOR, Kind.SIG3, "sig3", "hub"),
-        ),
+        tenants={bank.slug: tenant(bank, operator) for bank, operator in owners},
         tpps=tuple(
             TppKeys(
                 party=tpp,

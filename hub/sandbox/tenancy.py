@@ -23,7 +23,7 @@ from hub.sandbox.failpoints import VARIABLE
 from hub.sandbox.hub_child import HubChild, start_hub
 from hub.sandbox.introduction import describe_tenant
 from hub.sandbox.manifest import CustomerSection, Manifest, SandboxOptions, TenantSection
-from hub.sandbox.parties import OPERATOR, Keyring
+from hub.sandbox.parties import Keyring
 from hub.sandbox.places import LOOPBACK, Places
 from hub.sandbox.server import Faults, SiteHandler, serve_site
 from hub.sandbox.tenant import Tenant
@@ -53,6 +53,7 @@ class Tenancy:
         self._options = options
         self._places = places
         self._keys = keys
+        self._own = tenant.keys(keys)
         self._ca = ca
         self._clock = clock
         self._dice = dice
@@ -87,7 +88,7 @@ class Tenancy:
             await self._serve_bank(nursery, self._bank)
         await hub.ready()
         nursery.start_soon(self._keep, hub)
-        return describe_tenant(self._places, self.tenant, self._keys.bank, self._address, [hub.pid])
+        return describe_tenant(self._places, self.tenant, self._own.bank, self._address, [hub.pid])
 
     async def _keep(self, hub: HubChild) -> None:
         """Watch the Hub; where failpoints may make it die, start it anew when it does.
@@ -134,8 +135,8 @@ class Tenancy:
                 await self._bank.aclose()
 
     def _open_bank(self) -> Bank:
-        places, keys = self._places, self._keys.bank
-        keystore = f"{places.https(10)}/{OPERATOR.organisation_id}/{OPERATOR.client_id}"
+        places, keys, operator = self._places, self._own.bank, self.tenant.operator
+        keystore = f"{places.https(10)}/{operator.organisation_id}/{operator.client_id}"
         return Bank.open(
             self.tenant.bank_folder(places),
             provider_id=self.tenant.provider_id,
@@ -144,7 +145,7 @@ class Tenancy:
             ca_bundle=self._ca,
             transport_cert=keys.transport_client.cert_path,
             transport_key=keys.transport_client.key_path,
-            hub_client_subject=OPERATOR.organisation_id,
+            hub_client_subject=operator.organisation_id,
             hub_keys_url=f"{keystore}/application.jwks",
             clock=self._clock,
             dice=self._dice,
@@ -153,7 +154,7 @@ class Tenancy:
         )
 
     async def _serve_bank(self, nursery: trio.Nursery, bank: Bank) -> None:
-        server = self._keys.bank.transport_server
+        server = self._own.bank.transport_server
         files = (server.cert_path, server.key_path, self._ca)
         connect = server_context(*files, "optional")
         port = self._places.port(self.tenant.connect)

@@ -6,6 +6,15 @@ from typing import Final, Literal
 import msgspec
 
 from hub.sandbox.manifest import SandboxOptions
+from hub.sandbox.parties import (
+    BANK,
+    BANK_BESIDE,
+    OPERATOR,
+    OPERATOR_BESIDE,
+    Keyring,
+    Party,
+    TenantKeys,
+)
 from hub.sandbox.places import Places
 
 
@@ -20,6 +29,16 @@ class Tenant(msgspec.Struct, frozen=True, kw_only=True):
     ops: int
     connect: int
     pages: int
+    bank: Party
+    operator: Party
+
+    def keys(self, keyring: Keyring) -> TenantKeys:
+        """Return its bank's and its Hub's keys."""
+        return keyring.tenants[self.bank.slug]
+
+    def log_key(self, places: Places) -> Path:
+        """Return the file of its audit log's private key."""
+        return places.keys / f"hub{self.suffix}" / "log.key"
 
     def hub_toml(self, places: Places) -> Path:
         """Return its Hub's configuration file."""
@@ -43,6 +62,8 @@ UAE: Final = Tenant(
     ops=2,
     connect=20,
     pages=21,
+    bank=BANK,
+    operator=OPERATOR,
 )
 GENERAL: Final = msgspec.structs.replace(UAE, profile="general")
 BESIDE: Final = Tenant(
@@ -54,6 +75,8 @@ BESIDE: Final = Tenant(
     ops=42,
     connect=44,
     pages=45,
+    bank=BANK_BESIDE,
+    operator=OPERATOR_BESIDE,
 )
 _CHOICE: Final = {"uae": (UAE,), "general": (GENERAL,), "both": (UAE, BESIDE)}
 

@@ -4,6 +4,7 @@ It speaks C2SP tlog-witness: ``POST /add-checkpoint``. What it signed last is wr
 """
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final, final
 
@@ -23,14 +24,9 @@ NAME: Final = "witness.sandbox.example"
 _REMEMBERED: Final = "latest.json"
 
 
-def log_key_file(places: Places) -> Path:
-    """Return the file with the private key of the Hub's audit log, made at its first use."""
-    return _key_file(places.keys / "hub" / "log.key")
-
-
 def witness_key(places: Places) -> Signer:
     """Return what the witness signs with."""
-    pem = _key_file(places.keys / "witness" / "witness.key").read_bytes()
+    pem = key_file(places.keys / "witness" / "witness.key").read_bytes()
     return Signer.load(NAME, pem, COSIGNATURE)
 
 
@@ -43,7 +39,8 @@ def _private(name: str, flags: int) -> int:
     return os.open(name, flags, 0o600)
 
 
-def _key_file(path: Path) -> Path:
+def key_file(path: Path) -> Path:
+    """Return a file with an Ed25519 private key, made at its first use, readable by its owner only."""
     if not path.exists():
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         key = Ed25519PrivateKey.generate()
@@ -56,13 +53,13 @@ def _key_file(path: Path) -> Path:
 class SandboxWitness:
     """Cosign the checkpoints of the sandbox's tenants, each only as a continuation of the one before."""
 
-    def __init__(self, places: Places, issuers: list[str], clock: Clock) -> None:
-        """Know the logs of these issuers; take up what was remembered."""
-        pem = log_key_file(places).read_bytes()
+    def __init__(self, places: Places, logs: Mapping[str, Path], clock: Clock) -> None:
+        """Know these logs (issuer and file of the key); take up what was remembered."""
         self._signer = witness_key(places)
         self._clock = clock
         self._logs = {
-            origin_of(issuer): [Signer.load(origin_of(issuer), pem).verifier] for issuer in issuers
+            origin_of(issuer): [Signer.load(origin_of(issuer), path.read_bytes()).verifier]
+            for issuer, path in logs.items()
         }
         witness_key_of(places.folder).write_text(self._signer.verifier.vkey() + "\n")
         self._file = places.keys / "witness" / _REMEMBERED

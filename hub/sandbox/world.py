@@ -28,7 +28,7 @@ from hub.sandbox.server import Faults
 from hub.sandbox.tenancy import Tenancy, serve
 from hub.sandbox.tenant import Tenant, tenants_of
 from hub.sandbox.tls import server_context
-from hub.sandbox.witness import SandboxWitness
+from hub.sandbox.witness import SandboxWitness, key_file
 
 Tell = Callable[[str], object]
 
@@ -102,7 +102,8 @@ class _Builder:
         pki = await trio.to_thread.run_sync(
             lambda: Pki.open(places.folder / "pki", self._clock, base=places.http(12))
         )
-        keys = await trio.to_thread.run_sync(issue_keys, pki, places)
+        owners = [(tenant.bank, tenant.operator) for tenant in tenants_of(self._options)]
+        keys = await trio.to_thread.run_sync(issue_keys, pki, places, owners)
         tenancies = [self._tenancy(tenant, pki, keys) for tenant in tenants_of(self._options)]
         async with trio.open_nursery() as nursery:
             acts = await self._start_directory(nursery, pki, keys)
@@ -162,11 +163,13 @@ class _Builder:
         ):
             self._faults[name] = Faults()
             await serve(nursery, handler, places.port(offset), tls, self._faults[name])
-        issuers = [places.https(tenant.tpp) for tenant in tenants_of(self._options)]
-        witness = SandboxWitness(places, issuers, self._clock)
+        acts = Acts(directory, self._faults)
+        logs = {places.https(t.tpp): t.log_key(places) for t in tenants_of(self._options)}
+        for path in logs.values():
+            key_file(path)
+        witness = SandboxWitness(places, logs, self._clock)
         self._faults["witness"] = Faults()
         await serve(nursery, witness.handler, places.port(13), open_to_all, self._faults["witness"])
-        acts = Acts(directory, self._faults)
         page = directory_page(acts, places.https(14), self._dice)
         await serve(nursery, page, places.port(14), open_to_all)
         self._tell(

@@ -118,7 +118,7 @@ def test_written_configuration_is_one_that_the_hub_loads(made, tmp_path):
     assert settings.workers == 2
     assert settings.trust.auto_activate
     assert settings.lfi.client_ids == (BANK.client_id,)
-    assert settings.keys.signing[0] == keys.hub.message_signing.key_path
+    assert settings.keys.signing[0] == keys.tenants["bank"].hub.message_signing.key_path
     assert stat.S_IMODE(UAE.hub_toml(places).stat().st_mode) == 0o600
 
 
@@ -157,7 +157,7 @@ def test_directory_knows_everybody_with_roles_and_keys(made, directory):
             tpp.encryption.kid,
         }
     bank = directory.register.organisation(BANK.organisation_id)
-    assert keys.hub.message_signing.kid in {k.kid for k in bank.keys}
+    assert keys.tenants["bank"].hub.message_signing.kid in {k.kid for k in bank.keys}
     assert next(iter(bank.servers.values())).issuer == places.https(0)
 
 
