@@ -103,6 +103,38 @@ async def test_curl_speaks_with_the_listener(engine, version, tmp_path):
     assert b"x" * 300_000 in done.stdout
 
 
+async def test_nghttp_speaks_with_the_listener(engine, tmp_path):
+    issued = rig.papers().clients.issue_cert("tpp@example.test", common_name="tpp")
+    issued.private_key_pem.write_to_path(tmp_path / "key.pem")
+    issued.cert_chain_pems[0].write_to_path(tmp_path / "cert.pem")
+    (tmp_path / "body").write_bytes(b"x" * 300_000)
+    async with rig.listening(rig.echo_router(), engine=engine) as place:
+        done = await trio.run_process(
+            [
+                "nghttp", "-v", "--no-verify-peer", "--cert", tmp_path / "cert.pem", "--key", tmp_path / "key.pem",
+                "-d", tmp_path / "body", "-H", ":method: POST", f"https://localhost:{place.port}/",
+            ],
+            capture_stdout=True,
+        )  # fmt: skip
+    told = done.stdout.decode(errors="replace")
+    assert ":status: 200" in told
+    assert "GOAWAY" not in told.replace("send GOAWAY", "")
+    assert place.notebook.answers[0][0].peer.present
+    assert len(place.notebook.answers[0][1].body) >= 300_000
+
+
+async def test_h2load_gets_every_answer(engine):
+    async with rig.listening(rig.echo_router(), engine=engine) as place:
+        done = await trio.run_process(
+            ["h2load", "-n", "600", "-c", "6", "-m", "20", f"https://localhost:{place.port}/"],
+            capture_stdout=True,
+        )
+    told = done.stdout.decode()
+    assert "600 succeeded, 0 failed, 0 errored, 0 timeout" in told
+    assert "status codes: 600 2xx" in told
+    assert len(place.notebook.answers) == 600
+
+
 async def test_ten_megabytes_are_echoed_as_a_stream_both_ways(engine):
     async def mirror(request: Request) -> Response:
         assert request.stream is not None

@@ -4,7 +4,9 @@ import os
 import shutil
 import signal
 import ssl
+from collections import Counter
 from contextlib import asynccontextmanager
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -17,6 +19,7 @@ from tests.wire.own_hub import OwnHub, copy_state, settings_beside
 
 pytestmark = pytest.mark.wire
 
+NUMBERS = count(1)
 DISCOVERY = "/.well-known/openid-configuration"
 ACCOUNTS = "/open-finance/account-information/v2.1/accounts"
 
@@ -33,20 +36,23 @@ def consented(sandbox):
     return trio.run(take)
 
 
-@pytest.fixture
-def own_hub(sandbox, consented, tmp_path):
-    """Start Hubs on copies of the sandbox's state; end them."""
-    hubs = []
+@pytest.fixture(scope="module")
+def standing(sandbox, consented, tmp_path_factory):
+    """Return one Hub per number of workers, on a copy of the sandbox's state; started again if it has ended."""
+    hubs = {}
 
-    def start(**sections):
-        folder = tmp_path / f"hub-{len(hubs)}"
-        copy_state(sandbox, folder)
-        hub = OwnHub(folder, settings_beside(sandbox, folder, **sections))
-        hubs.append(hub)
-        return hub.start()
+    def get(workers):
+        if workers not in hubs:
+            folder = tmp_path_factory.mktemp("life") / f"hub-{workers}"
+            copy_state(sandbox, folder)
+            hubs[workers] = OwnHub(folder, settings_beside(sandbox, folder, workers=workers))
+        hub = hubs[workers]
+        if hub.process is None or hub.process.poll() is not None:
+            hub.start()
+        return hub
 
-    yield start
-    for hub in hubs:
+    yield get
+    for hub in hubs.values():
         hub.stop()
         assert b"Traceback" not in hub.log.read_bytes(), hub.tail()
 
@@ -101,85 +107,10 @@ def check_nothing_lost(load):
     assert all(load.statuses[status] for status in (200, 401, 404)), load.statuses
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-async def test_nothing_that_was_started_goes_unanswered_at_sigterm_under_load(
-    own_hub, sandbox, consented, workers
-):
-    hub = own_hub(workers=workers)
-    check_nothing_lost(await drained(hub, sandbox, consented))
-    events = hub.events()
-    assert events[-1]["change"] == "stopped"
-
-
-@pytest.mark.nightly
-@pytest.mark.parametrize("workers", [1, 2])
-async def test_twenty_sigterms_under_load(own_hub, sandbox, consented, workers):
-    hub = own_hub(workers=workers)
-    answered = 0
-    for _ in range(20):
-        load = await drained(hub, sandbox, consented)
-        check_nothing_lost(load)
-        answered += load.answered
-        await trio.to_thread.run_sync(hub.start)
-    append(
-        f"sigterm-under-load-{workers}",
-        {"sigterms": 20, "answered": answered},
-        (),
-        "none unanswered",
-    )
-
-
-async def test_a_worker_killed_under_load_harms_only_its_own_connections_and_its_death_is_loud(
-    own_hub, sandbox, consented
-):
-    hub = own_hub(workers=2)
-    load = load_on(hub, sandbox, consented)
-    before = hub.workers()
-    assert len(before) == 2
-    async with under_load(load, connections=8):
-        os.kill(before[0], signal.SIGKILL)
-        broken_at_once = load.connections
-        probe = Load(hub.port, load.context, load.asks[:1])
-        with trio.fail_after(5):
-            async with under_load(probe, connections=2, streams=1):
-                pass
-        assert not [*probe.broken, *probe.unanswered], "the next request succeeds"
-        await trio.to_thread.run_sync(
-            lambda: hub.until(lambda: len(hub.workers()) == 2 and hub.ready())
-        )
-        await load.at_least(load.answered + 200)
-    assert len(load.broken) < broken_at_once, "not every connection was the dead worker's"
-    after = hub.workers()
-    assert set(before) & set(after) == {before[1]}
-    assert hub.notes("worker_died")
-    assert 'hub_notes_total{name="worker_died"} 1.0' in hub.ops("/metrics")
-    assert hub.stop() == 0
-    deaths = [e for e in hub.events() if str(e.get("change", "")).startswith("died")]
-    assert [(d["subject"], d["change"]) for d in deaths] in (
-        [("worker-0", "died:-9")],
-        [("worker-1", "died:-9")],
-    )
-
-
-async def test_workers_end_with_a_killed_keeper_and_nothing_acknowledged_is_lost(
-    own_hub, sandbox, consented
-):
-    hub = own_hub(workers=2)
-    load = load_on(hub, sandbox, consented)
-    refusal = load.asks[3]
-    load.asks = [refusal]
-    workers = hub.workers()
-    async with under_load(load):
-        hub.signal(signal.SIGKILL)
-        await trio.to_thread.run_sync(hub.wait)
-        load.stopping = True
-    await until(lambda: not any(map(alive, workers)))  # nobody outlives the keeper
-    kept = sum(
-        1 for e in hub.events() if e.get("check") == "path.unknown" or e.get("status") == 404
-    )
-    assert kept >= load.statuses[404], "each answer that arrived has its event"
-    await trio.to_thread.run_sync(hub.start)
-    assert hub.stop() == 0
+async def until(holds, within=5.0):
+    with trio.fail_after(within):
+        while not holds():  # noqa: ASYNC110 - another process makes it true
+            await trio.sleep(0.02)
 
 
 def alive(pid):
@@ -190,25 +121,17 @@ def alive(pid):
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
 
 
-async def until(holds, within=5.0):
-    with trio.fail_after(within):
-        while not holds():  # noqa: ASYNC110 - another process makes it true
-            await trio.sleep(0.02)
-
-
-async def rotated(own_hub, sandbox, consented, rotations):
+async def rotated(standing, sandbox, consented, rotations):
     """Rotate the edge's certificate and key under load; return the load."""
     fresh = reissued(sandbox)
-    hub = own_hub(
-        tpp={"certificate": str(fresh[0][0]), "key": str(fresh[0][1])},
-    )
+    hub = standing(1)
     place = hub.folder / "tpp.pem", hub.folder / "tpp.key"
     for source, target in zip(fresh[0], place, strict=True):
         shutil.copyfile(source, target)
     hub.settings["tpp"] |= {"certificate": str(place[0]), "key": str(place[1])}
     hub.write()
     hub.signal(signal.SIGHUP)
-    hub.until(lambda: hub.notes("configuration_taken"))
+    hub.until(lambda: serial_of(place[0]) and hub.notes("configuration_taken"))
     load = load_on(hub, sandbox, consented)
     seen = set()
     async with under_load(load, connections=4, streams=4):
@@ -264,34 +187,49 @@ def reissued(sandbox):
     return found[:2]
 
 
-async def test_certificates_rotate_under_load_without_an_error(own_hub, sandbox, consented):
-    await rotated(own_hub, sandbox, consented, 2)
-
-
-@pytest.mark.nightly
-async def test_ten_certificate_rotations_under_load(own_hub, sandbox, consented):
-    load = await rotated(own_hub, sandbox, consented, 10)
-    append("rotations-under-load", {"rotations": 10, "answered": load.answered}, (), "no error")
-
-
 async def change_under_load(hub, sandbox, consented, change, note):
+    before = len(hub.notes(note))
     load = load_on(hub, sandbox, consented)
     async with under_load(load):
         change()
         hub.write()
         hub.signal(signal.SIGHUP)
-        await trio.to_thread.run_sync(lambda: hub.until(lambda: hub.notes(note), 20))
+        await trio.to_thread.run_sync(lambda: hub.until(lambda: len(hub.notes(note)) > before, 20))
         await load.at_least(load.answered + 100)
     return load
 
 
+async def test_certificates_rotate_under_load_without_an_error(standing, sandbox, consented):
+    await rotated(standing, sandbox, consented, 2)
+
+
 @pytest.mark.parametrize("workers", [1, 2])
-async def test_a_new_configuration_is_taken_over_under_load(own_hub, sandbox, consented, workers):
-    hub = own_hub(workers=workers)
+async def test_a_bad_configuration_changes_nothing_and_is_told(
+    standing, sandbox, consented, workers
+):
+    hub = standing(workers)
+    before = hub.workers()
+
+    good = hub.settings["tpp"]["certificate"]
+
+    def change():
+        hub.settings["tpp"]["certificate"] = "/nowhere/tpp.pem"
+
+    load = await change_under_load(hub, sandbox, consented, change, "configuration_kept")
+    hub.settings["tpp"]["certificate"] = good
+    hub.write()
+    check_nothing_lost(load)
+    assert hub.workers() == before
+    assert "/nowhere/tpp.pem" in str(hub.notes("configuration_kept")[-1]["why"])
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_a_new_configuration_is_taken_over_under_load(standing, sandbox, consented, workers):
+    hub = standing(workers)
     before = hub.workers()
 
     def change():
-        hub.settings["limits"] = {"body_octets": 4242}
+        hub.settings["limits"] = {"body_octets": 4_000_000 + next(NUMBERS)}
         hub.settings["ops"]["port"] += 1
 
     load = await change_under_load(hub, sandbox, consented, change, "configuration_taken")
@@ -301,37 +239,16 @@ async def test_a_new_configuration_is_taken_over_under_load(own_hub, sandbox, co
     else:
         assert not set(before) & set(hub.until(lambda: len(hub.workers()) == 2 and hub.workers()))
     hub.settings["ops"]["port"] -= 1
-    assert hub.notes("configuration_taken")[0]["changed"] == "limits.body_octets"
-    assert hub.notes("configuration_needs_restart")[0]["settings"] == "ops.port"
+    hub.write()
+    assert hub.notes("configuration_taken")[-1]["changed"] == "limits.body_octets"
+    assert hub.notes("configuration_needs_restart")[-1]["settings"] == "ops.port"
     assert hub.ready()
-    assert hub.stop() == 0
-    told = [e for e in hub.events() if e["kind"] == "configuration"]
-    assert told[-1]["subject"] == "limits.body_octets"
-
-
-@pytest.mark.parametrize("workers", [1, 2])
-async def test_a_bad_configuration_changes_nothing_and_is_told(
-    own_hub, sandbox, consented, workers
-):
-    hub = own_hub(workers=workers)
-    before = hub.workers()
-
-    def change():
-        hub.settings["tpp"]["certificate"] = "/nowhere/tpp.pem"
-
-    load = await change_under_load(hub, sandbox, consented, change, "configuration_kept")
-    check_nothing_lost(load)
-    assert hub.workers() == before
-    assert "/nowhere/tpp.pem" in str(hub.notes("configuration_kept")[0]["why"])
-    assert hub.stop() == 0
-    refused = [e for e in hub.events() if e["kind"] == "configuration"]
-    assert [e["check"] for e in refused] == ["configuration.invalid"]
 
 
 async def test_a_worker_without_a_lease_answers_503_and_serves_again_with_one(
-    own_hub, sandbox, consented
+    standing, sandbox, consented
 ):
-    hub = own_hub(workers=2)
+    hub = standing(2)
     load = load_on(hub, sandbox, consented)
     load.asks = [load.asks[0]]
     async with under_load(load):
@@ -342,3 +259,116 @@ async def test_a_worker_without_a_lease_answers_503_and_serves_again_with_one(
         await until(lambda: load.statuses[200] > good + 100)
     assert set(load.statuses) == {200, 503}
     assert not load.broken
+
+
+async def test_a_worker_killed_under_load_harms_only_its_own_connections_and_its_death_is_loud(
+    standing, sandbox, consented
+):
+    hub = standing(2)
+    load = load_on(hub, sandbox, consented)
+    before = hub.workers()
+    assert len(before) == 2
+    async with under_load(load, connections=8):
+        os.kill(before[0], signal.SIGKILL)
+        broken_at_once = load.connections
+        probe = Load(hub.port, load.context, load.asks[:1])
+        with trio.fail_after(5):
+            async with under_load(probe, connections=2, streams=1):
+                pass
+        assert not [*probe.broken, *probe.unanswered], "the next request succeeds"
+        await trio.to_thread.run_sync(
+            lambda: hub.until(lambda: len(hub.workers()) == 2 and hub.ready())
+        )
+        await load.at_least(load.answered + 200)
+    assert len(load.broken) < broken_at_once, "not every connection was the dead worker's"
+    after = hub.workers()
+    assert set(before) & set(after) == {before[1]}
+    assert hub.notes("worker_died")[-1]["status"] == -9
+    assert 'hub_notes_total{name="worker_died"}' in hub.ops("/metrics")
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_nothing_that_was_started_goes_unanswered_at_sigterm_under_load(
+    standing, sandbox, consented, workers
+):
+    hub = standing(workers)
+    check_nothing_lost(await drained(hub, sandbox, consented))
+    events = hub.events()
+    assert events[-1]["change"] == "stopped"
+    told = Counter(
+        (e["subject"], e.get("check", "")) for e in events if e["kind"] == "configuration"
+    )
+    noted = Counter((n["changed"], "") for n in hub.notes("configuration_taken"))
+    noted += Counter(
+        (n["changed"], "configuration.invalid") for n in hub.notes("configuration_kept")
+    )
+    assert told == noted, "each reload is an event"
+    deaths = [
+        (e["subject"], e["change"]) for e in events if str(e.get("change")).startswith("died")
+    ]
+    assert deaths == [
+        (f"worker-{n['worker']}", f"died:{n['status']}") for n in hub.notes("worker_died")
+    ]
+
+
+async def test_workers_end_with_a_killed_keeper_and_nothing_acknowledged_is_lost(
+    standing, sandbox, consented
+):
+    hub = standing(2)
+    load = load_on(hub, sandbox, consented)
+    refusal = load.asks[3]
+    load.asks = [refusal]
+    workers = hub.workers()
+    async with under_load(load):
+        hub.signal(signal.SIGKILL)
+        await trio.to_thread.run_sync(hub.wait)
+        load.stopping = True
+    await until(lambda: not any(map(alive, workers)))  # nobody outlives the keeper
+    kept = sum(
+        1 for e in hub.events() if e.get("check") == "path.unknown" or e.get("status") == 404
+    )
+    assert kept >= load.statuses[404], "each answer that arrived has its event"
+    await trio.to_thread.run_sync(hub.start)
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_twenty_sigterms_under_load(standing, sandbox, consented, workers):
+    hub = standing(workers)
+    answered = 0
+    for _ in range(20):
+        load = await drained(hub, sandbox, consented)
+        check_nothing_lost(load)
+        answered += load.answered
+        await trio.to_thread.run_sync(hub.start)
+    append(
+        f"sigterm-under-load-{workers}",
+        {"sigterms": 20, "answered": answered},
+        (),
+        "none unanswered",
+    )
+
+
+@pytest.mark.nightly
+async def test_ten_certificate_rotations_under_load(standing, sandbox, consented):
+    load = await rotated(standing, sandbox, consented, 10)
+    append("rotations-under-load", {"rotations": 10, "answered": load.answered}, (), "no error")
+
+
+@pytest.mark.nightly
+async def test_ten_replacements_of_the_workers_within_a_minute_under_load(
+    standing, sandbox, consented
+):
+    hub = standing(2)
+    load = load_on(hub, sandbox, consented)
+    async with under_load(load):
+        for _ in range(10):
+            before = len(hub.notes("configuration_taken"))
+            hub.settings["limits"] = {"body_octets": 4_000_000 + next(NUMBERS)}
+            hub.write()
+            hub.signal(signal.SIGHUP)
+            await trio.to_thread.run_sync(
+                lambda: hub.until(lambda: len(hub.notes("configuration_taken")) > before, 20)  # noqa: B023
+            )
+    check_nothing_lost(load)
+    append("worker-replacements", {"replacements": 10, "answered": load.answered}, (), "no error")
