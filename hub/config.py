@@ -123,6 +123,7 @@ class BankSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         jwt_auth_inbound: Demand JWT Auth on the LFI edge too.
         validate: Ask the bank before a consent is stored.
         validate_silence: What becomes of a consent when the bank, asked, gives no usable answer.
+        augment: Ask the bank for charges and rates of each payment consent before it is stored.
         events: Tell the bank of each consent change.
         dedupes_by_key: The bank promises to de-duplicate payments by idempotency key.
         http2: Offer HTTP/2 by ALPN.
@@ -143,6 +144,7 @@ class BankSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     jwt_auth_inbound: bool = False
     validate: bool = False
     validate_silence: Literal["refuse", "accept"] = "refuse"
+    augment: bool = False
     events: bool = False
     dedupes_by_key: bool = False
     http2: bool = False

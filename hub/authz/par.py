@@ -23,8 +23,8 @@ from hub.protocol.oauth import REQUEST_URI_PREFIX
 from hub.state.keeper import Change, Conflict, Put
 
 ROUTE: Final = "par"
-ConsentValidation = Callable[[Consent], Awaitable[Fault | None]]
-"""Ask the bank whether it would accept a consent, before anything is stored; None means it would."""
+ConsentValidation = Callable[[Consent], Awaitable[Consent | Fault | None]]
+"""Ask the bank whether it would accept a consent, before anything is stored; None means as it is, a consent with additions."""
 
 
 class PushedRequests:
@@ -97,9 +97,10 @@ class PushedRequests:
             now_ms=shell.clock.now_ms(),
             interaction_id=event.interaction_id,
         )
-        fault = await self._validate(consent) if self._validate is not None else None
-        if fault is not None:
-            return await shell.refuse(request, facts, fault, _about(event, facts))
+        asked = await self._validate(consent) if self._validate is not None else None
+        if isinstance(asked, Fault):
+            return await shell.refuse(request, facts, asked, _about(event, facts))
+        consent = asked or consent
         lifetime = shell.settings.limits.request_uri_s
         changes: list[Change] = [
             Put(consent, expect=0),

@@ -17,7 +17,7 @@ from hub.gateway.shadow import Shadow
 from hub.lfi.guard import BankGuard
 from hub.lfi.operations import Lfi
 from hub.model.clock import Clock, Dice
-from hub.model.consent import Consent
+from hub.model.consent import Consent, ConsentType
 from hub.model.failpoint import Failpoint, no_failpoint
 from hub.model.fault import Fault
 from hub.model.http import App, Handler
@@ -287,13 +287,21 @@ def consent_calls_of(given: Given, bank: Bank) -> ConsentCalls:
     )
 
 
-def asked_of(given: Given, bank: Bank) -> Callable[[Consent], Awaitable[Fault | None]]:
-    """Make what the bank is asked before a consent is stored: whether it likes it, and to await a file of payments."""
+def asked_of(given: Given, bank: Bank) -> Callable[[Consent], Awaitable[Consent | Fault]]:
+    """Make what the bank is asked before a consent is stored: whether it likes it, what it adds, to await a file."""
     calls = consent_calls_of(given, bank)
+    switches = given.settings.bank
 
-    async def ask(consent: Consent) -> Fault | None:
-        fault = await calls.validate(consent) if given.settings.bank.validate else None
-        return fault or await calls.announce(consent)
+    async def ask(consent: Consent) -> Consent | Fault:
+        fault = await calls.validate(consent) if switches.validate else None
+        if fault is not None:
+            return fault
+        if switches.augment and consent.consent_type is ConsentType.SERVICE_INITIATION:
+            augmented = await calls.augment(consent)
+            if isinstance(augmented, Fault):
+                return augmented
+            consent = augmented
+        return await calls.announce(consent) or consent
 
     return ask
 

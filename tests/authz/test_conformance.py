@@ -459,3 +459,16 @@ async def test_a_bank_that_refuses_the_consent_is_heard_before_anything_is_store
     desk = desk_with(validate=validate)
     refused(await desk.par(), "invalid_authorization_details", 400, "bank.validate")
     assert await desk.keeper.lookup(Consent, desk.consent()["ConsentId"]) is None
+
+
+async def test_what_the_bank_adds_to_a_consent_is_stored_with_it(desk_with):
+    from hub.model.consent import Consent
+    from hub.model.consent_change import with_data
+
+    async def augment(consent):
+        return with_data(consent, ExchangeRate={"UnitCurrency": "USD"})
+
+    desk = desk_with(validate=augment)
+    assert (await desk.par()).status == 201
+    stored, _ = await desk.keeper.lookup(Consent, desk.consent()["ConsentId"])
+    assert stored.body["Data"]["ExchangeRate"] == {"UnitCurrency": "USD"}

@@ -7,7 +7,9 @@ import orjson
 import pytest
 
 from hub.model.clock import FixedClock, SeededDice
+from hub.model.consent import ConsentType
 from hub.model.fault import Fault
+from hub.node.build import Given, asked_of
 from hub.observe import Observer
 from hub.upstream.bank import BankAnswer
 from hub.upstream.consent_calls import ConsentCalls
@@ -109,3 +111,27 @@ async def test_an_event_names_the_customer_once_known(tmp_path):
     assert fake.calls[0].path == "/consent/event/patch"
     encoded = dict(fake.calls[0].headers)[b"o3-psu-identifier"]
     assert orjson.loads(base64.b64decode(encoded)) == {"userId": "u"}
+
+
+@pytest.mark.parametrize("augment", [True, False])
+async def test_only_payment_consents_are_augmented_and_only_where_the_tenant_has_it(
+    augment, tmp_path
+):
+    fake = FakeBank(answer({"OpenFinanceBilling": {"IsLargeCorporate": True}}))
+    observer = Observer(FixedClock(NOW), log=False)
+    given = Given(
+        settings=settings(tmp_path, augment=augment),
+        keeper=None,
+        clock=FixedClock(NOW),
+        dice=SeededDice(),
+        observer=observer,
+    )
+    asked = asked_of(given, fake)
+    paid = await asked(consent("c1", ConsentType.SERVICE_INITIATION))
+    read = await asked(consent("c2"))
+    assert ("OpenFinanceBilling" in paid.body["Data"]) is augment
+    assert "OpenFinanceBilling" not in read.body["Data"]
+    assert [call.path for call in fake.calls] == ["/consent/action/augment"] * augment
+    fake.answer = answer({}, 500)
+    assert isinstance(await asked(consent("c3", ConsentType.SERVICE_INITIATION)), Fault) is augment
+    observer.close()
