@@ -23,6 +23,7 @@ from hub.model.event import Event, Kind
 from hub.model.fault import Fault, caller_fault
 from hub.model.records import Payment
 from hub.model.terms import Face
+from hub.state.allowance import Consumption
 from hub.state.keeper import Change, Keeper, Put, Query
 from hub.state.revocation import revocation_of
 from hub.trust.view import TrustView
@@ -43,8 +44,19 @@ class Consents:
         trust: TrustView,
         dice: Dice,
         resource_base: str,
+        consumption: Consumption,
     ) -> None:
-        """Take the store, the contract, who knows the clients, what names a line of history, and our own base URL."""
+        """Take what consents ask.
+
+        Args:
+            keeper: The store.
+            contract: Shows a consent as its family has it.
+            trust: Knows the clients.
+            dice: Names lines of history.
+            resource_base: Our own base URL.
+            consumption: Brings what payments have taken up to date.
+        """
+        self._consumption = consumption
         self._keeper = keeper
         self._trust = trust
         self._contract = contract
@@ -72,7 +84,11 @@ class Consents:
             )
         )
         found = [
-            self._shown(v.record, call, await self.related(v.record))
+            self._shown(
+                await self._consumption.current(v.record, call.now),
+                call,
+                await self.related(v.record),
+            )
             for v in reversed(page.items)
             if isinstance(v.record, Consent)
             and v.record.standard_version == call.route.version
@@ -98,8 +114,9 @@ class Consents:
         found = await self._own(call, access)
         if isinstance(found, Fault):
             return found
+        consent = await self._consumption.current(found[0], call.now)
         shown = self._contract.project(
-            call.route.id, self._shown(found[0], call, await self.related(found[0]))
+            call.route.id, self._shown(consent, call, await self.related(consent))
         )
         return Reply(status=200, value=shown)
 

@@ -12,6 +12,7 @@ Source: architecture 2.7 and 4; decisions.md section 4.
 
 from collections.abc import Sequence
 from typing import Any, Final
+from zoneinfo import ZoneInfo
 
 import msgspec
 import orjson
@@ -26,6 +27,7 @@ from hub.gateway.enforce import enforce
 from hub.gateway.enrich import ask, bank_call
 from hub.gateway.errors import WITH_BODY, at_resources, bank_error, bare, error_body, error_headers
 from hub.gateway.files import Files
+from hub.gateway.journey import Journey
 from hub.gateway.media import JSON, JWT, answer_media, signed
 from hub.gateway.payee import Directory, discover, payee_answer, payee_question
 from hub.gateway.payments import Late, Paid, Payments, Replayed
@@ -37,12 +39,12 @@ from hub.gateway.usage import shared
 from hub.gateway.values import Access, Asked, Call, Reply
 from hub.gateway.verify import Lookup, Verifier
 from hub.model.clock import Clock, Dice
-from hub.model.event import Event, Kind, Verdict
 from hub.model.failpoint import Failpoint, Point, no_failpoint
-from hub.model.fault import Fault, Source, bank_fault, caller_fault, hub_fault
+from hub.model.fault import Fault, bank_fault, caller_fault, hub_fault
 from hub.model.http import Admission, Headers, Request, Response
 from hub.observe import Observer
 from hub.protocol.jose import DPOP_ALGS, GENERAL_ALGS, PrivateKey
+from hub.state.allowance import Consumption
 from hub.state.keeper import Conflict, Keeper
 from hub.state.secrets import Secrets
 from hub.trust.view import TrustView
@@ -137,7 +139,16 @@ class Gateway:
         )
         self._bodies = Bodies(contract=contract, trust=trust, issuer=settings.tenant.issuer)
         self._consents = Consents(
-            keeper=keeper, contract=contract, trust=trust, dice=dice, resource_base=base
+            keeper=keeper,
+            contract=contract,
+            trust=trust,
+            dice=dice,
+            resource_base=base,
+            consumption=Consumption(
+                keeper,
+                ZoneInfo(settings.tenant.time_zone),
+                anchored=settings.switches.month_periods == "anchored",
+            ),
         )
         self.shadow = Shadow(
             contract=contract, observer=observer, mode=settings.switches.response_validation
@@ -156,9 +167,9 @@ class Gateway:
 
         Cancellation: what was sent to the bank is abandoned; nothing is half done.
         """
-        journey = _Journey(request, self._clock.now_ms())
+        journey = Journey(request, self._clock.now_ms())
         for _ in range(_ATTEMPTS):
-            journey = _Journey(request, self._clock.now_ms())
+            journey = Journey(request, self._clock.now_ms())
             outcome = await self._travel(request, journey)
             response = await self._record(request, journey, outcome)
             if response is not None:
@@ -167,7 +178,7 @@ class Gateway:
         busy = caller_fault(400, "GenericRecoverableError", text, check="record.conflict")
         return await self._record(request, journey, busy) or bare(503)
 
-    async def _travel(self, request: Request, journey: "_Journey") -> Ended:
+    async def _travel(self, request: Request, journey: Journey) -> Ended:
         sent = request.header(b"x-fapi-interaction-id")
         text = sent.decode("latin-1") if sent is not None else ""
         lawful = is_uuid(text)
@@ -190,7 +201,7 @@ class Gateway:
             return caller_fault(400, "Resource.InvalidFormat", what, check="request.interaction_id")
         return await self._serve(call, access, journey)
 
-    async def _serve(self, call: Call, access: Access, journey: "_Journey") -> Ended:
+    async def _serve(self, call: Call, access: Access, journey: Journey) -> Ended:
         fault = await self._throttle.judge(call, access) or enforce(call, access)
         if fault is not None:
             return fault
@@ -246,7 +257,7 @@ class Gateway:
                 return hub_fault(500, "GenericError", text, check="route.unserved", private=other)
 
     async def _forward(
-        self, call: Call, given: Access, body: Any, journey: "_Journey"
+        self, call: Call, given: Access, body: Any, journey: Journey
     ) -> Reply | Fault:
         access = (
             given
@@ -309,9 +320,7 @@ class Gateway:
             mapped if isinstance(mapped, Fault) else Reply(status=call.route.success, value=mapped)
         )
 
-    async def _record(
-        self, request: Request, journey: "_Journey", outcome: Ended
-    ) -> Response | None:
+    async def _record(self, request: Request, journey: Journey, outcome: Ended) -> Response | None:
         """Render the outcome, commit its changes and its event, and only then hand the answer over.
 
         Returns:
@@ -337,7 +346,7 @@ class Gateway:
         return msgspec.structs.replace(response, event=event)
 
     async def _record_payment(
-        self, request: Request, journey: "_Journey", paid: Paid
+        self, request: Request, journey: Journey, paid: Paid
     ) -> Response | None:
         """Render a payment's outcome, and have it written with its answer and its event."""
         journey.bank_us = paid.bank_us
@@ -349,9 +358,7 @@ class Gateway:
         self._failpoint(Point.AFTER_RECORD_BEFORE_REPLY)
         return msgspec.structs.replace(response, event=event)
 
-    async def _record_late(
-        self, request: Request, journey: "_Journey", late: Late
-    ) -> Response | None:
+    async def _record_late(self, request: Request, journey: Journey, late: Late) -> Response | None:
         """Render the answer of an earlier order that nobody has heard yet, and keep it for whoever asks again."""
         response = self._render(journey, late.shown)
         event = journey.event(request, late.shown, response)
@@ -360,7 +367,7 @@ class Gateway:
             return await self._record(request, journey, instead)
         return msgspec.structs.replace(response, event=event)
 
-    def _render(self, journey: "_Journey", outcome: Reply | Replayed | Fault) -> Response:
+    def _render(self, journey: Journey, outcome: Reply | Replayed | Fault) -> Response:
         if isinstance(outcome, Replayed):
             stored = outcome.stored
             headers = (*stored.headers, journey.id_header())
@@ -380,9 +387,7 @@ class Gateway:
             return bare(fault.status, (*headers, journey.id_header()))
         return self._with_body(journey, fault.status, error_body(fault, url), headers)
 
-    def _with_body(
-        self, journey: "_Journey", status: int, value: Any, headers: Headers
-    ) -> Response:
+    def _with_body(self, journey: Journey, status: int, value: Any, headers: Headers) -> Response:
         media = journey.media or answer_media(journey.route, None) or JSON
         body = orjson.dumps(value)
         if media == JWT:
@@ -397,7 +402,7 @@ class Gateway:
         return Response(status=status, headers=(*fixed, *headers), body=body)
 
 
-def _unrecorded(journey: "_Journey", fault: Fault) -> Response:
+def _unrecorded(journey: Journey, fault: Fault) -> Response:
     """Answer that nothing can be served while nothing can be recorded."""
     retry = str(fault.retry_after or 1).encode()
     return bare(503, ((b"retry-after", retry), journey.id_header()))
@@ -411,78 +416,3 @@ def _blank(given: Any) -> Any:
     if isinstance(data, dict):
         return {"data": {n: [] if isinstance(v, list) else v for n, v in data.items()}}
     return given
-
-
-class _Journey:
-    """Gather what is known of one request, for its event and its answer; written by the pipeline only."""
-
-    def __init__(self, request: Request, now_ms: int) -> None:
-        self._request = request
-        self._call: Call | None = None
-        self.now_ms = now_ms
-        self.interaction_id = ""
-        self.access: Access | None = None
-        self.media: bytes | None = None
-        self.allow: tuple[str, ...] = ()
-        self.bank_us = 0
-
-    def begin(self, route: Any, parameters: dict[str, str], *, sent_id: bool) -> Call:
-        """Note the route and return the Call."""
-        self._call = Call(
-            request=self._request,
-            route=route,
-            parameters=parameters,
-            now_ms=self.now_ms,
-            interaction_id=self.interaction_id,
-            sent_id=sent_id,
-        )
-        return self._call
-
-    @property
-    def route(self) -> Any:
-        return self._call.route if self._call is not None else None
-
-    @property
-    def client_id(self) -> str:
-        return self.access.caller.client_id if self.access is not None else ""
-
-    def id_header(self) -> tuple[bytes, bytes]:
-        return b"x-fapi-interaction-id", self.interaction_id.encode()
-
-    def event(
-        self, request: Request, outcome: Reply | Replayed | Fault, response: Response
-    ) -> Event:
-        """Return the one event of this request."""
-        fault = outcome if isinstance(outcome, Fault) else None
-        access, call = self.access, self._call
-        consent = access.token.consent_id if access is not None else ""
-        if not consent and call is not None and access is not None:
-            consent = call.parameters.get(call.route.consent_parameter, "")
-        spent = round(trio.current_time() * 1e6) - request.received_ns // 1000
-        return Event(
-            kind=Kind.CALL,
-            time_ms=self.now_ms,
-            interaction_id=self.interaction_id,
-            face=request.face,
-            client_id=self.client_id,
-            organisation_id=access.caller.organisation_id if access is not None else "",
-            x5t_s256=request.peer.x5t_s256,
-            consent_id=consent,
-            route=call.route.id if call is not None else "",
-            verdict=_verdict(fault, response.status),
-            check=fault.check if fault is not None else "",
-            code=fault.code if fault is not None else "",
-            status=response.status,
-            octets_in=len(request.body),
-            octets_out=len(response.body),
-            hub_us=max(0, spent - self.bank_us) if request.received_ns else 0,
-            bank_us=self.bank_us,
-        )
-
-
-def _verdict(fault: Fault | None, status: int) -> Verdict:
-    if fault is None:
-        return Verdict.ALLOWED if status < 400 else Verdict.REFUSED
-    return (
-        Verdict.REFUSED if fault.source is Source.CALLER or fault.status < 500 else Verdict.FAILED
-    )

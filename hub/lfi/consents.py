@@ -9,6 +9,7 @@ Source: hub-apis 3.1 to 3.6; decisions.md section 2.
 
 from collections.abc import Mapping
 from typing import Any, Final
+from zoneinfo import ZoneInfo
 
 from hub.config import Settings
 from hub.lfi.paging import Wanted, meta_of, query_of, read_wanted
@@ -25,6 +26,7 @@ from hub.model.records import ConsentChange, Record
 from hub.model.shape import members, text
 from hub.model.terms import Face
 from hub.observe import Observer
+from hub.state.allowance import Consumption
 from hub.state.keeper import Change, Put, Query
 from hub.state.revocation import revocation_of
 
@@ -45,6 +47,11 @@ class Consents:
         self._provider_id = settings.tenant.provider_id
         self._personal = settings.switches.personal_identifiers
         self._observer = observer
+        self._consumption = Consumption(
+            shell.keeper,
+            ZoneInfo(settings.tenant.time_zone),
+            anchored=settings.switches.month_periods == "anchored",
+        )
 
     async def list_all(self, call: Call) -> Done | Fault:
         """List consents, changed after a moment."""
@@ -85,7 +92,10 @@ class Consents:
     async def _page(self, call: Call, wanted: Wanted, *where: tuple[str, str | int]) -> Done:
         page = await self._keeper.search(query_of(wanted, *where))
         consents = [item.record for item in page.items if isinstance(item.record, Consent)]
-        records = [consent_record(consent, call.now) for consent in consents]
+        records = [
+            consent_record(await self._consumption.current(consent, call.now), call.now)
+            for consent in consents
+        ]
         body = {"data": records, "meta": meta_of(wanted, page.total)}
         return Done(status=200, body=body)
 
@@ -94,7 +104,8 @@ class Consents:
         found = await self._keeper.lookup(Consent, call.parameters["consentId"])
         if found is None:
             return unknown("consentId")
-        record = consent_record(found[0], call.now)
+        consent = await self._consumption.current(found[0], call.now)
+        record = consent_record(consent, call.now)
         return Done(status=200, body={"data": record, "meta": {}}, consent_id=found[0].id)
 
     async def history(self, call: Call) -> Done | Fault:

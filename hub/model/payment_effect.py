@@ -75,14 +75,7 @@ def with_consumption(
     terms = terms_in(consent, anchored=anchored)
     if terms is None:
         return consent
-    shown = consumption(terms, taken, day)
-    data = consent.body.get("Data", {})
-    changed = consent
-    if shown is not None and data.get("PaymentConsumption") != shown:
-        changed = with_data(consent, PaymentConsumption=shown)
-    elif shown is None and "PaymentConsumption" in data:
-        left = {name: value for name, value in data.items() if name != "PaymentConsumption"}
-        changed = msgspec.structs.replace(consent, body={**consent.body, "Data": left})
+    changed = with_shown_consumption(consent, taken, day, anchored=anchored)
     status = as_of(consent, now_ms).status
     lawful = may_become(consent.consent_type, status, Status.CONSUMED, Party.HUB)
     if lawful and is_used_up(terms, taken, day):
@@ -90,3 +83,20 @@ def with_consumption(
     if changed is consent:
         return consent
     return msgspec.structs.replace(changed, updated_ms=now_ms)
+
+
+def with_shown_consumption(
+    consent: Consent, taken: Allowance, day: date, *, anchored: bool = False
+) -> Consent:
+    """Return the consent with its ``PaymentConsumption`` of a day; the same object if it shows that already."""
+    terms = terms_in(consent, anchored=anchored)
+    if terms is None:
+        return consent
+    shown = consumption(terms, taken, day)
+    data = consent.body.get("Data", {})
+    if shown is not None and data.get("PaymentConsumption") != shown:
+        return with_data(consent, PaymentConsumption=shown)
+    if shown is None and "PaymentConsumption" in data:
+        left = {name: value for name, value in data.items() if name != "PaymentConsumption"}
+        return msgspec.structs.replace(consent, body={**consent.body, "Data": left})
+    return consent

@@ -290,3 +290,25 @@ async def test_an_unknown_payment_is_404():
     world = await started()
     await world.keep(token_of(scope="openid payments", **client_token()))
     assert (await world.send("GET", f"{PAYMENT}/payments/p-9")).status == 404
+
+
+def consumption_of(response) -> dict[str, Any]:
+    """Return what a consent read says of its payments."""
+    return message_of(response)["Data"]["PaymentConsumption"]
+
+
+async def test_what_was_consumed_of_a_period_is_not_shown_in_the_next():
+    world = await started(MULTI, expires=1_790_000_000)
+    await pay(world)
+    await world.keep(token_of(scope="openid payments", **client_token()))
+    path = f"{PAYMENT}/payment-consents/{CONSENT}"
+    today = consumption_of(await world.send("GET", path))
+    assert today["CumulativeNumberOfPaymentsInCurrentPeriod"] == 1
+    world.clock.advance(86_400)
+    later = token_of(scope="openid payments", expires=1_790_000_000, **client_token())
+    await world.keep(later)
+    tomorrow = consumption_of(await world.send("GET", path))
+    assert tomorrow == {
+        "CumulativeNumberOfPayments": 1,
+        "CumulativeValueOfPayments": {"Amount": "10.00", "Currency": "AED"},
+    }

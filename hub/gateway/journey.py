@@ -1,0 +1,88 @@
+"""What is known of one request while it travels: for its answer, and for its one event."""
+
+from typing import Any, final
+
+import trio
+
+from hub.gateway.values import Access, Call
+from hub.model.event import Event, Kind, Verdict
+from hub.model.fault import Fault, Source
+from hub.model.http import Request, Response
+
+
+@final
+class Journey:
+    """Gather what is known of one request, for its event and its answer; written by the pipeline only."""
+
+    def __init__(self, request: Request, now_ms: int) -> None:
+        """Begin with nothing known but when it came."""
+        self._request = request
+        self._call: Call | None = None
+        self.now_ms = now_ms
+        self.interaction_id = ""
+        self.access: Access | None = None
+        self.media: bytes | None = None
+        self.allow: tuple[str, ...] = ()
+        self.bank_us = 0
+
+    def begin(self, route: Any, parameters: dict[str, str], *, sent_id: bool) -> Call:
+        """Note the route and return the Call."""
+        self._call = Call(
+            request=self._request,
+            route=route,
+            parameters=parameters,
+            now_ms=self.now_ms,
+            interaction_id=self.interaction_id,
+            sent_id=sent_id,
+        )
+        return self._call
+
+    @property
+    def route(self) -> Any:
+        """Return the row of its route; None before it is known."""
+        return self._call.route if self._call is not None else None
+
+    @property
+    def client_id(self) -> str:
+        """Return whose request it is; empty before that is known."""
+        return self.access.caller.client_id if self.access is not None else ""
+
+    def id_header(self) -> tuple[bytes, bytes]:
+        """Return the header that names the interaction."""
+        return b"x-fapi-interaction-id", self.interaction_id.encode()
+
+    def event(self, request: Request, outcome: object, response: Response) -> Event:
+        """Return the one event of this request."""
+        fault = outcome if isinstance(outcome, Fault) else None
+        access, call = self.access, self._call
+        consent = access.token.consent_id if access is not None else ""
+        if not consent and call is not None and access is not None:
+            consent = call.parameters.get(call.route.consent_parameter, "")
+        spent = round(trio.current_time() * 1e6) - request.received_ns // 1000
+        return Event(
+            kind=Kind.CALL,
+            time_ms=self.now_ms,
+            interaction_id=self.interaction_id,
+            face=request.face,
+            client_id=self.client_id,
+            organisation_id=access.caller.organisation_id if access is not None else "",
+            x5t_s256=request.peer.x5t_s256,
+            consent_id=consent,
+            route=call.route.id if call is not None else "",
+            verdict=_verdict(fault, response.status),
+            check=fault.check if fault is not None else "",
+            code=fault.code if fault is not None else "",
+            status=response.status,
+            octets_in=len(request.body),
+            octets_out=len(response.body),
+            hub_us=max(0, spent - self.bank_us) if request.received_ns else 0,
+            bank_us=self.bank_us,
+        )
+
+
+def _verdict(fault: Fault | None, status: int) -> Verdict:
+    if fault is None:
+        return Verdict.ALLOWED if status < 400 else Verdict.REFUSED
+    return (
+        Verdict.REFUSED if fault.source is Source.CALLER or fault.status < 500 else Verdict.FAILED
+    )
