@@ -296,7 +296,7 @@ async def test_nothing_that_was_started_goes_unanswered_at_sigterm_under_load(
     events = hub.events()
     assert events[-1]["change"] == "stopped"
     told = Counter(
-        (e["subject"], e.get("check", "")) for e in events if e["kind"] == "configuration"
+        (e.get("subject", ""), e.get("check", "")) for e in events if e.get("change") == "reload"
     )
     noted = Counter((n["changed"], "") for n in hub.notes("configuration_taken"))
     noted += Counter(
