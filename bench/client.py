@@ -208,7 +208,8 @@ class H2Connection(Connection):
         self._unread = 0
 
     def _begin(self) -> None:
-        settings = struct.pack(">HI", 4, WINDOW) + struct.pack(">HI", 2, 0)
+        # No dynamic table: each response then shows its status, whoever encodes it.
+        settings = b"".join(struct.pack(">HI", *pair) for pair in ((1, 0), (2, 0), (4, WINDOW)))
         self._out += PREFACE + frame(SETTINGS, 0, 0, settings)
         self._out += frame(WINDOW_UPDATE, 0, 0, (WINDOW - 65535).to_bytes(4))
         self._wake.set()

@@ -155,7 +155,7 @@ class Preparing:
         assert isinstance(begun, Interaction), begun
         change = {
             "psuIdentifiers": {"userId": CUSTOMER},
-            "accountIds": [ACCOUNT, *SIZED],
+            "accountIds": [ACCOUNT] if "payments" in scope else [ACCOUNT, *SIZED],
             "authorizationChannel": "Web",
             "consentBody.Data.Status": "Authorized",
         }

