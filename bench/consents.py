@@ -14,17 +14,31 @@ from urllib.parse import parse_qs, urlencode, urlsplit
 
 import httpx
 import msgspec
+import trio
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 
 from hub.node.wall import SystemDice, WallClock
 from hub.sandbox.bank.hub import Hub, Interaction, Redirect
+from hub.sandbox.browser import Browser
 from hub.sandbox.manifest import Manifest, read_manifest
 from hub.sandbox.tls import client_context
-from hub.sandbox.tpp import Ask, Discovery, Identity, Pushed, Tokens, Tpp, Wire
+from hub.sandbox.tpp import (
+    Ask,
+    Callback,
+    Discovery,
+    Identity,
+    Pushed,
+    Tokens,
+    Tpp,
+    Wire,
+    read_callback,
+    serve_callbacks,
+)
 from hub.sandbox.tpp.consent import DATA_SHARING_SCOPE, data_sharing_consent, timestamp
-from hub.sandbox.tpp.oauth import request_token
+from hub.sandbox.tpp.identity import Files
+from hub.sandbox.tpp.oauth import authorization_url, request_token
 
 ACCOUNT = "acc-1001"
 SIZED = tuple(f"{size}octets" for size in (1_000, 10_000, 100_000, 1_000_000, 10_000_000))
@@ -115,9 +129,12 @@ def _json(value: Any) -> bytes:
 class Preparing:
     """Make consents of one TPP at one Hub."""
 
-    def __init__(self, folder: Path, tpp: Tpp, hub: Hub, discovery: Discovery) -> None:
-        """Use ``prepared``."""
+    def __init__(
+        self, folder: Path, manifest: Manifest, tpp: Tpp, hub: Hub, discovery: Discovery
+    ) -> None:
+        """Use ``prepare``."""
         self._folder = folder
+        self._manifest = manifest
         self._tpp = tpp
         self._hub = hub
         self._discovery = discovery
@@ -145,24 +162,10 @@ class Preparing:
         consent_id = detail["consent"]["ConsentId"]
         pushed = await self._tpp.push(self._discovery, detail, scope)
         assert isinstance(pushed, Pushed), pushed
-        query = {
-            "client_id": identity.client_id,
-            "request_uri": pushed.request_uri,
-            "response_type": "code",
-            "scope": scope,
-        }
-        begun = await self._hub.begin(urlencode(query))
-        assert isinstance(begun, Interaction), begun
-        change = {
-            "psuIdentifiers": {"userId": CUSTOMER},
-            "accountIds": [ACCOUNT] if "payments" in scope else [ACCOUNT, *SIZED],
-            "authorizationChannel": "Web",
-            "consentBody.Data.Status": "Authorized",
-        }
-        await self._hub.patch(consent_id, change)
-        back = await self._hub.confirm(begun.id)
-        assert isinstance(back, Redirect), back
-        code = parse_qs(urlsplit(back.location).query)["code"][0]
+        if self._manifest.customers:
+            code = await self._by_page(pushed, scope)
+        else:
+            code = await self._by_bank(pushed, scope, consent_id)
         ask = request_token(identity, self._discovery, code=code, pushed=pushed)
         if proof is not None:
             headers = {"dpop": proof.proof("POST", self._discovery.token)}
@@ -177,6 +180,61 @@ class Preparing:
             expires=int(time.time()) + tokens.expires_in,
             bound=proof is not None,
         )
+
+    async def _by_bank(self, pushed: Pushed, scope: str, consent_id: str) -> str:
+        """Decide as a bank's server would, with its certificate: the bank has no pages here."""
+        query = {
+            "client_id": self._tpp.identity.client_id,
+            "request_uri": pushed.request_uri,
+            "response_type": "code",
+            "scope": scope,
+        }
+        begun = await self._hub.begin(urlencode(query))
+        assert isinstance(begun, Interaction), begun
+        account = account_at(self._manifest)
+        change = {
+            "psuIdentifiers": {"userId": CUSTOMER},
+            "accountIds": [account] if "payments" in scope else [account, *SIZED],
+            "authorizationChannel": "Web",
+            "consentBody.Data.Status": "Authorized",
+        }
+        await self._hub.patch(consent_id, change)
+        back = await self._hub.confirm(begun.id)
+        assert isinstance(back, Redirect), back
+        return parse_qs(urlsplit(back.location).query)["code"][0]
+
+    async def _by_page(self, pushed: Pushed, scope: str) -> str:
+        """Decide as a customer would, on the model bank's pages."""
+        identity, person = self._tpp.identity, self._manifest.customers[0]
+        section = self._manifest.tpps[0]
+        ca = self._folder / self._manifest.ca_bundle
+        files = Files(
+            ca=ca,
+            certificate=self._folder / section.server_cert,
+            key=self._folder / section.server_key,
+        )
+        url = authorization_url(identity, self._discovery, pushed.request_uri, scope)
+        async with (
+            serve_callbacks(identity.redirect_uri, files) as callbacks,
+            Browser(client_context(ca)) as browser,
+        ):
+            form = (await browser.visit(url)).form_with("username", "password")
+            assert form is not None
+            login = {"username": person.username, "password": person.password}
+            form = (await browser.submit(form, login)).form_with("account", "decision")
+            assert form is not None
+            chosen: dict[str, str | list[str]] = {"decision": "approve"}
+            chosen["account"] = [account_at(self._manifest)]
+            await browser.submit(form, chosen)
+            with trio.fail_after(10):
+                came = read_callback(await callbacks.receive(), pushed, self._discovery)
+        assert isinstance(came, Callback), came
+        return came.code
+
+
+def account_at(manifest: Manifest) -> str:
+    """Return the account to ask for: a customer's at the model bank, else the one that nginx has."""
+    return manifest.customers[0].accounts[0] if manifest.customers else ACCOUNT
 
 
 def any_payments(sealed: str) -> dict[str, Any]:
@@ -231,7 +289,7 @@ async def prepare(
         discovery = await tpp.discover(manifest.hub.issuer)
         assert isinstance(discovery, Discovery), discovery
         hub = Hub(http, manifest.hub.heimdall_base, manifest.hub.consent_manager_base)
-        preparing = Preparing(folder, tpp, hub, discovery)
+        preparing = Preparing(folder, manifest, tpp, hub, discovery)
         sealed = await _sealed(tpp, manifest) if payments else ""
         return Purse(
             reads=await preparing.accounts(reads),

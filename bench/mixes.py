@@ -12,7 +12,7 @@ from urllib.parse import urlencode, urlsplit
 import msgspec
 
 from bench.client import Request
-from bench.consents import ACCOUNT, Granted, MessageKey, ProofKey, Purse
+from bench.consents import Granted, MessageKey, ProofKey, Purse, account_at
 from hub.sandbox.manifest import Manifest
 
 MIXES: Final = (
@@ -57,6 +57,7 @@ class Mix:
         self._proof = proof
         self._base = manifest.hub.resource_base
         self._issuer = manifest.hub.issuer
+        self._account = account_at(manifest)
         self._tpp = manifest.tpps[0]
         self._message = MessageKey(folder / self._tpp.signing_key, self._tpp.signing_kid)
         self._count = 0
@@ -109,11 +110,12 @@ class Mix:
 
     def _balances(self) -> Request:
         return self._get(
-            f"{ACCOUNT_INFORMATION}/accounts/{ACCOUNT}/balances", self._turn(self._purse.reads)
+            f"{ACCOUNT_INFORMATION}/accounts/{self._account}/balances",
+            self._turn(self._purse.reads),
         )
 
     def _balances_dpop(self) -> Request:
-        path = f"{ACCOUNT_INFORMATION}/accounts/{ACCOUNT}/balances"
+        path = f"{ACCOUNT_INFORMATION}/accounts/{self._account}/balances"
         return self._get(path, self._turn(self._purse.bound_reads), proved=True)
 
     def _accounts(self) -> Request:

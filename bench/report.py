@@ -9,7 +9,7 @@ from typing import Any
 from bench.evidence import ROOT
 
 REPORT = ROOT / "bench" / "report.html"
-PLOTS = ROOT / "bench" / "plots"
+PLOTS = ROOT / "bench"
 TARGETS = {
     ("balances 32x10", "nginx"): 2.0,
     ("balances 32x10", "node"): 0.67,
@@ -107,7 +107,6 @@ def _by(run: Result) -> str:
 
 def write_report(history: Path) -> Path:
     """Write the report of the newest results in a history; return its path."""
-    PLOTS.mkdir(exist_ok=True)
     makers = {
         "peers": peers_part,
         "wire": wire_part,
@@ -122,7 +121,7 @@ def write_report(history: Path) -> Path:
         if not run:
             continue
         parts.append(make(run))
-        parts += [f'<p><img src="plots/{name}" alt="{name}"></p>' for name in plots(section, run)]
+        parts += [f'<p><img src="{name}" alt="{name}"></p>' for name in plots(section, run)]
     head = (
         "<!doctype html><html lang=en><meta charset=utf-8><title>Benchmarks of the API Hub</title>"
     )

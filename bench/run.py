@@ -214,7 +214,7 @@ def options() -> argparse.ArgumentParser:
         "--only", default=",".join(SECTIONS), help=f"of {','.join(SECTIONS)},workers"
     )
     parser.add_argument(
-        "--folder", type=Path, default=ROOT / ".bench", help="where the world is kept"
+        "--folder", type=Path, default=ROOT / ".sandbox" / "bench", help="where the world is kept"
     )
     parser.add_argument("--port-base", type=int, default=30300, help="first of 100 free ports")
     parser.add_argument(
