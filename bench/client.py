@@ -94,8 +94,8 @@ def status_of(payload: bytes) -> int:
         at += 1
     if payload[at] in INDEXED_STATUS:
         return INDEXED_STATUS[payload[at]]
-    if payload[at + 1 : at + 8] == b"\x07:status":
-        at += 7
+    if payload[at + 1 : at + 9] == b"\x07:status":
+        at += 8
     digits = payload[at + 2 : at + 5]
     if len(digits) == 3 and digits.isdigit():
         return int(digits)
