@@ -33,6 +33,7 @@ from hub.state.revocation import revocation_of
 _REVOCATION: Final = members(
     {"revokedBy": REVOKED_BY}, {"revokedByPsu": members({}, {"userId": text(0, 256)})}
 )
+_PERSONAL: Final = "consent.personal_identifier"
 _HISTORY_MOST: Final = 1000
 _GROUP_MOST: Final = 1000
 
@@ -45,7 +46,7 @@ class Consents:
         self._keeper = shell.keeper
         self._shell = shell
         self._provider_id = settings.tenant.provider_id
-        self._personal = settings.switches.personal_identifiers
+        self._personals = settings.switches.personal_identifiers
         self._observer = observer
         self._consumption = Consumption(
             shell.keeper,
@@ -138,8 +139,8 @@ class Consents:
         patch = read_patch(consent.consent_type, body)
         if isinstance(patch, Fault):
             return patch
-        personal = self._personal_fault(patch.fields)
-        if personal is not None:
+        personal = self._personal(patch.fields)
+        if isinstance(personal, Fault):
             return personal
         changed = apply_patch(consent, patch, call.now_ms)
         if isinstance(changed, Fault):
@@ -153,23 +154,24 @@ class Consents:
             consent_id=consent.id,
             change=change_of(consent, changed),
             approved=changed.digest if changed.digest != consent.digest else "",
+            check=personal,
         )
 
-    def _personal_fault(self, fields: Mapping[str, Any]) -> Fault | None:
-        """Flag or refuse identifiers that are not opaque, as the tenant has it."""
-        if self._personal == "accept":
-            return None
-        for path, kind in personal_members(fields):
-            if self._personal == "refuse":
+    def _personal(self, fields: Mapping[str, Any]) -> str | Fault:
+        """Flag or refuse identifiers that are not opaque, as the tenant has it; return the check's name where flagged."""
+        flagged = ""
+        for path, kind in personal_members(fields) if self._personals != "accept" else ():
+            if self._personals == "refuse":
                 return caller_fault(
                     400,
                     "Body.InvalidFormat",
                     f"{path}: looks like {kind}; expected an opaque identifier",
-                    check="consent.personal_identifier",
+                    check=_PERSONAL,
                     path=path,
                 )
-            self._observer.note("consent.personal_identifier", member=path, kind=kind)
-        return None
+            self._observer.note(_PERSONAL, member=path, kind=kind)
+            flagged = _PERSONAL
+        return flagged
 
     async def revoke(self, call: Call) -> Done | Fault:
         """Revoke one consent and kill its tokens."""

@@ -59,7 +59,7 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Done(msgspec.Struct, frozen=True, kw_only=True):
-    """Hold what an operation decided; ``body`` None for an empty one."""
+    """Hold what an operation decided; ``body`` None for an empty one, ``check`` of what was flagged though allowed."""
 
     status: int = 204
     body: Any = None
@@ -70,6 +70,7 @@ class Done(msgspec.Struct, frozen=True, kw_only=True):
     subject: str = ""
     change: str = ""
     approved: str = ""
+    check: str = ""
 
 
 Operation = Callable[[Call], Awaitable[Done | Fault]]
@@ -184,6 +185,7 @@ def _event_of(
         "subject": decided.subject,
         "change": decided.change,
         "approved": decided.approved,
+        "check": decided.check,
     }
     return msgspec.structs.replace(event, **changed), body
 

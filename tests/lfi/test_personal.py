@@ -42,8 +42,9 @@ async def test_the_tenant_decides_what_becomes_of_them(mode, status, tmp_path):
     desk = Desk(tmp_path, switches={"personal_identifiers": mode})
     await desk.put(consent())
     patch = approval(accountIds=["a1", "AE070331234567890123456"])
-    answered, body, _ = await desk.call("PATCH", "/consents/c1", patch)
+    answered, body, response = await desk.call("PATCH", "/consents/c1", patch)
     assert answered == status
+    assert response.event.check == ("" if mode == "accept" else "consent.personal_identifier")
     noted = b'hub_notes_total{name="consent.personal_identifier"}' in desk.observer.exposition()
     assert noted is (mode == "flag")
     if body is not None:
