@@ -12,8 +12,7 @@ from pathlib import Path
 import pytest
 
 from hub.sandbox.control import ask
-from hub.sandbox.tpp import Discovery, Pushed, Refused, data_sharing_consent
-from tests.wire.world import PORTS, ROOT, Sandbox, actor, command, free_base
+from tests.wire.world import PORTS, ROOT, Sandbox, command, free_base
 
 pytestmark = pytest.mark.wire
 
@@ -119,29 +118,6 @@ def test_a_hub_that_dies_ends_the_world_with_one_line(tmp_path):
     assert world.wait() == 4
     assert "hub: the Hub ended by itself with status -9" in world.output
     assert not (world.folder / "lock").exists()
-
-
-async def test_two_tenants_stand_side_by_side(tmp_path):
-    world = Sandbox(tmp_path / "s", free_base(), "--profile", "both")
-    world.start()
-    try:
-        (beside,) = world.manifest.tenants
-        assert beside.profile == "general"
-        assert beside.hub.issuer != world.manifest.hub.issuer
-        async with actor(world) as tpp:
-            found = await tpp.tpp.discover(beside.hub.issuer)
-            assert isinstance(found, Discovery)
-            assert found.authorization_endpoint == beside.bank.authorization_endpoint
-            detail = data_sharing_consent(
-                consent_id=tpp.identity.dice.uuid(), expires=tpp.identity.clock.now() + 900
-            )
-            assert isinstance(await tpp.tpp.push(found, detail, "accounts openid"), Pushed)
-            # A reference of one tenant is nothing at the other: their stores are their own.
-            tokens = await tpp.consented()
-            refused = await tpp.tpp.refresh(found, tokens.refresh_token)
-            assert isinstance(refused, Refused)
-    finally:
-        assert world.stop() == 0
 
 
 def test_the_hub_ends_with_its_world_even_when_that_is_killed(tmp_path):
