@@ -6,6 +6,7 @@ provably nothing reached it, so the key is free again. *Unknown*: anything else;
 Source: errors.md sections 6 and 7; decisions.md section 3; architecture 5.
 """
 
+import re
 from datetime import date
 from typing import Any, Final, Literal
 
@@ -23,6 +24,8 @@ from hub.upstream.faults import was_sent
 
 State = Literal["made", "refused", "unsent", "unknown"]
 
+_ID: Final = re.compile(r"[!-~]{1,40}")
+"""A payment's id: it goes into a header and a path."""
 _VERDICTS: Final[dict[str, Verdict]] = {
     "open": Verdict.ALLOWED,
     "made": Verdict.ALLOWED,
@@ -79,10 +82,8 @@ def payment_data(answer: BankAnswer) -> dict[str, Any] | None:
         data = orjson.loads(answer.body)["data"]
     except (orjson.JSONDecodeError, KeyError, TypeError):
         return None
-    lawful = (
-        isinstance(data, dict) and isinstance(data.get("id"), str) and 0 < len(data["id"]) <= 40
-    )
-    return data if lawful else None
+    lawful = isinstance(data, dict) and isinstance(data.get("id"), str)
+    return data if lawful and _ID.fullmatch(data["id"]) else None
 
 
 class Moment(msgspec.Struct, frozen=True, kw_only=True):

@@ -247,6 +247,14 @@ async def test_what_a_banks_refusal_says_of_the_payment(status, code, expected, 
     assert (await taken(world)).total.number == (expected == "unknown")
 
 
+@pytest.mark.parametrize("bad", ["", "x" * 41, "p 1", "p\r\nx: y", "p\u00e9", 7, None])
+async def test_a_payment_id_that_cannot_stand_in_a_header_is_no_answer(bad, autojump_clock):
+    world = await started(MULTI)
+    world.bank.answer = answer_of({"data": {**MADE["data"], "id": bad}}, 201)
+    assert (await pay(world)).status == 500
+    assert await state(world) == "unknown"
+
+
 # Operators
 
 

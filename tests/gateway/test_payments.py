@@ -1,6 +1,7 @@
 """Payments: one share, one request, one outcome; never twice under one key."""
 
 from base64 import urlsafe_b64encode
+from datetime import datetime
 from typing import Any
 
 import orjson
@@ -312,3 +313,58 @@ async def test_what_was_consumed_of_a_period_is_not_shown_in_the_next():
         "CumulativeNumberOfPayments": 1,
         "CumulativeValueOfPayments": {"Amount": "10.00", "Currency": "AED"},
     }
+
+
+def on_demand(period: str, start: str) -> dict[str, Any]:
+    """Make a consent to one payment of 10.00 in each period."""
+    plan = {
+        "Type": "FixedOnDemand",
+        "PeriodType": period,
+        "PeriodStartDate": start,
+        "Amount": {"Amount": "10.00", "Currency": "AED"},
+        "Controls": {"MaximumCumulativeNumberOfPaymentsPerPeriod": 1},
+    }
+    return {"ControlParameters": {"ConsentSchedule": {"MultiPayment": {"PeriodicSchedule": plan}}}}
+
+
+@pytest.mark.parametrize(
+    ("period", "start", "last_second"),
+    [
+        ("Day", "2028-01-01", "2028-02-28T23:59:59+04:00"),
+        ("Day", "2028-01-01", "2028-02-29T23:59:59+04:00"),
+        ("Week", "2028-02-24", "2028-03-01T23:59:59+04:00"),
+        ("Month", "2028-01-15", "2028-01-31T23:59:59+04:00"),
+        ("Month", "2028-01-15", "2028-02-29T23:59:59+04:00"),
+        ("Year", "2027-03-01", "2028-02-29T23:59:59+04:00"),
+        ("Year", "2028-02-29", "2029-02-27T23:59:59+04:00"),
+    ],
+)
+async def test_a_periods_share_is_there_again_in_the_second_it_begins(period, start, last_second):
+    last = datetime.fromisoformat(last_second).timestamp()
+    world = await started(on_demand(period, start), expires=2_000_000_000)
+    await world.keep(token_of(scope="openid payments", expires=2_000_000_000))
+
+    async def at(moment: float, number: int) -> int:
+        world.clock.advance(moment - world.clock.now())
+        world.bank.answer = answer_of({"data": {**MADE["data"], "id": f"p-{number}"}}, 201)
+        headers = {b"content-type": b"application/jwt", b"x-idempotency-key": b"k-%d" % number}
+        body = signed_now(world)
+        return (await world.send("POST", f"{PAYMENT}/payments", headers=headers, body=body)).status
+
+    assert await at(last - 1, 1) == 201
+    assert await at(last, 2) == 400
+    assert await at(last + 1, 3) == 201
+    assert await at(last + 2, 4) == 400
+    assert len(world.bank.calls) == 2
+
+
+@pytest.mark.parametrize(("second", "status"), [(-1, 400), (0, 201)])
+async def test_nothing_is_paid_before_the_schedule_begins(second, status):
+    start = datetime.fromisoformat("2028-02-01T00:00:00+04:00").timestamp()
+    world = await started(on_demand("Month", "2028-02-01"), expires=2_000_000_000)
+    await world.keep(token_of(scope="openid payments", expires=2_000_000_000))
+    world.clock.advance(start + second - world.clock.now())
+    headers = {b"content-type": b"application/jwt", b"x-idempotency-key": b"k-1"}
+    body = signed_now(world)
+    response = await world.send("POST", f"{PAYMENT}/payments", headers=headers, body=body)
+    assert response.status == status
