@@ -5,10 +5,13 @@ from pathlib import Path
 from typing import Any, Final
 
 import click
+import orjson
 
+from hub import __version__
 from hub.cli_run import FAILED, run
 from hub.config import config_folder, load
 from hub.contract.contract import load_contract
+from hub.contract.description import describe
 from hub.contract.specs import Difference, check_specs, diff_specs, lay_down, list_specs, used_specs
 
 BAD_INPUT: Final = 2
@@ -102,6 +105,24 @@ def specs_diff(old: Path, new: Path) -> None:
         found = diff_specs(old, new)
         _tell(found, every=True)
         click.echo(f"{len(found)} differences")
+        return 0
+
+    _run(start)
+
+
+@specs.command("describe")
+@_config_option(required=False)
+@click.option("--server", default="https://hub.example", help="Base URL, without --config.")
+def specs_describe(path: Path | None, server: str) -> None:
+    """Print the OpenAPI description of what the gateway serves; the ops listener answers it as /openapi.json."""
+
+    def start() -> int:
+        base, beside = server, frozenset[str]()
+        if path is not None:
+            tenant = load(path).settings.tenant
+            base, beside = tenant.resource_base, frozenset(tenant.beside)
+        document = describe(_in_force(path), server=base, version=__version__, beside=beside)
+        click.echo(orjson.dumps(document, option=orjson.OPT_INDENT_2))
         return 0
 
     _run(start)

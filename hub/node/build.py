@@ -4,10 +4,13 @@ from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 
 import msgspec
+import orjson
 
+from hub import __version__
 from hub.authz.app import Authz
 from hub.config import Settings, config_folder
 from hub.contract import Contract, load_contract
+from hub.contract.description import describe
 from hub.contract.specs import used_specs
 from hub.gateway.by_hand import ByHand
 from hub.gateway.payee import Directory, Endpoints
@@ -78,6 +81,13 @@ def signing_keys(settings: Settings, clock: Clock) -> SigningKeys:
     held = [load_token_key(uri) for uri in keys.pkcs11]
     held += [load_signing_key(path, keys.password) for path in keys.signing]
     return keyring(held, settings, clock)
+
+
+def description_of(settings: Settings) -> bytes:
+    """Make the OpenAPI description of what this tenant serves."""
+    folder = used_specs(settings.state.folder) or config_folder() / "contract"
+    base, beside = settings.tenant.resource_base, settings.tenant.beside
+    return orjson.dumps(describe(folder, server=base, version=__version__, beside=beside))
 
 
 def contract_of(settings: Settings) -> Contract:

@@ -3,6 +3,7 @@
 from collections.abc import Awaitable, Callable, Mapping
 
 import orjson
+import trio
 
 from hub.model.http import Handler, Request, Response, json_response
 from hub.observe import Observer
@@ -15,12 +16,15 @@ def ops_routes(
     observer: Observer,
     ready: Readiness,
     workers: Callable[[], Awaitable[bytes]] | None = None,
+    description: Callable[[], bytes] | None = None,
 ) -> dict[tuple[str, str], Handler]:
-    """Return the handlers of ``/livez``, ``/readyz`` and ``/metrics``.
+    """Return the handlers of ``/livez``, ``/readyz``, ``/metrics`` and ``/openapi.json``.
 
     ``/readyz`` answers 200 when every condition holds (store, keys, trust snapshot, log lag, not draining), else 503,
-    and names each in its body. ``workers`` gives the metrics of the worker processes.
+    and names each in its body. ``workers`` gives the metrics of the worker processes, ``description`` our
+    OpenAPI document; it is made in a thread, once.
     """
+    made: list[bytes] = []
 
     async def livez(_request: Request) -> Response:
         return json_response(200, b'{"alive":true}')
@@ -37,4 +41,16 @@ def ops_routes(
             body=observer.exposition() + (await workers() if workers is not None else b""),
         )
 
-    return {("GET", "/livez"): livez, ("GET", "/readyz"): readyz, ("GET", "/metrics"): metrics}
+    async def openapi(_request: Request) -> Response:
+        if description is None:
+            return Response(status=404)
+        if not made:
+            made.append(await trio.to_thread.run_sync(description))
+        return json_response(200, made[0])
+
+    return {
+        ("GET", "/livez"): livez,
+        ("GET", "/readyz"): readyz,
+        ("GET", "/metrics"): metrics,
+        ("GET", "/openapi.json"): openapi,
+    }

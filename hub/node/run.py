@@ -9,6 +9,7 @@ the old one's place while requests go on, a bad one changes nothing and is told.
 
 import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -21,7 +22,7 @@ from hub.model.clock import Clock, Dice
 from hub.model.event import Event, Kind
 from hub.model.failpoint import Failpoint, no_failpoint
 from hub.model.terms import Face
-from hub.node.build import Given
+from hub.node.build import Given, description_of
 from hub.node.check import check_files
 from hub.node.errors import StartError
 from hub.node.faces import Faces, tls_of
@@ -224,7 +225,11 @@ async def _live(given: Given, read: Reader | None, task_status: trio.TaskStatus[
     faces = Faces(given.settings, given.observer, given.clock, register)
     node = Node(serving(given), read)
     ops = Router(
-        ops_routes(given.observer, readiness({"trust": node.trusted, **given.conditions}, faces))
+        ops_routes(
+            given.observer,
+            readiness({"trust": node.trusted, **given.conditions}, faces),
+            description=partial(description_of, given.settings),
+        )
     )
 
     def reload() -> None:
@@ -268,7 +273,14 @@ async def _supervise(
     node = Node(keeping(given), read)
     workers = Supervisor(given, command, faces.drain)
     conditions = {"trust": node.trusted, "workers": workers.ready, **given.conditions}
-    ops = Router(ops_routes(given.observer, readiness(conditions, faces), workers.metrics))
+    ops = Router(
+        ops_routes(
+            given.observer,
+            readiness(conditions, faces),
+            workers.metrics,
+            partial(description_of, given.settings),
+        )
+    )
 
     def reload() -> None:
         workers.reload()

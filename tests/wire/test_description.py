@@ -1,0 +1,114 @@
+"""Our own OpenAPI description: served, lawful, true; and an outside generator of requests that reads it finds no server error."""
+
+import subprocess
+import venv
+from pathlib import Path
+
+import httpx
+import jsonschema_rs
+import pytest
+import trio
+
+from bench.evidence import append
+from hub.config import config_folder
+from hub.contract.tables import read_rows
+from tests.wire.operations import Known, prepare
+from tests.wire.world import ROOT
+
+pytestmark = pytest.mark.wire
+REQUIREMENTS = ROOT / "tests/outside/requirements-schemathesis.txt"
+SEED = 7
+
+
+@pytest.fixture(scope="module")
+def known(sandbox) -> Known:
+    """Prepare tokens of both kinds."""
+    return trio.run(prepare, sandbox)
+
+
+@pytest.fixture(scope="module")
+def description(sandbox) -> dict:
+    """Read the description from the ops listener."""
+    answer = httpx.get(f"{sandbox.manifest.hub.ops_base}/openapi.json", trust_env=False)
+    assert answer.status_code == 200
+    return answer.json()
+
+
+@pytest.fixture(scope="session")
+def schemathesis() -> Path:
+    """Install the locked version once in an environment of its own; return the program."""
+    folder = ROOT / ".venv/schemathesis"
+    program, done = folder / "bin/schemathesis", folder / "installed.txt"
+    wanted = REQUIREMENTS.read_text()
+    if not done.is_file() or done.read_text() != wanted:
+        venv.create(folder, with_pip=True, clear=True)
+        pip = [str(folder / "bin/python"), "-m", "pip", "install", "--quiet"]
+        subprocess.run([*pip, "-r", str(REQUIREMENTS)], check=True, timeout=300)
+        done.write_text(wanted)
+    return program
+
+
+def test_every_operation_is_described_and_every_schema_is_lawful(description):
+    described = {
+        operation["operationId"]
+        for methods in description["paths"].values()
+        for operation in methods.values()
+    }
+    assert described == {row.route.id for row in read_rows(config_folder() / "contract/routes")}
+    for name in description["components"]["schemas"]:
+        schema = {"$ref": f"#/components/schemas/{name}", "components": description["components"]}
+        jsonschema_rs.Draft202012Validator(schema)
+
+
+def run(schemathesis, sandbox, section, description_url, token, operations, *options):
+    folder = sandbox.folder
+    how = [
+        "run", description_url, "--url", sandbox.manifest.hub.resource_base,
+        "--checks", "not_a_server_error", "--seed", str(SEED), "--no-color",
+        "--continue-on-failure", "--suppress-health-check", "all",
+        "--header", f"Authorization: Bearer {token}",
+        "--header", "x-fapi-customer-ip-address: 192.0.2.1",
+        "--include-operation-id-regex", operations,
+        "--tls-verify", str(folder / sandbox.manifest.ca_bundle),
+        "--request-cert", str(folder / section.transport_cert),
+        "--request-cert-key", str(folder / section.transport_key),
+        "--warnings", "off",
+    ]  # fmt: skip
+    ran = subprocess.run(
+        [str(schemathesis), *how, *options],
+        cwd=folder, capture_output=True, text=True, timeout=900,
+    )  # fmt: skip
+    print(ran.stdout[-3000:])
+    return ran
+
+
+FAMILIES = [
+    ("user", r"^account-information\."),
+    ("openid payments", r"^payment\."),
+    ("confirmation-of-payee", r"^confirmation-of-payee\."),
+    ("products", r"^product\."),
+    ("atm", r"^atm\."),
+]
+
+
+def check(schemathesis, sandbox, known, examples, phases):
+    section = sandbox.manifest.tpps[0]
+    url = f"{sandbox.manifest.hub.ops_base}/openapi.json"
+    told = []
+    for scope, operations in FAMILIES:
+        token = known.user if scope == "user" else known.clients[scope]
+        options = ("--max-examples", str(examples), "--phases", phases)
+        ran = run(schemathesis, sandbox, section, url, token, operations, *options)
+        assert ran.returncode == 0, ran.stdout[-6000:] + ran.stderr[-2000:]
+        told.append(ran.stdout.strip().splitlines()[-1])
+    return told
+
+
+def test_generated_requests_find_no_server_error(schemathesis, sandbox, known):
+    check(schemathesis, sandbox, known, 2, "fuzzing")
+
+
+@pytest.mark.nightly
+def test_many_generated_requests_find_no_server_error(schemathesis, sandbox, known):
+    told = check(schemathesis, sandbox, known, 100, "coverage,fuzzing")
+    append("schemathesis", {"examples_per_operation": 100}, [SEED], told)
