@@ -4,14 +4,15 @@ The commands read the tenant's folder, whether its Hub runs or not. What a comma
 which records it; without one, this process records it itself before it shows anything.
 """
 
+import csv
 import json
 import sys
 from base64 import b64encode
-from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime
+from collections.abc import Callable
+from datetime import UTC, date, datetime
 from pathlib import Path
 from time import monotonic
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import click
 import msgspec
@@ -23,93 +24,24 @@ from hub.audit.note import Checkpoint, split
 from hub.audit.open import ReadLog
 from hub.audit.receipt import export as write_export
 from hub.audit.receipt import receipt_of, receipts
+from hub.audit.reports import Period, availability_table, table
 from hub.audit.search import Selection, event_of, search, tail
 from hub.audit.tiles import LogError, View
 from hub.audit.trace import told
 from hub.authz.explanations import explain
 from hub.cli_run import FAILED, run
-from hub.config import Loaded, load
 from hub.model.event import Event, Kind
-from hub.model.terms import Face
-from hub.node.ask import ask
 from hub.node.errors import StartError
+from hub.node.reading import Place
 from hub.node.retention import prune_log
-from hub.node.wall import SystemDice, WallClock
+from hub.node.wall import WallClock
 from hub.protocol.merkle import consistency_proof
-from hub.state.keeper import Query
-from hub.state.open import Reader, StoreError, open_keeper, open_reader
+from hub.state.keeper import Keeper, Query
+from hub.state.open import Reader, StoreError
+from hub.state.outages import outages
 
 _FILE: Final = click.Path(path_type=Path, exists=True, dir_okay=False)
 _ONE_PAGE: Final = 1000
-
-
-class Place:
-    """One tenant's folder, and how readings of it are recorded."""
-
-    def __init__(self, path: Path) -> None:
-        """Read the configuration.
-
-        Raises:
-            ConfigError: It is wrong.
-        """
-        self.path = path
-        self.loaded: Loaded = load(path)
-        self.folder = self.loaded.settings.state.folder
-        self.zone = self.loaded.settings.tenant.time_zone
-
-    def log(self) -> ReadLog:
-        """Read the published log.
-
-        Raises:
-            StartError: There is none, or it is damaged.
-        """
-        try:
-            return ReadLog.read(self.folder)
-        except LogError as error:
-            raise StartError(str(error)) from None
-
-    def record(self, what: str, subject: str) -> None:
-        """Make it an event that somebody reads the log.
-
-        Raises:
-            StartError: It cannot be recorded; then nothing is shown.
-        """
-        try:
-            answer = ask(self.path, {"do": "audit", "level": what, "subject": subject})
-        except StartError:
-            trio.run(self._record_here, what, subject)
-            return
-        if not answer.get("ok"):
-            raise StartError(f"the reading could not be recorded: {answer.get('error')}")
-
-    async def _record_here(self, what: str, subject: str) -> None:
-        clock, settings = WallClock(), self.loaded.settings
-        event = Event(
-            kind=Kind.ADMIN,
-            time_ms=clock.now_ms(),
-            interaction_id=SystemDice().uuid(),
-            face=Face.OPS,
-            route="admin.audit",
-            subject=subject[:64],
-            change=what,
-        )
-        try:
-            async with open_keeper(self.folder, clock=clock, limits=settings.limits) as keeper:
-                await keeper.commit((), (event,))
-        except (StoreError, OSError) as error:
-            raise StartError(f"the reading could not be recorded: {error}") from None
-
-    def read(self, question: Callable[[Reader], Awaitable[int]]) -> int:
-        """Ask the tenant's state something.
-
-        Raises:
-            StartError: There is none, it is damaged, or the log does not fit it.
-        """
-        try:
-            with open_reader(self.folder) as reader:
-                return trio.run(question, reader)
-        except (StoreError, LogError) as error:
-            raise StartError(str(error)) from None
 
 
 @click.group()
@@ -482,3 +414,63 @@ def prune(path: Path, target: Path) -> None:
         return 0
 
     _run(path, start)
+
+
+_BY: Final = {
+    "performance": ("day", "organisation", "route", "group"),
+    "errors": ("route", "status"),
+    "volumes": ("day", "route"),
+    "tpps": ("organisation", "client"),
+}
+
+
+@audit.command()
+@click.argument("name", type=click.Choice([*_BY, "availability", "outages"]))
+@click.option(
+    "--from", "first", required=True, help="First day, as in 2026-11-01 (tenant's time zone)."
+)
+@click.option("--to", "last", required=True, help="Last day.")
+@click.option("--face", type=click.Choice(["tpp", "lfi", "any"]), default="tpp", show_default=True)
+@click.option(
+    "--format", "shape", type=click.Choice(["csv", "json"]), default="csv", show_default=True
+)
+@click.pass_obj
+def report(path: Path, name: str, first: str, last: str, face: str, shape: str) -> None:
+    """Report over days: calls with percentiles of Hub and bank time apart (ms), error rates, availability, outages."""
+
+    def start(place: Place) -> int:
+        try:
+            period = Period(date.fromisoformat(first), date.fromisoformat(last), place.zone)
+        except ValueError as error:
+            raise StartError(f"--from and --to: {error}") from None
+        place.record("report", f"{name},{first},{last}")
+
+        async def question(reader: Reader) -> int:
+            index = await _index(place, reader)
+            sums = [one for one in await index.sums(first, last) if face in {"any", one.face}]
+            seconds = period.seconds(WallClock().now())
+            planned = await outages(cast("Keeper", reader))  # which only looks one record up
+            if name == "outages":
+                rows: list[dict[str, Any]] = [msgspec.to_builtins(one) for one in planned]
+            elif name == "availability":
+                times = [(one.begins, one.ends) for one in planned if not one.cancelled]
+                routes = {one.route for one in sums}
+                rows = availability_table(await index.spans(*seconds), times, routes, seconds)
+            else:
+                rows = table(sums, _BY[name])
+            _print(rows, shape)
+            return 0
+
+        return place.read(question)
+
+    _run(path, start)
+
+
+def _print(rows: list[dict[str, Any]], shape: str) -> None:
+    if shape == "json":
+        click.echo(json.dumps(rows, indent=1))
+        return
+    sheet = csv.DictWriter(sys.stdout, list(rows[0]) if rows else [], lineterminator="\n")
+    if rows:
+        sheet.writeheader()
+        sheet.writerows(rows)

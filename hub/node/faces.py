@@ -1,7 +1,10 @@
 """Join the packages' routes into one App per face, and serve the faces until they are drained."""
 
 import socket
-from collections.abc import Mapping
+import ssl
+from base64 import urlsafe_b64encode
+from collections.abc import Callable, Mapping
+from hashlib import sha256
 from pathlib import Path
 
 import trio
@@ -14,6 +17,7 @@ from hub.edge.tls import ServerTls
 from hub.lfi.guard import BankGuard
 from hub.lfi.prefix import WithoutVersion
 from hub.model.clock import Clock
+from hub.model.event import Event, Kind, Verdict
 from hub.model.http import App, Handler
 from hub.model.terms import Face
 from hub.node.errors import StartError
@@ -51,8 +55,9 @@ class Faces:
         observer: Observer,
         clock: Clock,
         register: Register | None = None,
+        tell: Callable[[Event], None] | None = None,
     ) -> None:
-        """Read the server certificates.
+        """Read the server certificates; ``register`` hears of refusals, ``tell`` of certificates that are read anew.
 
         Raises:
             StartError: A certificate, key or CA bundle cannot be read.
@@ -62,6 +67,7 @@ class Faces:
         self._observer = observer
         self._clock = clock
         self._register = register
+        self._tell = tell
         self._tls = tls_of(settings)
         self._renewals = {face: Renewal() for face in self._tls}
 
@@ -103,9 +109,22 @@ class Faces:
         """Read certificates and CA bundles again; keep the old ones where the new are bad, and say so."""
         for face, tls in self._tls.items():
             why = tls.reload()
-            self._observer.note(
-                "certificate_kept" if why else "certificate_read", face=face, why=why
-            )
+            what = "certificate_kept" if why else "certificate_read"
+            self._observer.note(what, face=face, why=why)
+            if self._tell is not None:
+                self._tell(self._key_event(face, what))
+
+    def _key_event(self, face: Face, what: str) -> Event:
+        """Return the event of a certificate that was read anew, or kept because the new one is no good."""
+        place = self._settings.tpp if face is Face.TPP else self._settings.lfi
+        return Event(
+            kind=Kind.KEY,
+            time_ms=self._clock.now_ms(),
+            face=face,
+            subject=_thumbprint(place.certificate),
+            change=what,
+            verdict=Verdict.FAILED if what == "certificate_kept" else Verdict.ALLOWED,
+        )
 
     def renew(
         self, settings: Settings, tls: Mapping[Face, ServerTls], apps: Mapping[Face, App]
@@ -135,6 +154,17 @@ def places_of(settings: Settings) -> dict[Face, Listen]:
     lfi = settings.lfi
     place = Listen(bind=lfi.bind, port=lfi.port, hosts=lfi.hosts)
     return {Face.TPP: settings.tpp, Face.LFI: place, Face.OPS: settings.ops}
+
+
+def _thumbprint(path: Path | None) -> str:
+    """Return the S256 thumbprint of a file's first certificate, empty where it has none."""
+    try:
+        pem = path.read_text() if path is not None else ""
+        first = pem[pem.index("-----BEGIN CERT") :].partition("-----END CERTIFICATE-----")
+        der = ssl.PEM_cert_to_DER_cert("".join(first[:2]))
+    except (OSError, ValueError):
+        return ""
+    return urlsafe_b64encode(sha256(der).digest()).rstrip(b"=").decode()
 
 
 def tls_of(settings: Settings) -> dict[Face, ServerTls]:

@@ -84,6 +84,10 @@ class Refusals:
         answer = Response(status=event.status) if response is None else response
         return msgspec.structs.replace(answer, event=counted)
 
+    def happened(self, event: Event) -> None:
+        """Write down, soon, what was no request: a certificate that was read anew."""
+        self._queue(event)
+
     def _queue(self, event: Event) -> None:
         try:
             self._send.send_nowait(event)

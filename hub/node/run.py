@@ -9,7 +9,11 @@ the old one's place while requests go on, a bad one changes nothing and is told.
 
 import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+<<<<<<< hub/node/run.py
+from hashlib import sha256
+=======
 from functools import partial
+>>>>>>> /tmp/i7.mine
 from pathlib import Path
 
 import msgspec
@@ -222,7 +226,7 @@ async def _live(given: Given, read: Reader | None, task_status: trio.TaskStatus[
     register = Refusals(
         keeper=given.keeper, clock=given.clock, dice=given.dice, observer=given.observer
     )
-    faces = Faces(given.settings, given.observer, given.clock, register)
+    faces = Faces(given.settings, given.observer, given.clock, register, register.happened)
     node = Node(serving(given), read)
     ops = Router(
         ops_routes(
@@ -325,7 +329,14 @@ async def _record(given: Given, change: str) -> None:
         subject=version_of(given.settings),
         change=change,
     )
-    await given.keeper.commit((), (event,))
+    loaded = Event(
+        kind=Kind.CONFIGURATION,
+        time_ms=given.clock.now_ms(),
+        subject=sha256(msgspec.json.encode(given.settings, enc_hook=str)).hexdigest(),
+        change="start",
+    )
+    events = (event, loaded) if change == "started" else (event,)
+    await given.keeper.commit((), events)
     given.observer.note(change)
 
 

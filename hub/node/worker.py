@@ -134,7 +134,7 @@ async def _live(
     register = Refusals(
         keeper=given.keeper, clock=given.clock, dice=given.dice, observer=given.observer
     )
-    faces = Faces(settings, given.observer, given.clock, register)
+    faces = Faces(settings, given.observer, given.clock, register, register.happened)
     offered = worker_socket(settings, number, os.getpid())
     async with trio.open_nursery() as background:
         await background.start(watch_signals, faces.drain.start, faces.reload)

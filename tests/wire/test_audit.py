@@ -242,3 +242,42 @@ async def test_readiness_includes_the_log(sandbox):
     async with httpx.AsyncClient() as ops:
         answer = await ops.get(f"{sandbox.manifest.hub.ops_base}/readyz")
     assert answer.json()["log"] is True
+
+
+async def test_the_banks_reports_come_as_csv_and_json(sandbox, tpp):
+    await client_token(tpp, "atm")
+    today = datetime.now(timezone(timedelta(hours=4))).date().isoformat()
+    days = ("--from", today, "--to", today)
+    done = audit(sandbox, "report", "performance", *days)
+    assert done.returncode == 0, done.stderr
+    head, *rows = done.stdout.splitlines()
+    assert head.startswith("day,organisation,route,group,calls,errorPercent,hubP50,hubP95,hubP99")
+    assert any(",token,2xx," in row for row in rows)
+    asked = json.loads(audit(sandbox, "report", "availability", *days, "--format", "json").stdout)
+    assert {row["party"] for row in asked} == {"bank", "hub"}
+    assert all(row["availabilityPercent"] <= 100 for row in asked)
+    for name in ("errors", "volumes", "tpps", "outages"):
+        assert audit(sandbox, "report", name, *days, "--format", "json").returncode == 0
+    assert audit(sandbox, "report", "errors", "--from", "x", "--to", today).returncode == 4
+
+
+async def test_starts_keys_certificates_and_operators_are_in_the_log(sandbox):
+    """Every event of every face: what is not a call is there too."""
+    assert hub("admin", "--config", str(sandbox.folder / "hub.toml"), "reload").returncode == 0
+    wanted = {
+        ("node", "started"),
+        ("configuration", "start"),
+        ("key", "log-key"),
+        ("key", "certificate_read"),
+        ("registration", "registered"),
+        ("admin", "search"),
+    }
+    with trio.fail_after(10):
+        while wanted:
+            done = audit(sandbox, "search", "--json", "--limit", "2000")
+            events = [json.loads(line) for line in done.stdout.splitlines()]
+            wanted -= {(event["kind"], event.get("change")) for event in events}
+            await trio.sleep(0.2)
+    routes = {event.get("route") for event in events}
+    assert "admin.reload" in routes
+    assert all(event["time_ms"] > 0 for event in events)
