@@ -79,11 +79,33 @@ class Outbox:
             while True:
                 self._changed = trio.Event()
                 position = await self.follow(position)
+                await self._gauge()
                 if not await self.deliver():
                     with trio.move_on_after(_IDLE_S):
                         await self._changed.wait()
         finally:
             end()
+
+    async def _gauge(self) -> None:
+        """Say how long the oldest delivery has been waiting, how many wait, and how many are dead."""
+        waiting, dead = [
+            await self._keeper.search(
+                Query(
+                    kind="delivery",
+                    where=(("state", state),),
+                    order="index",
+                    limit=1,
+                    count=True,
+                )
+            )
+            for state in ("waiting", "dead")
+        ]
+        oldest = [item.record for item in waiting.items if isinstance(item.record, Delivery)]
+        age_ms = max((self._clock.now_ms() - one.time_ms for one in oldest), default=0)
+        gauge = self._observer.gauge
+        gauge("hub_outbox_oldest_seconds", "Age of the oldest delivery that waits.", age_ms / 1000)
+        gauge("hub_outbox_waiting", "Deliveries that wait.", waiting.total)
+        gauge("hub_outbox_dead", "Dead letters.", dead.total)
 
     def _woken(self, change: Invalidation) -> None:
         if change.kind == "consent":

@@ -1,5 +1,7 @@
 """Webhooks: signed and encrypted, to registered URLs only, and never into a private network."""
 
+from functools import partial
+
 import msgspec
 import orjson
 import pytest
@@ -183,3 +185,85 @@ async def test_one_private_address_among_public_ones_is_enough_to_refuse(monkeyp
     destination = destination_of("https://tpp.example/")
     assert (await resolve(destination, private_allowed=False)).check == "outbound.private"
     assert await resolve(destination, private_allowed=True) == "1.1.1.1"
+
+
+REDIRECT = b"HTTP/1.1 302 Found\r\nlocation: https://localhost:%d/\r\ncontent-length: 0\r\n\r\n"
+
+
+async def drip(line):
+    await line.request()
+    await line.say(b"HTTP/1.1 202 Accepted\r\nx: ")
+    while True:
+        await line.say(b"x")
+        await trio.sleep(1)
+
+
+def says(raw):
+    async def script(line):
+        await line.request()
+        await line.say(raw)
+
+    return script
+
+
+HOSTILE = {
+    "endless": says(b"HTTP/1.1 202 Accepted\r\ncontent-length: 10000000\r\n\r\n" + b"x" * 200_000),
+    "long head": says(b"HTTP/1.1 202 Accepted\r\nx: " + b"y" * 200_000 + b"\r\n\r\n"),
+    "nonsense": says(b"\x00" * 100),
+    "says nothing": says(b""),
+    "drips": drip,
+}
+
+
+@pytest.fixture
+async def hostile(tmp_path):
+    """Serve a script at an address that is registered; return how to send there, and the peer."""
+    identity = Identity(tmp_path)
+    async with bank(says(b""), tmp_path, identity=identity) as (peer, _):
+        url = f"https://localhost:{peer.port}/hook"
+        sender = webhooks(tmp_path, Trust(url))
+        sender._context.load_cert_chain(tmp_path / "c.pem", tmp_path / "k.pem")
+        yield peer, sender, subscribed(url)
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+async def test_a_hostile_receiver_costs_one_bounded_attempt(name, hostile, mock_clock):
+    peer, sender, consent_ = hostile
+    peer.script = HOSTILE[name]
+    mock_clock.rate = 50
+    fault = await sender.send(consent_, DELIVERY)
+    assert isinstance(fault, Fault)
+    assert fault.check == "webhook.unreachable"
+    assert peer.connections == 1
+
+
+async def test_a_redirect_is_an_answer_and_is_never_followed(hostile):
+    peer, sender, consent_ = hostile
+    trapped = []
+
+    async def trap(stream):
+        trapped.append(stream)
+        await stream.aclose()
+
+    async with trio.open_nursery() as nursery:
+        [listener] = await nursery.start(partial(trio.serve_tcp, host="127.0.0.1"), trap, 0)
+        inside = listener.socket.getsockname()[1]
+        peer.script = says(REDIRECT % inside)
+        assert await sender.send(consent_, DELIVERY) == 302
+        nursery.cancel_scope.cancel()
+    assert trapped == []
+
+
+async def test_a_name_is_resolved_once_and_what_was_judged_is_connected_to(hostile, monkeypatch):
+    """DNS rebinding: a second look-up would answer with another address; there is none."""
+    peer, sender, consent_ = hostile
+    peer.script = says(b"HTTP/1.1 202 Accepted\r\ncontent-length: 0\r\n\r\n")
+    answers = ["127.0.0.1", "169.254.169.254"]
+
+    async def changing(host, port, **_more):
+        assert host == "localhost"
+        return [(2, 1, 6, "", (answers.pop(0), port))]
+
+    monkeypatch.setattr(trio.socket, "getaddrinfo", changing)
+    assert await sender.send(consent_, DELIVERY) == 202
+    assert answers == ["169.254.169.254"]
