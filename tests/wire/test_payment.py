@@ -1,83 +1,39 @@
 """One payment over the wire: consented, ordered, made in the bank's ledger, and never twice under one key."""
 
-import msgspec
+import subprocess
+import sys
+
 import pytest
+import trio
 
 from hub.sandbox.journey import run_journey
-from hub.sandbox.tpp import Ask, Callback, Pushed, Refused, Tokens
-from hub.sandbox.tpp.payment import (
-    PAYMENT_SCOPE,
-    creditor,
-    payment_consent,
-    read_signed,
-    request_payment,
-    seal,
-)
+from hub.sandbox.tpp import Refused, Tokens
+from hub.sandbox.tpp.schedules import single
+from tests.wire.payer import CREDITOR, Payer, bank_keys
+from tests.wire.world import ROOT
+
+__all__ = ["CREDITOR", "bank_keys", "consented", "order", "sealed_creditor"]
 
 pytestmark = pytest.mark.wire
 AMOUNT = "12.50"
-CREDITOR = creditor("AE460261001234567891234", "Shop LLC")
-
-
-async def document(tpp, url: str) -> dict:
-    answer = await tpp.tpp.wire.carry(Ask(method="GET", url=url))
-    assert answer.status == 200
-    return msgspec.json.decode(answer.body)
-
-
-async def bank_keys(tpp) -> dict:
-    """Find the bank's key set by way of the participants: whose server is this issuer?"""
-    directory = tpp.sandbox.manifest.directory
-    for organisation in await document(tpp, directory.participants):
-        for server in organisation["AuthorisationServers"]:
-            if server.get("OpenIDDiscoveryDocument", "").startswith(tpp.discovery.issuer):
-                base = f"{directory.keystore_base}/{organisation['OrganisationId']}"
-                return await document(tpp, f"{base}/application.jwks")
-    raise AssertionError("no participant has this issuer")
 
 
 async def consented(tpp) -> tuple[str, Tokens]:
     """Take a payment consent all the way to tokens; return its id and them."""
-    sealed = seal(tpp.identity, await bank_keys(tpp), {"Creditor": [CREDITOR]})
-    assert isinstance(sealed, str), sealed
-    consent_id = tpp.identity.dice.uuid()
-    detail = payment_consent(
-        consent_id=consent_id,
-        expires=tpp.identity.clock.now() + 3_600,
-        amount=AMOUNT,
-        sealed=sealed,
-    )
-    pushed = await tpp.tpp.push(tpp.discovery, detail, PAYMENT_SCOPE)
-    assert isinstance(pushed, Pushed), pushed
-    person = tpp.sandbox.manifest.customers[0]
-    came = await tpp.callback(pushed, customer=person, accounts=person.accounts[:1])
-    assert isinstance(came, Callback), came
-    tokens = await tpp.tpp.redeem(tpp.discovery, came.code, pushed)
-    assert isinstance(tokens, Tokens), tokens
-    return consent_id, tokens
+    payer = await (await Payer.at(tpp)).consented(single(AMOUNT), life=3_600)
+    assert payer.tokens is not None
+    return payer.consent_id, payer.tokens
 
 
 async def sealed_creditor(tpp) -> str:
-    sealed = seal(tpp.identity, await bank_keys(tpp), CREDITOR)
-    assert isinstance(sealed, str), sealed
-    return sealed
+    return (await Payer.at(tpp)).seal(CREDITOR)
 
 
 async def order(tpp, consent_id: str, tokens: Tokens, key: str, sealed: str, amount: str = AMOUNT):
     """Order the payment, signed anew; return the answer with its message, or the refusal in it."""
-    ask = request_payment(
-        tpp.identity,
-        f"{tpp.sandbox.manifest.hub.resource_base}/open-finance/payment/v2.1/payments",
-        audience=tpp.discovery.issuer,
-        access_token=tokens.access_token,
-        key=key,
-        consent_id=consent_id,
-        amount=amount,
-        sealed=sealed,
-    )
-    answer = await tpp.tpp.wire.carry(ask)
-    keys = await document(tpp, tpp.discovery.jwks_uri)
-    return answer, read_signed(answer, keys, tpp.discovery.issuer)
+    payer = await Payer.at(tpp)
+    payer.consent_id, payer.tokens = consent_id, tokens
+    return await payer.order(key, amount, sealed)
 
 
 async def test_a_payment_is_made_once_and_its_consent_is_then_used_up(tpp):
@@ -133,3 +89,27 @@ async def test_the_journey_of_plans_meets_the_limit_of_each_kind(sandbox):
         assert f"{kind}: " in told
     assert told.count(": refused with Consent.FailsControlParameters") == 6
     assert told.count(": paid") == 8
+
+
+def admin(sandbox, *words: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "hub", "admin", "--config", str(sandbox.folder / "hub.toml")]
+    return subprocess.run(
+        [*command, "payments", *words], cwd=ROOT, capture_output=True, text=True, timeout=30
+    )
+
+
+async def test_an_operator_sees_what_is_left_and_that_nothing_is_unknown(sandbox, tpp):
+    consent_id, tokens = await consented(tpp)
+    answer, _ = await order(tpp, consent_id, tokens, "key-z", await sealed_creditor(tpp))
+    assert answer.status == 201
+    left = await trio.to_thread.run_sync(admin, sandbox, "left", consent_id)
+    assert left.returncode == 0, left.stderr
+    assert "taken 1 payments, 12.50 AED" in left.stdout
+    assert "left of number: 0" in left.stdout
+    none = await trio.to_thread.run_sync(admin, sandbox, "unknown")
+    assert none.stdout.strip().endswith("0 in all")
+    refused = await trio.to_thread.run_sync(
+        admin, sandbox, "settle", "nothing", "--never", "--by", "amal"
+    )
+    assert refused.returncode == 1
+    assert "payment.not_unknown" in refused.stderr
