@@ -14,6 +14,8 @@ from typing import Any, Final, Literal, get_type_hints
 
 import msgspec
 
+from hub.model.address import wrong_addresses
+
 
 class ConfigError(Exception):
     """Say in one line what is wrong with the configuration, where it came from, and what was expected."""
@@ -459,19 +461,20 @@ def _flat(hint: Any) -> set[Any]:
 
 def _check(settings: Settings, path: Path) -> None:
     """Refuse what types cannot express."""
-    for where, url in (
-        ("tenant.issuer", settings.tenant.issuer),
-        ("tenant.resource_base", settings.tenant.resource_base),
-        ("bank.base_url", settings.bank.base_url),
-    ):
-        _check_origin(path, where, url)
-    if not settings.bank.authorization_endpoint.startswith("https://") or any(
-        mark in settings.bank.authorization_endpoint for mark in "?#"
-    ):
-        raise ConfigError(
-            f"{path}: bank.authorization_endpoint: expected an https URL without query or fragment, "
-            f"got {settings.bank.authorization_endpoint!r}"
-        )
+    tenant, bank, trust = settings.tenant, settings.bank, settings.trust
+    wrong = wrong_addresses(
+        origins={
+            "tenant.issuer": tenant.issuer,
+            "tenant.resource_base": tenant.resource_base,
+            "bank.base_url": bank.base_url,
+        },
+        pages={"bank.authorization_endpoint": bank.authorization_endpoint}
+        | {f"trust.{n}": getattr(trust, n) for n in ("participants", "keystore", "api")}
+        | {"trust.token_endpoint": trust.token_endpoint},
+        lists={"trust.crl": trust.crl, "trust.ocsp": trust.ocsp},
+    )
+    if wrong:
+        raise ConfigError(f"{path}: {'; '.join(wrong)}")
     if settings.trust.auto_activate and settings.tenant.environment != "sandbox":
         raise ConfigError(
             f"{path}: trust.auto_activate: is for tenant.environment = 'sandbox' only"
@@ -487,13 +490,4 @@ def _check(settings: Settings, path: Path) -> None:
     if any(not 1 <= port <= 65535 for port in ports) or len(set(ports)) != 3:
         raise ConfigError(
             f"{path}: tpp.port, lfi.port, ops.port: expected three different ports, got {ports}"
-        )
-
-
-def _check_origin(path: Path, where: str, url: str) -> None:
-    rest = url.removeprefix("https://")
-    if rest == url or not rest or any(mark in rest for mark in "/?#@ "):
-        raise ConfigError(
-            f"{path}: {where}: expected an https URL of host and port only (no path, query or trailing "
-            f"slash), got {url!r}"
         )

@@ -1,5 +1,6 @@
 """The configuration: one clear error for each mistake, an origin for each value, two environments that differ by a list."""
 
+import json
 import shutil
 import tomllib
 from pathlib import Path
@@ -46,7 +47,8 @@ MAY_DIFFER = {
 
 def flat(path: Path) -> dict[str, object]:
     table = tomllib.loads(path.read_text())
-    return {
+    top = {name: value for name, value in table.items() if not isinstance(value, dict)}
+    return top | {
         f"{section}.{name}": value
         for section, values in table.items()
         if isinstance(values, dict)
@@ -97,6 +99,16 @@ def test_a_value_remembers_where_it_came_from():
         ),
         ('"https://ozone-connect', '"http://ozone-connect', "bank.base_url"),
         ("example/open-finance", "example/open-finance?a=b", "authorization_endpoint"),
+        ("example/open-finance", "example/open-finance/", "authorization_endpoint"),
+        ('"https://app.', '"app.', "authorization_endpoint"),
+        ('"https://app.', '"https://user@app.', "authorization_endpoint"),
+        ('"https://data.directory', '"http://data.directory', "trust.participants"),
+        (
+            '"https://keystore.directory.example"',
+            '"https://keystore.directory.example/"',
+            "trust.keystore",
+        ),
+        ('"http://crl.', '"ftp://crl.', "trust.crl"),
         ("[state]", "[state", "TOML"),
         ("workers = 2", "workers = 0", "workers"),
         ("crl =", "auto_activate = true\ncrl =", "auto_activate"),
@@ -139,3 +151,34 @@ def test_every_limit_says_its_unit_reason_and_precedent():
     table = tomllib.loads((config_folder() / "limits.toml").read_text())
     assert all(set(row) == {"value", "unit", "reason", "precedent"} for row in table.values())
     assert set(table) == set(default_limits())
+
+
+def test_both_endpoints_of_a_bank_are_named_in_one_error(tmp_path):
+    target = changed(tmp_path, "ozone-connect.examplebank.example", "ozone-connect.example/api")
+    target.write_text(target.read_text().replace("example/open-finance", "example/page?x=1"))
+    with pytest.raises(ConfigError) as caught:
+        load(target, {})
+    said = str(caught.value)
+    assert "bank.base_url: expected" in said
+    assert "bank.authorization_endpoint: expected" in said
+    assert "\n" not in said
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://",
+        "https:///path",
+        "https://a b",
+        "https://a\n",
+        "http://a",
+        "https://a/",
+        "https://a?",
+        "https://a#",
+    ],
+)
+def test_an_issuer_is_an_origin_and_nothing_more(tmp_path, url):
+    old = 'issuer = "https://auth1.examplebank.apihub.example"'
+    target = changed(tmp_path, old, f"issuer = {json.dumps(url)}")
+    with pytest.raises(ConfigError, match=r"tenant\.issuer"):
+        load(target, {})
