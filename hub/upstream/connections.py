@@ -28,7 +28,7 @@ from hub.upstream.bank import BankAnswer, BankCall
 from hub.upstream.bearer import ApiKey, JwtAuth, subject_of
 from hub.upstream.circuit import Circuit, Permit
 from hub.upstream.credentials import TokenEndpoint, make_bearer, origin_of
-from hub.upstream.exchange import AnswerStream, Progress, Upload, converse, finish
+from hub.upstream.exchange import AnswerStream, Progress, Upload, converse, finish, patience
 from hub.upstream.faults import bank_failure
 from hub.upstream.h1 import AnswerReader, request_head
 from hub.upstream.health import Health
@@ -142,7 +142,7 @@ class BankConnections:
         result: BankAnswer | Fault | None = None
         settled = False
         try:
-            with trio.move_on_at(started + call.deadline_ms / 1000):
+            with trio.move_on_at(started + patience(call, self._limits)):
                 result = await self._try(call, progress, started)
             self._settle(result or progress.expired(), permit)
             settled = True
@@ -273,7 +273,7 @@ class BankConnections:
                 return fault
             stream = None
             if not reader.complete:
-                deadline = started + call.deadline_ms / 1000
+                deadline = started + patience(call, self._limits)
                 stream = self._stream(connection, reader, b"".join(body), deadline, slot.keep())
                 handed_over = True
             keep = reader.reusable

@@ -11,9 +11,10 @@ from typing import Self, final
 
 import trio
 
+from hub.config import Limits
 from hub.model.fault import Fault
 from hub.model.http import Headers
-from hub.upstream.bank import BankStreamBroken
+from hub.upstream.bank import BankCall, BankStreamBroken
 from hub.upstream.faults import bank_failure
 from hub.upstream.h1 import LAST_CHUNK, AnswerReader, chunk
 from hub.upstream.tls import TlsConnection
@@ -103,6 +104,11 @@ class Upload:
             if early is not None:
                 return early
         return None
+
+
+def patience(call: BankCall, limits: Limits) -> float:
+    """Return how long an exchange may take, in seconds: the operation's own deadline, within the tenant's bound."""
+    return min(call.deadline_ms / 1000, limits.bank_exchange_s)
 
 
 async def converse(

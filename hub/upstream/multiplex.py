@@ -17,7 +17,7 @@ from hub.config import Limits
 from hub.model.fault import Fault
 from hub.model.http import Headers
 from hub.upstream.bank import BankAnswer, BankCall, BankStreamBroken
-from hub.upstream.exchange import Progress, Upload
+from hub.upstream.exchange import Progress, Upload, patience
 from hub.upstream.faults import bank_failure
 from hub.upstream.h2 import H2Answer, H2Client
 from hub.upstream.tls import TlsConnection
@@ -341,7 +341,7 @@ class Multiplexed:
                 body = b"".join([client.took(answer) for _ in range(len(answer.pieces))])
                 shared.finished += 1
             else:
-                deadline = started + call.deadline_ms / 1000
+                deadline = started + patience(call, self._limits)
                 stream = self._stream(shared, answer, deadline, keep())
                 handed_over = True
             return BankAnswer(

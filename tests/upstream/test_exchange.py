@@ -396,3 +396,15 @@ async def test_a_cancelled_exchange_closes_its_connection_and_frees_its_slot(tmp
             assert hub.busy == 1
             nursery.cancel_scope.cancel()
         assert (hub.busy, hub.idle) == (0, 0)
+
+
+async def test_the_tenants_bound_is_kept_whatever_the_operation_allows(tmp_path):
+    async def script(line):
+        await line.request()
+        await trio.sleep_forever()
+
+    async with bank(script, tmp_path, bounds=limits(bank_exchange_s=0.2)) as (_, hub):
+        began = trio.current_time()
+        fault = await hub.exchange(get(deadline_ms=20_000))
+        assert fault.check == "bank.timeout"
+        assert trio.current_time() - began < 2
