@@ -78,6 +78,8 @@ async def _travel(options: SandboxOptions, world: World, tell: Callable[[str], o
         await run_journey(folder, tell=tell)
         or await run_journey(folder, payment=True, tell=tell)
         or await run_journey(folder, plans=True, tell=tell)
+        or await run_journey(folder, approvers=True, tell=tell)
+        or await run_journey(folder, revoke=True, tell=tell)
     )
 
 
