@@ -125,7 +125,9 @@ async def test_each_change_of_a_consent_is_told_in_order(kind, bank, tpp, ear, s
         schema["application/json"]["properties"]["message"], validate_formats=True
     )
     for message in messages:
-        if kind == "payment":  # a listed difference: two date-times that the template says are objects
+        if (
+            kind == "payment"
+        ):  # a listed difference: two date-times that the template says are objects
             for name in ("CreationDateTime", "StatusUpdateDateTime"):
                 message["Data"][name] = {name: message["Data"][name]}
         assert [error.message for error in plain.iter_errors(message)] == []
