@@ -9,11 +9,8 @@ the old one's place while requests go on, a bad one changes nothing and is told.
 
 import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-<<<<<<< hub/node/run.py
-from hashlib import sha256
-=======
 from functools import partial
->>>>>>> /tmp/i7.mine
+from hashlib import sha256
 from pathlib import Path
 
 import msgspec
