@@ -24,6 +24,8 @@ from hub.model.period import PeriodType, period_of, recurs_on
 
 _AMOUNT: Final = re.compile(r"[0-9]{1,16}\.[0-9]{2}")
 CURRENCY: Final = "AED"
+_COUNTABLE: Final = 10**18
+"""The most that all payments of a consent may come to, in hundredths: what the store's integers hold, with room."""
 
 
 class Schedule(StrEnum):
@@ -128,8 +130,15 @@ def amount_text(value: int) -> str:
     return f"{value // 100}.{value % 100:02d}"
 
 
-def terms_of(control: Mapping[str, Any], *, anchored: bool = False) -> Terms | None:
-    """Read ``ControlParameters`` of a consent that was validated at PAR; None if they are of no known kind."""
+def terms_of(control: Any, *, anchored: bool = False) -> Terms | None:
+    """Read ``ControlParameters``; None if they are of no known kind, or make no sense."""
+    try:
+        return _terms(control, anchored=anchored)
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return None
+
+
+def _terms(control: Mapping[str, Any], *, anchored: bool) -> Terms | None:
     schedule = control.get("ConsentSchedule") or {}
     if control.get("IsDelegatedAuthentication") and not schedule:
         return Terms(schedule=Schedule.DELEGATED)
@@ -255,6 +264,8 @@ def _total_fault(terms: Terms, taken: Allowance, amount: int) -> Fault | None:
         return _refused("number", "the number of payments of the consent is used up")
     if terms.value is not None and taken.total.value + amount > terms.value:
         return _refused("value", "is more than is left of the consent's total value")
+    if taken.total.value + amount > _COUNTABLE:
+        return _refused("countable", "is more than can be counted of one consent")
     return None
 
 

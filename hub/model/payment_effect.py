@@ -25,7 +25,7 @@ from hub.model.limits import (
 def terms_in(consent: Consent, *, anchored: bool = False) -> Terms | None:
     """Return what a consent allows; None if it allows no payments."""
     control = consent.request.get("consent", {}).get("ControlParameters", {})
-    return terms_of(control, anchored=anchored) if isinstance(control, dict) else None
+    return terms_of(control, anchored=anchored)
 
 
 def take_share(

@@ -279,6 +279,7 @@ PAYMENT_DETAILS = [
     ("payment.amounts", single(Currency="EUR")),
     ("payment.amounts", single(Amount="0.00")),
     ("payment.amounts", schedule(FilePayment={"NumberOfTransactions": 0})),
+    ("payment.amounts", schedule(MultiPayment={"MaximumCumulativeNumberOfPayments": 2**31})),
     ("payment.dates", defined("2026-12-01", "2026-12-02")),
     ("payment.dates", defined("2027-01-01", "2027-01-01")),
     ("payment.dates", schedule(FilePayment={"RequestedExecutionDate": "2020-01-01"})),

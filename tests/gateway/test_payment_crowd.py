@@ -207,6 +207,16 @@ async def test_it_is_so_in_200_repetitions(kind, tmp_path):
     append(f"payments-at-once: {kind}", {"repetitions": 200, "at_once": AT_ONCE}, [], "exact")
 
 
+async def test_one_key_at_two_gateways_at_once_reaches_the_bank_once(tmp_path):
+    async with two_gateways(tmp_path) as (keeper, worlds, bank):
+        consent_id = await consented(keeper, KINDS["number"][0], 1)
+        body = signed(message("1.00", ConsentId=consent_id))
+        answers = await crowd(worlds, body, 1, [b"one-key"] * AT_ONCE)
+        assert bank.made == 1
+        assert {answer.status for answer in answers} == {201}
+        assert len({answer.body for answer in answers}) == 1
+
+
 async def test_the_last_accepted_payment_of_a_crowd_consumes_the_consent(tmp_path):
     async with two_gateways(tmp_path) as (keeper, worlds, bank):
         schedule, _ = KINDS["number"]

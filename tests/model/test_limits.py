@@ -316,3 +316,52 @@ def test_a_period_begins_at_midnight_of_the_tenants_zone_to_the_second(zone, eve
     taken = pay(terms, nothing(), "1.00", last, "a")
     assert refused(pay(terms, taken, "1.00", last), "period_number")
     assert isinstance(pay(terms, taken, "1.00", first), Allowance)
+
+
+def test_more_than_can_be_counted_is_refused_and_what_can_be_is_stored():
+    terms = terms_of({"IsDelegatedAuthentication": True})
+    most = 10**18 - 1
+    taken = reserve(terms, nothing(), "a", most, "AED", START)
+    taken = reserve(terms, taken, "b", 1, "AED", START)
+    assert refused(reserve(terms, taken, "c", 1, "AED", START), "countable")
+    again = msgspec.msgpack.decode(msgspec.msgpack.encode(taken), type=Allowance)
+    assert again == taken
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(
+                [
+                    "ConsentSchedule", "MultiPayment", "PeriodicSchedule", "Schedule", "Type", "Amount",
+                    "PeriodType", "PeriodStartDate", "Controls", "PaymentExecutionDate", "SinglePayment",
+                ]
+            ),
+            inner,
+            max_size=4,
+        )
+    ),
+    max_leaves=12,
+)  # fmt: skip
+
+
+@given(JSON)
+def test_control_parameters_that_make_no_sense_are_of_no_kind(control):
+    found = terms_of(control)
+    assert found is None or found.schedule in set(Schedule)
+
+
+@pytest.mark.parametrize(
+    "plan",
+    [
+        {"Type": "FixedOnDemand", "PeriodType": "Decade", "PeriodStartDate": "2026-01-01"},
+        {"Type": "FixedOnDemand", "PeriodType": "Day", "PeriodStartDate": "yesterday"},
+        {"Type": "FixedDefinedSchedule", "Schedule": [{"Amount": money("1.00")}]},
+        {"Type": "FixedDefinedSchedule", "Schedule": ["2026-01-01"]},
+        {"Type": ["FixedOnDemand"]},
+    ],
+)
+def test_a_plan_that_cannot_be_read_is_of_no_kind(plan):
+    assert multi(plan) is None
