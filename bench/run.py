@@ -52,7 +52,9 @@ class Plan:
         """Choose."""
         self.quick = quick
         self.rounds = 2 if quick else 5
-        self.seconds = 1.0 if quick else 3.0
+        self.fewer = 1 if quick else 3
+        """For what is compared with itself only, and for the further shapes."""
+        self.seconds = 1.0 if quick else 2.0
         self.shapes = (MAIN,) if quick else (MAIN, *FURTHER)
 
 
@@ -100,7 +102,7 @@ def _rounds(world: World, plan: Plan, targets: list[Target], mix: str, shape: Sh
     for target in targets:
         measure(world.folder, target, mix, shape, 0.5)
     rounds: dict[str, list[Result]] = {target.name: [] for target in targets}
-    for _ in range(plan.rounds):
+    for _ in range(plan.rounds if shape is MAIN else plan.fewer):
         for target in targets:
             rounds[target.name].append(measure(world.folder, target, mix, shape, plan.seconds))
     out: Result = {}
@@ -135,7 +137,7 @@ def wire(world: World, plan: Plan) -> Result:
     for mix, shape in WIRE:
         runs = [
             measure(world.folder, hub_of(world), mix, shape, plan.seconds)
-            for _ in range(plan.rounds)
+            for _ in range(plan.fewer)
         ]
         row = {name: median([r[name] for r in runs]) for name in _WIRE}
         row["cpu_us_spread"] = spread([r["cpu_us"] for r in runs])

@@ -58,6 +58,7 @@ def open_world(
     *,
     workers: int = 1,
     pinned: bool = True,
+    http2: bool = False,
     environment: dict[str, str] | None = None,
 ) -> Iterator[World]:
     """Run a world: up when this is entered, gone when it is left.
@@ -67,9 +68,10 @@ def open_world(
         base: First of 100 free ports.
         workers: Of the Hub.
         pinned: The Hub on one core, the rest on the other; otherwise wherever the kernel likes.
+        http2: The bank speaks HTTP/2; otherwise HTTP/1.1.
         environment: Settings of the Hub (``HUB__A__B``) beside the defaults.
     """
-    bank = f"https://localhost:{base + BANK_PORT}"
+    bank = f"https://localhost:{base + BANK_PORT + http2}"
     core = str(LOAD_CORE)
     command = [sys.executable, "-m", "hub", "sandbox", "up", "--no-journey"]
     command += ["--dir", str(folder), "--port-base", str(base), "--workers", str(workers)]

@@ -13,7 +13,7 @@ Source: RFC 9113 sections 5.1.2, 5.2, 6.4, 6.8, 8.1.
 
 from collections import deque
 from collections.abc import Iterable
-from typing import Final, final
+from typing import Any, Final, final
 
 import h2.config
 import h2.connection
@@ -21,8 +21,11 @@ import h2.errors
 import h2.events
 import h2.exceptions
 import h2.settings
+import hpack
+from typing_extensions import override
 
 from hub.model.http import Headers
+from hub.protocol.hpack import encode
 
 _FRAME: Final = 16_384
 _HEAD: Final = 9
@@ -71,6 +74,16 @@ class H2Answer:
 
 
 @final
+class _Literals(hpack.Encoder):
+    """Encode requests as literals without indexing: Huffman coding of a bearer alone cost as much as the rest."""
+
+    @override
+    def encode(self, headers: Any, huffman: bool = True) -> bytes:
+        """Return a header block; nothing is Huffman-coded."""
+        return encode(tuple([(bytes(name), bytes(value)) for name, value in headers]))
+
+
+@final
 class H2Client:
     """Speak with one server."""
 
@@ -104,6 +117,7 @@ class H2Client:
             },
         )
         self._h2.decoder.max_header_list_size = header_octets
+        self._h2.encoder = _Literals()
         self._h2.initiate_connection()
         self._h2.increment_flow_control_window(_WINDOW)
         self._streams = streams
