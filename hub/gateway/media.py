@@ -13,6 +13,7 @@ import orjson
 
 from hub.model.fault import Fault, caller_fault
 from hub.model.route import Route, Signing
+from hub.protocol.fapi import wrong_type
 from hub.protocol.jose import (
     UAE_ALGS,
     JoseFault,
@@ -29,6 +30,7 @@ JWT: Final = b"application/jwt"
 _SHORT: Final = 128
 _LIFE_S: Final = 300
 _OLD_S: Final = 600
+_BODY_TYPES: Final = frozenset({"", "jwt", "jose"})
 _CLAIMS: Final = ("iss", "exp", "nbf", "message")
 
 
@@ -114,6 +116,9 @@ def parse_body(body: bytes, limit: int) -> Parsed | Fault:
     if parsed.header.get("alg") not in UAE_ALGS or not isinstance(parsed.header.get("kid"), str):
         text = f"expected alg {' or '.join(UAE_ALGS)} and a kid in the header"
         return caller_fault(400, "JWS.InvalidHeader", text, check="jws.header")
+    wrong = wrong_type(parsed.header, _BODY_TYPES)
+    if wrong is not None:
+        return caller_fault(400, "JWS.InvalidHeader", wrong, check="jws.typ")
     return parsed
 
 
