@@ -11,11 +11,13 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from hub.model.clock import FixedClock
 from hub.model.consent import Consent, Status
+from hub.model.limits import Allowance
 from hub.model.records import AccessToken, Seen, Setting
 from hub.state.keeper import Drop, Once, Put, Query
 from hub.state.memory import MemoryKeeper
 from hub.state.open import open_keeper
 from tests.state.keepers import NOW, consent, event, limits
+from tests.state.test_shares import payment_consent, reserve, settle
 
 NAMES = st.sampled_from(["a", "b", "c", "d"])
 EXPECT = st.sampled_from([None, None, None, None, 0, 1, 2])
@@ -50,6 +52,17 @@ RECORDS = st.one_of(
 CHANGES = st.one_of(
     st.builds(Put, RECORDS, EXPECT),
     st.builds(Drop, st.sampled_from(["setting", "access", "consent"]), NAMES, EXPECT),
+    st.builds(reserve, NAMES, st.integers(0, 1000)),
+    st.builds(reserve, NAMES, st.integers(0, 1000)),
+    st.builds(settle, NAMES, st.sampled_from(["Pending", "Rejected", "AcceptedWithoutPosting"])),
+    st.builds(
+        Put,
+        st.builds(
+            payment_consent,
+            st.sampled_from([Status.AUTHORIZED, Status.AUTHORIZED, Status.REVOKED]),
+            st.integers(1, 4),
+        ),
+    ),
 )
 WHERE = st.one_of(
     st.tuples(st.just("psu"), st.sampled_from(["u", "v"])),
@@ -115,7 +128,8 @@ class KeeperMachine(RuleBasedStateMachine):
 
     @initialize(records=st.lists(RECORDS, min_size=4, max_size=12))
     def fill(self, records):
-        self.both("commit", [Put(record) for record in records], [event("a")])
+        payments = Put(payment_consent())
+        self.both("commit", [*(Put(record) for record in records), payments], [event("a")])
 
     @rule(
         changes=st.lists(CHANGES, min_size=1, max_size=4),
@@ -137,7 +151,7 @@ class KeeperMachine(RuleBasedStateMachine):
     def purge(self):
         self.both("purge")
 
-    @rule(kind=st.sampled_from([Setting, AccessToken, Consent]), name=NAMES)
+    @rule(kind=st.sampled_from([Setting, AccessToken, Consent, Allowance]), name=NAMES)
     def lookup(self, kind, name):
         self.both("lookup", kind, name)
 
