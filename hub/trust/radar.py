@@ -81,7 +81,8 @@ def scan_seen(certificates: Iterable[bytes], now: int) -> tuple[Blip, ...]:
 
 
 def scan_ends(clients: Iterable[Client], now: int) -> tuple[Blip, ...]:
-    """Return the blips of the keys that clients have published in the framework."""
+    """Return the blips of those keys published in the framework that end within sixty days or have ended."""
+    soon = now + 60 * DAY
     return tuple(
         Blip(
             owner=client.client_id,
@@ -92,7 +93,7 @@ def scan_ends(clients: Iterable[Client], now: int) -> tuple[Blip, ...]:
         )
         for client in clients
         for kid, ends in client.ends.items()
-        if ends
+        if 0 < ends <= soon
     )
 
 

@@ -86,8 +86,11 @@ async def look_at_client(
     client_id: str,
     statement_keys: Sequence[PublicKey],
     now: int,
+    former: Client | None = None,
 ) -> Client | Absent | Problem:
     """Fetch everything about one application: statement, assertion, keys, revoked keys.
+
+    ``former`` is what was known of it: the same key set is not judged twice.
 
     Returns ``Absent`` when the framework does not know it (any more).
     """
@@ -114,6 +117,8 @@ async def look_at_client(
     client = read_client(statement.body, claims, organisation_id)
     if isinstance(client, DocumentFault):
         return client
+    if former is not None:
+        client = msgspec.structs.replace(client, key_set=former.key_set)
     return await look_at_keys(fetcher, client, now)
 
 
@@ -144,8 +149,10 @@ async def look_at_keys(fetcher: Fetcher, client: Client, now: int) -> Client | P
     if isinstance(keys, Unreachable):
         return keys
     body = keys.body if isinstance(keys, Document) else _EMPTY
-    if isinstance(fault := load_key_set(body, limit=KEY_SET_OCTETS), JoseFault):
-        return DocumentFault(fault.why)
+    if body != client.key_set:
+        judged = load_key_set(body, limit=KEY_SET_OCTETS)
+        if isinstance(judged, JoseFault):
+            return DocumentFault(judged.why)
     revoked: list[str] = []
     for name in ("application", "transport"):
         kids = await _kids(fetcher, f"{home}/revoked/{name}.jwks")

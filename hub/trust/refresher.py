@@ -50,7 +50,8 @@ _RETRY_S: Final = (1, 2, 5, 10, 20, 30)
 _BURST: Final = 3
 _REFILL_S: Final = 20
 _WAITING: Final = 1000
-_AT_ONCE: Final = 8
+_AT_ONCE: Final = 3
+"""Looks at the framework under way at once: each wakes this process up, beside the requests that it serves."""
 _BATCH: Final = 200
 _ENDS: Final = 64
 OCSP_S: Final = 600
@@ -104,6 +105,8 @@ class Refresher:
         self._statement_keys: tuple[PublicKey, ...] = ()
         self._dirty_buckets: set[str] = set()
         self._dirty_clients: set[str] = set()
+        self._endless: set[str] = set()
+        """Clients of whose published certificates some ends may not be known."""
         self.problem = "not yet refreshed"
         self._begun = 0
         self._ended = 0
@@ -118,6 +121,7 @@ class Refresher:
 
         Cancellation: the ordinary end; the snapshot stays as last kept.
         """
+        self._endless.update(self._known.clients)
         failures = 0 if await self._round() else 1
         task_status.started()
         while True:
@@ -154,6 +158,7 @@ class Refresher:
         if isinstance(found, Client):
             self._known.install_client(client_id, found)
             self._dirty_clients.add(client_id)
+            self._endless.add(client_id)
             await self._keep("trust.looked")
         return found
 
@@ -246,7 +251,12 @@ class Refresher:
         self, fetcher: Fetcher, client_id: str, organisation_id: str, problems: list[Problem]
     ) -> None:
         found = await look_at_client(
-            fetcher, organisation_id, client_id, self._statement_keys, self._clock.now()
+            fetcher,
+            organisation_id,
+            client_id,
+            self._statement_keys,
+            self._clock.now(),
+            self._known.clients.get(client_id),
         )
         if isinstance(found, DocumentFault | Unreachable):
             problems.append(found)
@@ -257,6 +267,7 @@ class Refresher:
             after = msgspec.structs.replace(after, ends=_ends_of(after, before))
         if client_id not in self._known.clients or not _same(before, after):
             self._dirty_clients.add(client_id)
+            self._endless.add(client_id)
         self._known.install_client(client_id, after)
 
     async def _ask_ocsp(self, fetcher: Fetcher, *, anew: bool) -> None:
@@ -293,18 +304,21 @@ class Refresher:
     async def _look_at_ends(self, fetcher: Fetcher) -> None:
         """Learn when published certificates end, at most ``_ENDS`` per round: they are for the radar only."""
         left = _ENDS
-        for client_id, client in list(self._known.clients.items()):
-            if client is None or left <= 0:
-                continue
-            missing = missing_ends(client)[:left]
-            if not missing:
+        while self._endless and left > 0:
+            client = self._known.clients.get(client_id := self._endless.pop())
+            missing = missing_ends(client)[:left] if client is not None else []
+            if client is None or not missing:
                 continue
             left -= len(missing)
             found = await look_at_ends(fetcher, client, missing)
-            if found and self._known.clients.get(client_id) is client:
+            if not found:
+                self._endless.add(client_id)
+                return
+            if self._known.clients.get(client_id) is client:
                 changed = msgspec.structs.replace(client, ends={**client.ends, **found})
                 self._known.install_client(client_id, changed)
                 self._dirty_clients.add(client_id)
+            self._endless.add(client_id)
 
     def _after(self, problems: Sequence[Problem]) -> None:
         """Note how a round went."""

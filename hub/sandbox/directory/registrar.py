@@ -94,6 +94,10 @@ class Registrar:
         """Return everything, as it is now."""
         return self._register
 
+    def install(self, register: Register) -> None:
+        """Put a whole register in the place of this one, unwritten; for worlds too large to be made step by step."""
+        self._register = register
+
     def add_organisation(
         self, *, organisation_id: str, name: str, size: str = "TPP", roles: Sequence[str] = ()
     ) -> Organisation:
