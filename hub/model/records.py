@@ -444,7 +444,8 @@ class Delivery(msgspec.Struct, frozen=True, kw_only=True, tag="delivery"):
     """Hold one thing to be told to the bank or to a TPP, and what became of it; key: event index and target.
 
     It is made of an audit event that is already durable, so nothing can be forgotten. ``target`` is ``bank`` or
-    ``webhook``, ``operation`` is ``post`` (a consent is new) or ``patch``, ``state`` is ``waiting``, ``told`` or ``dead``.
+    ``webhook``, ``operation`` is ``post`` (it is new) or ``patch``, ``state`` is ``waiting``, ``told`` or ``dead``. ``payment_id``
+    names the payment it is about; empty where it is about the consent itself.
     """
 
     index: int
@@ -457,6 +458,7 @@ class Delivery(msgspec.Struct, frozen=True, kw_only=True, tag="delivery"):
     attempts: int = 0
     told_ms: int = 0
     status: int = 0
+    payment_id: str = ""
 
     @property
     def key(self) -> str:

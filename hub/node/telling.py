@@ -25,6 +25,7 @@ def outbox_of(given: Given, bank: Bank, trust: TrustView) -> Outbox:
             trust=trust,
             signing_key=signing_keys(settings, given.clock)[0],
             clock=given.clock,
+            keeper=given.keeper,
         )
     except OSError as error:
         raise StartError(f"[trust] {settings.trust.ca}: {error}") from None

@@ -23,7 +23,7 @@ from hub.model.clock import Clock, Dice
 from hub.model.consent import Consent
 from hub.model.event import Event, Kind, Verdict
 from hub.model.fault import Fault
-from hub.model.records import Delivery, Setting
+from hub.model.records import Delivery, Payment, Setting
 from hub.observe import Observer
 from hub.state.keeper import Change, Invalidation, Keeper, Put, Query
 
@@ -39,10 +39,11 @@ Wants = Callable[[Consent], bool]
 
 
 class Target(msgspec.Struct, frozen=True):
-    """Hold one who is told."""
+    """Hold one who is told: of consents, and of the payments made under them where ``payments`` says so."""
 
     wants: Wants
     send: Send
+    payments: bool = False
 
 
 class Outbox:
@@ -141,26 +142,33 @@ class Outbox:
         return position
 
     async def _deliveries(self, index: int, leaf: bytes) -> list[Change]:
-        if b'"kind":"consent"' not in leaf:
+        if b'"kind":"consent"' not in leaf and b'"kind":"outcome"' not in leaf:
             return []
         event = msgspec.json.decode(leaf, type=Event)
-        consent_id = event.consent_id or event.subject
-        found = await self._keeper.lookup(Consent, consent_id) if consent_id else None
-        if event.kind is not Kind.CONSENT or event.verdict is not Verdict.ALLOWED or found is None:
+        if event.kind not in {Kind.CONSENT, Kind.OUTCOME} or event.verdict is not Verdict.ALLOWED:
             return []
+        payment_id = event.subject if event.kind is Kind.OUTCOME else ""
+        if payment_id and await self._keeper.lookup(Payment, payment_id) is None:
+            return []
+        consent_id = event.consent_id or ("" if payment_id else event.subject)
+        found = await self._keeper.lookup(Consent, consent_id) if consent_id else None
+        if found is None:
+            return []
+        new = event.change == "made" if payment_id else event.change.startswith(">")
         return [
             Put(
                 Delivery(
                     index=index,
                     target=name,
                     consent_id=consent_id,
-                    operation="post" if event.change.startswith(">") else "patch",
+                    payment_id=payment_id,
+                    operation="post" if new else "patch",
                     time_ms=event.time_ms,
                     due_ms=self._clock.now_ms(),
                 )
             )
             for name, target in self._targets.items()
-            if target.wants(found[0])
+            if target.wants(found[0]) and (target.payments or not payment_id)
         ]
 
     async def deliver(self) -> int:

@@ -15,8 +15,9 @@ from hub.model.clock import Clock
 from hub.model.consent import Consent, ConsentType
 from hub.model.consent_change import as_of, date_time_of
 from hub.model.fault import Fault, hub_fault
-from hub.model.records import Delivery
+from hub.model.records import Delivery, Payment
 from hub.protocol import jose
+from hub.state.keeper import Keeper
 from hub.upstream.address import Destination, destination_of, resolve
 from hub.upstream.exchange import Progress, Upload, converse
 from hub.upstream.h1 import AnswerReader, request_head
@@ -30,6 +31,8 @@ _PATHS: Final = {
     ConsentType.SERVICE_INITIATION: "/payment-consents",
     ConsentType.INSURANCE: "/insurance-consents",
 }
+_FILE: Final = "cbuae-file-payment"
+_ASKED: Final = ("Instruction", "PaymentPurposeCode", "DebtorReference", "OpenFinanceBilling")
 _HIDDEN: Final = frozenset({"PersonalIdentifiableInformation"})
 
 
@@ -61,6 +64,35 @@ def consent_message(consent: Consent, operation: str, time_ms: int, now_ms: int)
     }
 
 
+def payment_message(payment: Payment, operation: str, time_ms: int) -> dict[str, Any]:
+    """Return the ``message`` of a payment event: the payment as its TPP reads it; of a file's, only what happened when."""
+    file = payment.payment_type == _FILE
+    meta = {
+        "EventDateTime": date_time_of(time_ms // 1000),
+        "EventResource": f"/{'file-payments' if file else 'payments'}/{payment.id}",
+        "EventType": "Resource.Created" if operation == "post" else "Resource.Updated",
+        "ConsentId": payment.consent_id,
+    }
+    if file:
+        return {"Meta": meta}
+    asked, held = payment.request_body.get("Data", {}), payment.response
+    created = held.get("creationDateTime") or date_time_of(payment.created_ms // 1000)
+    data: dict[str, Any] = {
+        "PaymentId": payment.id,
+        "ConsentId": payment.consent_id,
+        "Status": payment.status,
+        "CreationDateTime": created,
+        "StatusUpdateDateTime": held.get("statusUpdateDateTime") or created,
+        "PaymentTransactionId": held.get("paymentTransactionId"),
+        "RejectReasonCode": [
+            {"Code": reason.get("code"), "Message": reason.get("message")}
+            for reason in held.get("rejectReasonCode") or ()
+        ],
+        **{name: asked.get(name) for name in _ASKED},
+    }
+    return {"Data": {name: value for name, value in data.items() if value}, "Meta": meta}
+
+
 class Clients(Protocol):
     """Know the registered clients (``TrustView`` does)."""
 
@@ -77,15 +109,22 @@ class Webhooks:
     """Send webhooks."""
 
     def __init__(
-        self, *, settings: Settings, trust: Clients, signing_key: jose.PrivateKey, clock: Clock
+        self,
+        *,
+        settings: Settings,
+        trust: Clients,
+        signing_key: jose.PrivateKey,
+        clock: Clock,
+        keeper: Keeper,
     ) -> None:
-        """Take what signs, who knows the TPPs' keys and URLs, and the clock.
+        """Take what signs, who knows the TPPs' keys and URLs, the clock, and where payments are.
 
         Raises:
             OSError: The framework's CA bundle cannot be read.
         """
         self._settings = settings
         self._trust = trust
+        self._keeper = keeper
         self._key = signing_key
         self._clock = clock
         self._context = ssl.create_default_context()
@@ -94,7 +133,7 @@ class Webhooks:
 
     def target(self) -> Target:
         """Return the outbox's target ``webhook``."""
-        return Target(wants=wants_webhook, send=self.send)
+        return Target(wants=wants_webhook, send=self.send, payments=True)
 
     async def send(self, consent: Consent, delivery: Delivery) -> int | Fault:
         """Tell a TPP of its consent; return the status of its answer.
@@ -115,20 +154,33 @@ class Webhooks:
         destination = destination_of(url)
         if isinstance(destination, Fault):
             return destination
-        body = self._sealed(consent, delivery, key).encode()
+        message = await self._message(consent, delivery)
+        if message is None:
+            return 204
+        body = self._sealed(message, consent.client_id, key).encode()
         with trio.move_on_after(self._settings.limits.bank_event_s):
             return await self._post(destination, body)
         return _failed("webhook.unreachable", "no answer in time")
 
-    def _sealed(self, consent: Consent, delivery: Delivery, key: jose.PublicKey) -> str:
+    async def _message(self, consent: Consent, delivery: Delivery) -> dict[str, Any] | None:
+        """Return what the delivery says; None where the payment it is about is not there."""
+        if not delivery.payment_id:
+            now_ms = self._clock.now_ms()
+            return consent_message(consent, delivery.operation, delivery.time_ms, now_ms)
+        found = await self._keeper.lookup(Payment, delivery.payment_id)
+        if found is None or found[0].consent_id != consent.id:
+            return None
+        return payment_message(found[0], delivery.operation, delivery.time_ms)
+
+    def _sealed(self, message: dict[str, Any], client_id: str, key: jose.PublicKey) -> str:
         now_ms = self._clock.now_ms()
         claims = {
             "iss": self._settings.tenant.issuer,
-            "aud": [consent.client_id],
+            "aud": [client_id],
             "iat": now_ms // 1000,
             "nbf": now_ms // 1000,
             "exp": now_ms // 1000 + _LIFE_S,
-            "message": consent_message(consent, delivery.operation, delivery.time_ms, now_ms),
+            "message": message,
         }
         signed = jose.sign(orjson.dumps(claims), self._key, typ="JOSE", header={"cty": "json"})
         return jose.encrypt(signed.encode(), key, cty="JWT")

@@ -15,6 +15,7 @@ from hub.model.clock import FixedClock
 from hub.model.fault import Fault
 from hub.model.records import Delivery
 from hub.protocol.jose import PublicKey
+from hub.state.memory import MemoryKeeper
 from hub.upstream.address import destination_of, is_public, resolve
 from hub.upstream.webhook import Webhooks, consent_message, wants_webhook
 from tests.lfi.desk import NOW, consent, settings
@@ -59,7 +60,9 @@ def webhooks(tmp_path, trust, environment="sandbox"):
     tenant = msgspec.structs.replace(made.tenant, environment=environment)
     framework = msgspec.structs.replace(made.trust, ca=tmp_path / "ca.pem")
     made = msgspec.structs.replace(made, tenant=tenant, trust=framework)
-    return Webhooks(settings=made, trust=trust, signing_key=BEARER, clock=FixedClock(NOW))
+    clock = FixedClock(NOW)
+    keeper = MemoryKeeper(clock=clock)
+    return Webhooks(settings=made, trust=trust, signing_key=BEARER, clock=clock, keeper=keeper)
 
 
 async def test_a_webhook_is_signed_then_encrypted_for_its_client(tmp_path):

@@ -23,6 +23,7 @@ from tests.wire.test_curl_bank import (
     payment,
     progress,
 )
+from tests.wire.test_payment import order, sealed_creditor
 from tests.wire.world import ROOT
 
 pytestmark = [pytest.mark.wire, pytest.mark.specs]
@@ -211,3 +212,38 @@ async def test_a_message_is_sealed_for_one_tpp_and_signed_by_the_hub(tpp, other_
     assert isinstance(thief.opened(body), Refused)
     forged = Ear(tpp, None, {"keys": ear.keys["keys"][:0]})
     assert isinstance(forged.opened(body), Refused)
+
+
+async def test_a_payment_and_its_settlement_are_told_too(bank, tpp, ear, schema):
+    detail, scope = await payment(tpp)
+    webhook = {"Url": tpp.section.webhook_uri, "IsActive": True}
+    detail |= {"subscription": {"Webhook": webhook}}
+    pushed = await tpp.tpp.push(tpp.discovery, detail, scope)
+    assert isinstance(pushed, Pushed), pushed
+    person = tpp.sandbox.manifest.customers[0]
+    came = await tpp.callback(pushed, customer=person, accounts=person.accounts[:1])
+    tokens = await tpp.tpp.redeem(tpp.discovery, came.code, pushed)
+    consent_id = detail["consent"]["ConsentId"]
+    answer, made = await order(
+        tpp, consent_id, tokens, tpp.identity.dice.uuid(), await sealed_creditor(tpp), "10.00"
+    )
+    assert answer.status == 201, made
+    payment_id = made["Data"]["PaymentId"]
+    settled = {"paymentResponse.status": "AcceptedSettlementCompleted"}
+    await bank.call("PATCH", "/payment-log/{id}", id=payment_id, body=settled, wanted=204)
+    told = []
+    with trio.fail_after(TOLD_S):
+        while len(told) < 2:
+            message = await ear.hear(consent_id)
+            if message["Meta"]["EventResource"] == f"/payments/{payment_id}":
+                told.append(message)
+    kinds = [message["Meta"]["EventType"] for message in told]
+    assert kinds == ["Resource.Created", "Resource.Updated"]
+    assert told[-1]["Data"]["Status"] == "AcceptedSettlementCompleted"
+    assert told[-1]["Data"]["Instruction"]["Amount"]["Amount"] == "10.00"
+    assert b"PersonalIdentifiableInformation" not in orjson.dumps(told)
+    plain = jsonschema_rs.Draft7Validator(
+        schema["application/json"]["properties"]["message"], validate_formats=True
+    )
+    for message in told:
+        assert [error.message for error in plain.iter_errors(message)] == []
