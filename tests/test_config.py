@@ -27,6 +27,7 @@ MAY_DIFFER = {
     "lfi.hosts",
     "keys.signing",
     "keys.bearer",
+    "keys.log",
     "bank.base_url",
     "bank.authorization_endpoint",
     "bank.ca",

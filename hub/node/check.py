@@ -8,6 +8,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from cryptography import x509
 
+from hub.audit.note import NoteError, Signer
 from hub.config import ConfigError, Settings
 from hub.node.errors import StartError
 from hub.node.keys import load_signing_key
@@ -41,6 +42,11 @@ def check_files(settings: Settings) -> None:
             load_signing_key(path, settings.keys.password)
         except StartError as error:
             raise ConfigError(f"keys: {error}") from None
+    for path in (*((settings.keys.log,) if settings.keys.log else ()), *settings.log.retiring):
+        try:
+            Signer.load("log", path.read_bytes())
+        except (OSError, NoteError) as error:
+            raise ConfigError(f"keys.log, log.retiring: {path}: {error}") from None
     try:
         ZoneInfo(settings.tenant.time_zone)
     except (ZoneInfoNotFoundError, ValueError):

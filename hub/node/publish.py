@@ -5,9 +5,11 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Final
 
+import apsw
 import msgspec
 import trio
 
+from hub.audit.index import open_index
 from hub.audit.log import Log
 from hub.audit.note import NoteError, Verifier
 from hub.audit.open import open_log, origin_of
@@ -20,6 +22,7 @@ from hub.trust.web import Answer, Web
 
 _COSIGNATURES_OCTETS: Final = 65_536
 _LAST_S: Final = 5.0
+_INDEX_S: Final = 30.0
 
 
 @asynccontextmanager
@@ -36,10 +39,30 @@ async def publishing(given: Given) -> AsyncIterator[Given]:
         return
     async with trio.open_nursery() as nursery:
         nursery.start_soon(publisher.run)
+        nursery.start_soon(follow_index, given)
         yield msgspec.structs.replace(given, conditions={"log": publisher.ready})
         nursery.cancel_scope.cancel()
     with trio.move_on_after(_LAST_S), suppress(OSError, LogError):
         await publisher.round()
+
+
+async def follow_index(given: Given) -> None:
+    """Keep the index of the log close behind it until cancelled, so that no report waits for it.
+
+    An index that cannot be kept is noted; the log does not depend on it.
+    """
+    settings = given.settings
+    index = None
+    while True:
+        try:
+            if index is None:
+                index = await trio.to_thread.run_sync(
+                    open_index, settings.state.folder, settings.tenant.time_zone
+                )
+            await index.follow(given.keeper)
+        except (apsw.Error, OSError) as error:
+            given.observer.note("audit_index_failed", reason=type(error).__name__)
+        await trio.sleep(_INDEX_S)
 
 
 async def publisher_of(given: Given) -> Publisher | None:

@@ -1,0 +1,152 @@
+"""Backups, restores and retention of a whole tenant's folder, through the commands an operator types."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import trio
+from click.testing import CliRunner
+
+from hub.audit import verify
+from hub.audit.open import ReadLog, open_log
+from hub.cli import main
+from hub.config import config_folder
+from hub.model.clock import FixedClock
+from hub.model.event import Event, Kind
+from hub.state.backup import check_backup
+from hub.state.open import DATABASE, open_keeper
+from hub.state.schema import StoreError
+from tests.audit.crash_child import PEM
+from tests.state.keepers import NOW, limits
+
+OLD_MS = 1_500_000_000_000
+
+
+@pytest.fixture
+def tenant(tmp_path) -> Path:
+    """Write a tenant's configuration whose state is in ``state``; return its path."""
+    text = (config_folder() / "hub.production.toml").read_text()
+    lines, section = [], ""
+    for line in text.splitlines():
+        section = line.partition("]")[0] + "]" if line.startswith("[") else section
+        if section in {"[state]", "[log]"} or line.startswith("log ="):
+            continue
+        lines.append(line)
+        if line == "[keys]":
+            lines.append('log = "log.key"')
+    lines += ["[state]", 'folder = "state"', "[log]", "retain = { call = 30 }"]
+    path = tmp_path / "hub.toml"
+    path.write_text("\n".join(lines).replace('issuer = "', 'issuer = "') + "\n")
+    (tmp_path / "log.key").write_bytes(PEM)
+    return path
+
+
+def origin(tenant) -> str:
+    from hub.audit.open import origin_of
+    from hub.config import load
+
+    return origin_of(load(tenant).settings.tenant.issuer)
+
+
+def fill(tenant, count, kind=Kind.CALL):
+    async def filled():
+        folder = tenant.parent / "state"
+        async with open_keeper(folder, clock=FixedClock(NOW), limits=limits()) as keeper:
+            start = (await keeper.head()).size
+            for at in range(start, start + count):
+                event = Event(kind=kind, time_ms=OLD_MS + at, interaction_id=f"i{at}")
+                await keeper.commit((), (event,))
+            log = open_log(folder, origin=origin(tenant), pem=PEM)
+            await log.publish(keeper)
+
+    trio.run(filled)
+
+
+def run(*arguments):
+    return CliRunner().invoke(main, [str(one) for one in arguments])
+
+
+def keys(folder):
+    return [verify.Key.parse(one) for one in ReadLog.read(folder).vkey.split()]
+
+
+def test_a_backup_is_restored_and_the_log_goes_on(tenant, tmp_path):
+    fill(tenant, 300)
+    target, state = tmp_path / "backup.db", tmp_path / "state"
+    assert run("db", "backup", target, "--config", tenant).exit_code == 0
+    assert run("db", "backup", target, "--config", tenant).exit_code == 4, "it exists"
+    (state / DATABASE).write_bytes(b"lost")
+    done = run("db", "restore", target, "--config", tenant)
+    assert done.exit_code == 0, done.output
+    fill(tenant, 10)
+    assert ReadLog.read(state).verify().size == 310
+    assert [one.read_bytes() for one in state.glob(f"{DATABASE}.before-*[0-9]")] == [b"lost"]
+
+
+def test_a_backup_older_than_the_published_log_is_refused_or_begins_another_log(tenant, tmp_path):
+    fill(tenant, 20)
+    target, state = tmp_path / "backup.db", tmp_path / "state"
+    assert run("db", "backup", target, "--config", tenant).exit_code == 0
+    fill(tenant, 5)
+    refused = run("db", "restore", target, "--config", tenant)
+    assert refused.exit_code == 4
+    assert "the published log has 25 events, the backup 20" in refused.output
+    assert run("db", "restore", target, "--config", tenant, "--new-log").exit_code == 0
+    assert (state / "audit-until-20/log/checkpoint").exists()
+    assert not (state / "audit").exists()
+
+
+def test_a_damaged_backup_is_never_put_back(tenant, tmp_path):
+    fill(tenant, 20)
+    target, state = tmp_path / "backup.db", tmp_path / "state"
+    run("db", "backup", target, "--config", tenant)
+    before = (state / DATABASE).read_bytes()
+    target.write_bytes(target.read_bytes().replace(b'"i7"', b'"i8"'))
+    with pytest.raises(StoreError, match="do not lead to its tree's root"):
+        check_backup(target)
+    assert run("db", "check", target).exit_code == 1
+    assert run("db", "restore", target, "--config", tenant).exit_code == 4
+    assert (state / DATABASE).read_bytes() == before
+
+
+def test_what_is_too_old_is_exported_and_forgotten_everywhere(tenant, tmp_path):
+    fill(tenant, 400)
+    fill(tenant, 200, Kind.CONSENT)
+    state, bundle = tmp_path / "state", tmp_path / "bundle"
+    assert run("audit", "--config", tenant, "search", "--limit", "1").exit_code == 0
+    done = run("audit", "--config", tenant, "prune", "--export", bundle)
+    assert done.exit_code == 0, done.output
+    assert "400 event(s) forgotten" in done.output
+    report = ReadLog.read(state).verify()
+    assert "400 entries were pruned, as declared" in report.remarks
+    kept = b"".join(path.read_bytes() for path in state.rglob("*") if path.is_file())
+    assert b'"i399"' not in kept
+    assert b'"i401"' in kept
+    assert check_backup(state / DATABASE).size == report.size
+    receipts = sorted(str(path) for path in (bundle / "receipts").iterdir())[:20]
+    command = [sys.executable, "-I", str(bundle / "verify.py"), "receipt", *receipts]
+    checked = subprocess.run(
+        [*command, "--key", str(bundle / "key")], capture_output=True, text=True
+    )
+    assert checked.returncode == 0, checked.stdout
+    assert len((bundle / "events.jsonl").read_text().splitlines()) == 400
+    fill(tenant, 300)
+    assert verify.verify_log(state / "audit/log", keys(state)).size == report.size + 300
+    found = run("audit", "--config", tenant, "search", "--interaction", "i401", "--json")
+    assert json.loads(found.stdout.splitlines()[0])["index"] == 401
+    shutil.rmtree(bundle)
+    again = run("audit", "--config", tenant, "prune", "--export", bundle)
+    assert again.exit_code == 0, again.output
+
+
+def test_a_hub_without_rules_of_retention_forgets_nothing(tenant, tmp_path):
+    tenant.write_text(tenant.read_text().replace("retain = { call = 30 }", ""))
+    fill(tenant, 3)
+    done = run("audit", "--config", tenant, "prune", "--export", tmp_path / "bundle")
+    assert done.exit_code == 4
+    assert "log.retain says of no kind" in done.output
+    tenant.write_text(tenant.read_text().replace("[log]", "[log]\nretain = { calls = 3 }"))
+    assert "unknown kinds" in run("audit", "--config", tenant, "prune", "--export", "x").output
