@@ -50,7 +50,7 @@ class PaymentView:
             name: asked[name] for name in ("Instruction", "OpenFinanceBilling") if name in asked
         }
         if file:
-            answer = {**answer, "data": _as_file(answer["data"])}
+            answer = {**answer, "data": as_file(answer["data"])}
         related = f"{base}/payment-consents/{payment.consent_id}"
         context = Context(
             url=url, extra={**known, "ConsentId": payment.consent_id}, related=related
@@ -117,7 +117,7 @@ class PaymentView:
         return Reply(status=200, value={"Data": {}, "Links": {"Self": url}})
 
 
-def _as_file(data: dict[str, Any]) -> dict[str, Any]:
+def as_file(data: dict[str, Any]) -> dict[str, Any]:
     """Return a bank's payment with what a file's has: its state is Received or Rejected, its instruction is the file."""
     kept = {k: v for k, v in data.items() if k != "instruction"}
     return {**kept, "status": "Rejected" if data.get("status") == "Rejected" else "Received"}
