@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hub.model.clock import FixedClock, SeededDice
 from hub.model.consent import Status
 from hub.model.consent_change import with_status
-from hub.model.event import Event, Kind
+from hub.model.event import Event, Kind, Verdict
 from hub.model.records import Delivery
 from hub.observe import Observer
 from hub.state.keeper import Put, Query
@@ -17,6 +17,7 @@ from hub.state.memory import MemoryKeeper
 from hub.upstream.faults import bank_failure
 from hub.upstream.outbox import BACK_OFF_S, Outbox, Target, replay, settle
 from tests.lfi.desk import NOW, consent
+from tests.lfi.test_payment_log import payment
 from tests.upstream.scripted import limits
 
 
@@ -229,3 +230,53 @@ def test_back_off_follows_the_published_steps():
         assert (delivery.state, delivery.due_ms) == ("waiting", 1000 + pause * 1000)
     assert settle(delivery, 503, 1000).state == "dead"
     assert settle(delivery, 204, 1000).state == "told"
+
+
+async def test_payments_are_told_to_those_who_want_them_and_only_what_is_known(world):
+    others = []
+
+    async def send(_found, delivery):
+        await trio.lowlevel.checkpoint()
+        others.append((delivery.payment_id, delivery.operation))
+        return 202
+
+    world.outbox._targets["webhook"] = Target(wants=lambda _: True, send=send, payments=True)
+    await world.create("a")
+    made = payment("p-1", consent_id="a")
+
+    async def outcome(change, subject="p-1", verdict=Verdict.ALLOWED):
+        event = Event(
+            kind=Kind.OUTCOME,
+            time_ms=world.clock.now_ms(),
+            consent_id="a",
+            subject=subject,
+            verdict=verdict,
+            change=change,
+        )
+        await world.keeper.commit([Put(made)], [event])
+
+    await outcome("made")
+    await outcome("Pending>Rejected")
+    await outcome("unknown", verdict=Verdict.UNKNOWN)
+    await outcome("unsent", subject="reservation")
+    await world.drain()
+    assert [t[:2] for t in world.told] == [("a", "post")]
+    assert others == [("", "post"), ("p-1", "post"), ("p-1", "patch")]
+
+
+async def test_what_waits_and_what_is_dead_can_be_seen_from_outside(world, autojump_clock):
+    world.answers = [500] * 20
+    await world.create("a")
+    await world.round()
+    world.clock.advance(3)
+    await world.outbox._gauge()
+    shown = world.observer.exposition().decode()
+    assert "hub_outbox_oldest_seconds 3.0" in shown
+    assert "hub_outbox_waiting 1.0" in shown
+    for pause in BACK_OFF_S:
+        world.clock.advance(pause)
+        await world.drain()
+    await world.outbox._gauge()
+    shown = world.observer.exposition().decode()
+    assert "hub_outbox_dead 1.0" in shown
+    assert "hub_outbox_oldest_seconds 0.0" in shown

@@ -1,5 +1,7 @@
 """A bank that is nothing but curl and the two official documents: every request is made from what they declare."""
 
+from copy import deepcopy
+from functools import cache
 from urllib.parse import quote, urlencode
 
 import jsonschema_rs
@@ -13,6 +15,13 @@ from tests.wire.test_official import SPECS
 
 CONSENT_MANAGER = "uae-api-hub-consent-manager-openapi.yaml"
 HEIMDALL = "uae-api-hub-authorisation-server-openapi.yaml"
+
+
+@cache
+def official():
+    """Read both documents, once."""
+    found = find_documents(SPECS)
+    return [read_document(found[name]) for name in (CONSENT_MANAGER, HEIMDALL)]
 
 
 class Told(msgspec.Struct):
@@ -30,8 +39,7 @@ class CurlBank:
     """Call the operations of both documents and hold every body against them; remember which were called."""
 
     def __init__(self, sandbox):
-        found = find_documents(SPECS)
-        self.documents = [read_document(found[name]) for name in (CONSENT_MANAGER, HEIMDALL)]
+        self.documents = deepcopy(official())  # a test may take something out
         self._folder, self._manifest = sandbox.folder, sandbox.manifest
         self.called = set()
 

@@ -1,6 +1,7 @@
 """The consent endpoints of all three families over the wire, plain and signed, each body held against the official document."""
 
 from base64 import urlsafe_b64decode
+from functools import cache
 
 import jsonschema_rs
 import msgspec
@@ -63,12 +64,17 @@ FAMILIES = {
 CASES = [(name, media) for name, family in FAMILIES.items() for media in family.media]
 
 
+@cache
+def document_of(name):
+    return read_document(find_documents(SPECS)[name])
+
+
 class Client:
     """One TPP at one family's consents, in one media type."""
 
     def __init__(self, tpp, family, media, token, keys):
         self.tpp, self.family, self.media, self.token, self.keys = tpp, family, media, token, keys
-        self.document = read_document(find_documents(SPECS)[family.document])
+        self.document = document_of(family.document)
         base = tpp.sandbox.manifest.hub.resource_base
         self.base = f"{base}/open-finance/{family.base}/v2.1"
 
