@@ -332,6 +332,14 @@ class Refresher:
         self._sweep_radar()
         age = self._clock.now() - self._known.index.fetched if self._known.index.fetched else -1
         self._observer.gauge("hub_trust_age_seconds", "Age of the trust snapshot", age)
+        stale = self._known.age_at_failure()
+        for risk, bound in (
+            ("reads", self._settings.outage_read),
+            ("payments", self._settings.outage_pay),
+        ):
+            served = int(self._known.index.fetched > 0 and stale <= bound)
+            text = f"1 while the trust snapshot is good enough for {risk}"
+            self._observer.gauge(f"hub_trust_{risk}", text, served)
         self._observer.gauge(
             "hub_trust_clients", "Clients in the trust snapshot", len(self._known.clients)
         )

@@ -230,6 +230,8 @@ async def test_reads_go_on_longer_than_payments_when_the_framework_is_down(world
     assert isinstance(judged(trust), Caller)
     assert trust.ready()
     assert trust.status()["payments"] is False
+    assert b"hub_trust_payments 0.0" in world.observer.exposition()
+    assert b"hub_trust_reads 1.0" in world.observer.exposition()
     world.clock.advance(14_400)
     await refreshed(trust)
     assert judged(trust) == "trust.stale"
