@@ -33,6 +33,10 @@ FIXED: Final = (
     "log.retiring",
     "log.witnesses",
     "log.ca",
+    "limits.replay_entries",
+    "limits.commit_queue",
+    "limits.buckets",
+    "limits.reserve_octets",
 )
 """Settings that hold until the next start."""
 

@@ -240,8 +240,8 @@ async def _live(given: Given, read: Reader | None, task_status: trio.TaskStatus[
     async with trio.open_nursery() as background:
 
         async def take_over(given: Given, before: Generation) -> Generation:
-            after = await trio.to_thread.run_sync(serving, given)
             tls = tls_of(given.settings)
+            after = await trio.to_thread.run_sync(serving, given)
             await background.start(after.run, reload, before)
             faces.renew(given.settings, tls, after.apps)
             return after
