@@ -12,6 +12,7 @@ from hub.audit.note import NoteError, Signer
 from hub.config import ConfigError, Settings
 from hub.node.errors import StartError
 from hub.node.keys import load_signing_key
+from hub.node.token_key import load_token_key
 
 SANDBOX_MARK: Final = "API Hub Sandbox Trust Framework"
 """Part of the name of every sandbox's certificate authorities (``hub.sandbox.pki``)."""
@@ -37,11 +38,13 @@ def check_files(settings: Settings) -> None:
         _refuse_sandbox_certificates(settings)
     if not settings.keys.signing and not settings.keys.pkcs11:
         raise ConfigError("keys.signing: expected at least one key, in a file or by keys.pkcs11")
-    for path in (*settings.keys.signing, settings.keys.bearer):
-        try:
+    try:
+        for path in (*settings.keys.signing, settings.keys.bearer):
             load_signing_key(path, settings.keys.password)
-        except StartError as error:
-            raise ConfigError(f"keys: {error}") from None
+        for uri in settings.keys.pkcs11:
+            load_token_key(uri)
+    except StartError as error:
+        raise ConfigError(f"keys: {error}") from None
     for path in (*((settings.keys.log,) if settings.keys.log else ()), *settings.log.retiring):
         try:
             Signer.load("log", path.read_bytes())

@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.serialization import pkcs12
 from cryptography.x509.oid import NameOID
 
 from hub.cli import main
+from hub.config import config_folder, load
 from hub.node.errors import StartError
 from hub.node.keys import load_signing_key
 from hub.node.token_key import load_token_key, place_of
@@ -246,3 +247,18 @@ def test_a_new_key_is_made_for_its_owner_and_never_written_over_another(tmp_path
     again = CliRunner().invoke(main, ["keys", "new", str(path)])
     assert (again.exit_code, path.read_bytes()) == (4, before)
     assert "File exists" in again.stderr
+
+
+def test_a_configuration_with_a_key_in_a_token_is_checked(token, tmp_path):
+    text = (config_folder() / "hub.production.toml").read_text()
+    path = tmp_path / "hub.toml"
+    for label, why in (("sig2", ""), ("unknown", "NoSuchKey")):
+        line = f'signing = []\npkcs11 = ["{uri(token, label)}"]'
+        path.write_text(text.replace('signing = ["production/sig2.key"]', line))
+        keys = load(path, {}).settings.keys
+        assert keys.pkcs11 == (uri(token, label),)
+        if why:
+            with pytest.raises(StartError, match=why):
+                load_token_key(keys.pkcs11[0])
+        else:
+            assert load_token_key(keys.pkcs11[0]).kid
