@@ -278,6 +278,9 @@ def tpp() -> None:
 )
 @click.option("--revoke", is_flag=True, help="Take consents back instead, one from either side.")
 @click.option("--approvers", is_flag=True, help="Take one payment past two signatories instead.")
+@click.option("--open-data", is_flag=True, help="Read products and ATMs and leave a lead instead.")
+@click.option("--payee", is_flag=True, help="Confirm a payee, pay, and find the refund account.")
+@click.option("--file", is_flag=True, help="Pay a file of payments instead.")
 @click.option("--show-http", is_flag=True, help="Print each exchange, secrets shortened.")
 def tpp_journey(folder: Path, **options: Any) -> None:
     """Take a customer's consent all the way to account data, or to payments, telling each step."""

@@ -18,6 +18,7 @@ from hub.sandbox.approving import ApproversJourney
 from hub.sandbox.clock import SharedClock
 from hub.sandbox.control import CONTROL_PATH
 from hub.sandbox.data_sharing import DataSharingJourney
+from hub.sandbox.errands import FileJourney, OpenDataJourney, PayeeJourney
 from hub.sandbox.manifest import CustomerSection, Manifest, read_manifest
 from hub.sandbox.narration import Narrator, Tell
 from hub.sandbox.paying import PaymentJourney
@@ -40,6 +41,9 @@ async def run_journey(
     plans: bool = False,
     revoke: bool = False,
     approvers: bool = False,
+    open_data: bool = False,
+    payee: bool = False,
+    file: bool = False,
     tell: Tell,
 ) -> int:
     """Run a journey against the sandbox of a folder and tell it.
@@ -53,6 +57,9 @@ async def run_journey(
         plans: Take a payment plan of each kind to its limit instead.
         revoke: Take consents back instead, one from either side.
         approvers: Take one payment past two signatories instead; ``decline`` is then the second one's.
+        open_data: Read products and cash machines and leave a lead instead.
+        payee: Confirm a payee, pay, and ask for the refund account instead.
+        file: Pay a file of payments instead.
         tell: Takes one line of text.
 
     Returns:
@@ -74,6 +81,9 @@ async def run_journey(
             (plans, PlansJourney),
             (revoke, RevocationJourney),
             (approvers, ApproversJourney),
+            (open_data, OpenDataJourney),
+            (payee, PayeeJourney),
+            (file, FileJourney),
         )
         kind = next((journey for wanted, journey in chosen if wanted), DataSharingJourney)
         journey = kind(manifest, folder, person, clock=clock, narrator=narrator)
