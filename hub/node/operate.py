@@ -24,6 +24,7 @@ from hub.trust.trust import Trust
 from hub.upstream.outbox import replay
 
 _SHOWN: Final = 200
+_MOST_INDEX: Final = 2**53
 _MARK_S: Final = 1.0
 
 
@@ -161,7 +162,7 @@ def delivery_commands(given: Given) -> dict[str, Command]:
 
     async def again(asked: Mapping[str, Any]) -> Reply:
         first, state = asked.get("first", 0), asked.get("state", "dead")
-        if type(first) is not int or first < 0 or state not in {"dead", "told"}:
+        if type(first) is not int or not 0 <= first < _MOST_INDEX or state not in {"dead", "told"}:
             return refusal("expected first: the index of an event, and state: dead or told")
         return {"replayed": await replay(given.keeper, given.clock, first, state)}
 

@@ -15,6 +15,7 @@ NAME: Final = "outages"
 MOST: Final = 100
 """So many are kept; the ones that ended longest ago are forgotten first."""
 _LONGEST_S: Final = 30 * 86_400
+_FURTHEST_S: Final = 366 * 86_400
 _REASON: Final = 200
 _ATTEMPTS: Final = 4
 
@@ -55,7 +56,7 @@ async def plan_outage(
         clock: Wall time.
         dice: For its id.
         begins: Seconds since 1970.
-        ends: Later than ``begins`` and not past, at most thirty days after it.
+        ends: Later than ``begins``, at most thirty days after it, and within the next 366 days.
         reason: At most 200 characters, shown to bank staff.
         interaction_id: Of the operator's command.
 
@@ -63,8 +64,11 @@ async def plan_outage(
 
     Cancellation: it may or may not have been kept.
     """
-    if not begins < ends <= begins + _LONGEST_S or ends <= clock.now():
-        public = "expected an end after the beginning, in the future, at most thirty days later"
+    now = clock.now()
+    if not begins < ends <= begins + _LONGEST_S or not now < ends <= now + _FURTHEST_S:
+        public = (
+            "expected an end after the beginning, at most thirty days later, within the next year"
+        )
         return caller_fault(400, "GenericError", public, check="outage.period")
     if len(reason) > _REASON or not reason.isprintable():
         public = f"expected a reason of at most {_REASON} printable characters"

@@ -4,6 +4,7 @@ import os
 import stat
 import subprocess
 import sys
+from datetime import UTC, datetime, timedelta
 
 import msgspec
 import pytest
@@ -107,14 +108,15 @@ async def test_an_operator_revokes_a_consent(strict):
 
 
 def test_outages_are_planned_shown_and_called_off(strict):
+    day = (datetime.now(UTC) + timedelta(days=3)).strftime("%Y-%m-%d")
     planned = admin(
         strict,
         "outage",
         "plan",
         "--from",
-        "2030-01-01T00:00",
+        f"{day}T00:00",
         "--until",
-        "2030-01-01T02:00",
+        f"{day}T02:00",
         "--reason",
         "new disks",
     )
@@ -122,7 +124,7 @@ def test_outages_are_planned_shown_and_called_off(strict):
     assert "new disks" in admin(strict, "outage", "list").stdout
     assert admin(strict, "outage", "cancel", outage).returncode == 0
     assert "cancelled" in admin(strict, "outage", "list").stdout
-    backwards = ("--from", "2030-01-02T00:00", "--until", "2030-01-01T02:00")
+    backwards = ("--from", f"{day}T03:00", "--until", f"{day}T02:00")
     wrong = admin(strict, "outage", "plan", *backwards)
     assert wrong.returncode == 1
     assert "outage.period" in wrong.stderr
