@@ -5,8 +5,9 @@ import subprocess
 
 import pytest
 
+from bench.evidence import append
 from tests.outside.authlib_client import AuthlibClient
-from tests.wire.world import ROOT, browser, decide, log_in
+from tests.wire.world import ROOT, Sandbox, browser, decide, free_base, log_in
 
 pytestmark = pytest.mark.wire
 NODE = str(ROOT / ".venv/bin/node")
@@ -43,6 +44,26 @@ def test_certified_clients_complete_mtls_and_dpop_plain_and_jarm(
         ("mtls-jarm", "bearer"),
         ("dpop-jarm", "dpop"),
     ]
+
+
+@pytest.mark.nightly
+def test_certified_clients_meet_nonces_jwt_access_tokens_and_encrypted_id_tokens(
+    tmp_path, node_clients, monkeypatch
+):
+    """The short forms of each switch are in tests/authz/test_switches.py."""
+    for switch in ("DPOP_NONCE", "JWT_ACCESS_TOKENS", "ENCRYPTED_ID_TOKENS"):
+        monkeypatch.setenv(f"HUB__SWITCHES__{switch}", "true")
+    world = Sandbox(tmp_path / "sandbox", free_base(), "--profile", "general")
+    world.start()
+    try:
+        modes = "mtls-jwe,dpop-jwe,mtls-jarm-jwe,dpop-jarm-jwe"
+        told = run_node(node_clients, "openid_client.mjs", world, modes)
+        log = (world.folder / "hub.log").read_text()
+    finally:
+        world.stop()
+    append("clients_and_switches", {"modes": len(told)}, [], told)
+    assert [line["token_type"] for line in told] == ["bearer", "dpop"] * 2
+    assert "use_dpop_nonce" in log, "the client had to come back with a nonce"
 
 
 async def test_authlib_on_trio_completes_the_dance(sandbox, tpp):

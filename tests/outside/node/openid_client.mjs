@@ -1,15 +1,21 @@
 // An unmodified certified client (openid-client) against a running sandbox.
 //
-//   node openid_client.mjs DIR MODE[,MODE...]      MODE: mtls, dpop, mtls-jarm, dpop-jarm
+//   node openid_client.mjs DIR MODE[,MODE...]      MODE: mtls, dpop, mtls-jarm, dpop-jarm, mtls-jwe
 //
-// DIR holds sandbox.json. JARM needs a Hub with switches.jarm. Prints one JSON line per mode; any failure ends with a
+// DIR holds sandbox.json. JARM needs a Hub with switches.jarm, JWE one with switches.encrypted_id_tokens. Prints one JSON line per mode; any failure ends with a
 // stack trace and status 1.
+import { importPKCS8 } from 'jose'
 import * as oc from 'openid-client'
-import { approve, detail, each, expect, manifest, overTls, resource, signing, tpp } from './shared.mjs'
+import { approve, detail, each, expect, manifest, overTls, read, resource, signing, tpp } from './shared.mjs'
 
 async function run(mode) {
   const execute = [oc.enableNonRepudiationChecks]
   if (mode.includes('jarm')) execute.push(oc.useJwtResponseMode)
+  if (mode.includes('jwe')) {
+    const key = await importPKCS8(read(tpp.encryption_key).toString(), 'RSA-OAEP-256')
+    const decrypting = { kid: tpp.encryption_kid, key }
+    execute.push((config) => oc.enableDecryptingResponses(config, ['A256GCM'], decrypting))
+  }
   const config = await oc.discovery(
     new URL(manifest.hub.issuer),
     tpp.client_id,
@@ -48,8 +54,8 @@ async function run(mode) {
   expect(tokens.authorization_details[0].consent.Data.Status === 'Authorized', 'the consent')
   const { sub } = tokens.claims()
   await oc.fetchUserInfo(config, tokens.access_token, sub, { DPoP })
-  const read = [new URL(resource), 'GET', null, new Headers(), { DPoP }]
-  const accounts = await oc.fetchProtectedResource(config, tokens.access_token, ...read)
+  const reading = [new URL(resource), 'GET', null, new Headers(), { DPoP }]
+  const accounts = await oc.fetchProtectedResource(config, tokens.access_token, ...reading)
   expect(accounts.status === 200, `200 from /accounts, got ${accounts.status}`)
   const refreshed = await oc.refreshTokenGrant(config, tokens.refresh_token, undefined, { DPoP })
   expect(refreshed.refresh_token === undefined, 'no new refresh token')
