@@ -27,6 +27,7 @@ from hub.trust.view import Risk
 
 _WARM: Final = 50_000
 _SEEN: Final = 10_000
+_WEEK: Final = 7 * 86_400
 
 
 class _Warm(msgspec.Struct, frozen=True):
@@ -52,8 +53,8 @@ class Known:
         self.index = Index()
         self.buckets: dict[str, bytes] = {}
         """Encoded content of each bucket of the index."""
-        self.met: Callable[[str, bytes], None] = _nobody_asks
-        """Told serial and certificate of each caller that was not met before."""
+        self.met: Callable[[str], None] = _nobody_asks
+        """Told the serial number of each certificate that was not met before."""
         self.clients: dict[str, Client | None] = {}
         """None: the framework said that it does not know it."""
         self.registrations: dict[str, Registration] = {}
@@ -63,6 +64,8 @@ class Known:
         self.ocsp: dict[str, OcspAnswer] = {}
         self.seen: dict[str, bytes] = {}
         """Certificates in use by serial number, for the background's OCSP questions."""
+        self.seen_until: dict[str, int] = {}
+        """When each of them ends, seconds."""
         self.failed_at = failed_at
         self._standings: dict[str, Standing | None] = {}
         self._keys: dict[str, dict[tuple[str, str], PublicKey]] = {}
@@ -149,17 +152,27 @@ class Known:
         if len(self._warm) >= _WARM:
             self._warm.clear()
         self._warm[peer.x5t_s256] = _Warm(caller, peer.not_after, standing.age_at_failure)
-        self.meet(peer.serial, peer.certificate)
+        self.meet(peer)
         return caller
 
-    def meet(self, serial: str, certificate: bytes) -> None:
+    def meet(self, peer: Peer) -> None:
         """Remember a certificate in use, for OCSP and the radar."""
-        if serial in self.seen:
-            return
-        while len(self.seen) >= _SEEN:
-            self.seen.pop(next(iter(self.seen)))
+        if peer.serial not in self.seen and len(self.seen) < _SEEN:
+            self.remember(peer.serial, peer.certificate, peer.not_after)
+            self.met(peer.serial)
+
+    def remember(self, serial: str, certificate: bytes, until: int) -> None:
+        """Put a certificate among those in use."""
         self.seen[serial] = certificate
-        self.met(serial, certificate)
+        self.seen_until[serial] = until
+
+    def forget_ended(self, now: int) -> list[str]:
+        """Forget the certificates that have ended (a week ago, so that the radar has told of them); return their serials."""
+        ended = [serial for serial, until in self.seen_until.items() if until + _WEEK <= now]
+        for serial in ended:
+            self.seen.pop(serial, None)
+            del self.seen_until[serial]
+        return ended
 
     def vet(self, peer: Peer, now: int) -> str:
         """Return the check that speaks against a peer whatever its registration; empty for none."""
@@ -245,5 +258,5 @@ def _keys_of(client: Client) -> tuple[bytes, tuple[str, ...]]:
     return client.key_set, client.revoked
 
 
-def _nobody_asks(_serial: str, _certificate: bytes) -> None:
+def _nobody_asks(_serial: str) -> None:
     """Tell nobody."""

@@ -20,10 +20,9 @@ import trio
 from hub.config import Limits, TrustSettings
 from hub.model.clock import Clock, Dice
 from hub.model.event import Event, Kind, Verdict
-from hub.model.records import Setting
 from hub.observe import Observer
 from hub.protocol.jose import PublicKey
-from hub.state.keeper import Keeper
+from hub.state.keeper import Change, Drop, Keeper
 from hub.trust.fetch import Absent, Fetcher, Memory, Unreachable, fetching
 from hub.trust.known import Known
 from hub.trust.mirror import Client, DocumentFault, Revoked
@@ -43,7 +42,7 @@ from hub.trust.refresh import (
 )
 from hub.trust.revocation import OcspAnswer, read_authorities
 from hub.trust.seal import Seal
-from hub.trust.snapshot import Dates, encode_bucket, encode_client, encode_dates, keep, puts
+from hub.trust.snapshot import SEEN, Dates, encode_bucket, encode_client, encode_dates, keep, puts
 
 _LOOK_S: Final = 1.0
 _RETRY_S: Final = (1, 2, 5, 10, 20, 30)
@@ -446,9 +445,11 @@ class Refresher:
             encode_client(self._seal, client_id, _undated(self._known.clients.get(client_id)))
             for client_id in sorted(clients)
         ]
+        ended = self._known.forget_ended(self._clock.now())
         settings.append(encode_dates(self._seal, self._dates()))
-        for batch in _batches(settings):
-            if not await keep(self._keeper, puts(batch), self._event(change, len(batch))):
+        changes = [*(Drop("setting", SEEN + serial) for serial in ended), *puts(settings)]
+        for batch in _batches(changes):
+            if not await keep(self._keeper, batch, self._event(change, len(batch))):
                 self._dirty_buckets |= buckets
                 self._dirty_clients |= clients
                 self._observer.note("trust.snapshot_not_kept")
@@ -492,5 +493,5 @@ def _ends_of(after: Client, before: Client) -> dict[str, int]:
     return {kid: end for kid, end in before.ends.items() if kid in kids}
 
 
-def _batches(settings: Sequence[Setting]) -> Iterator[Sequence[Setting]]:
-    return (settings[at : at + _BATCH] for at in range(0, len(settings), _BATCH))
+def _batches(changes: Sequence[Change]) -> Iterator[Sequence[Change]]:
+    return (changes[at : at + _BATCH] for at in range(0, len(changes), _BATCH))

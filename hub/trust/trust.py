@@ -24,6 +24,7 @@ from hub.model.http import Handler
 from hub.model.records import Registration
 from hub.observe import Observer
 from hub.protocol.jose import PublicKey
+from hub.protocol.peer import read_peer
 from hub.state.keeper import Invalidation, Keeper, Put, Query
 from hub.trust.decide import Bounds, refuse
 from hub.trust.enrol import Enrolment
@@ -139,7 +140,7 @@ class Trust:
         check = self._known.vet(peer, now)
         if check:
             return refuse(check)
-        self._known.meet(peer.serial, peer.certificate)
+        self._known.meet(peer)
         return None
 
     def explain(self, client_id: str) -> Fault | None:
@@ -257,12 +258,14 @@ class Trust:
 
     async def _load_seen(self, serial: str) -> None:
         certificate = await load(self._keeper, self._seal, SEEN + serial)
-        if certificate is not None:
-            self._known.seen.setdefault(serial, certificate)
+        if certificate is None or serial in self._known.seen:
+            return
+        peer = read_peer(certificate, address="", tls_version="")
+        if not isinstance(peer, Fault):
+            self._known.remember(serial, certificate, peer.not_after)
 
-    def _met(self, serial: str, certificate: bytes) -> None:
+    def _met(self, serial: str) -> None:
         """Hear of a certificate that was not met before: it is kept for the process that asks about it, and for a restart."""
-        del certificate
         self._changed.add(("met", serial))
         self._wake.set()
 

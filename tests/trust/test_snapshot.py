@@ -222,3 +222,17 @@ async def test_the_tenants_own_files_and_published_keys_are_on_the_radar(world):
         found = {(b.owner, b.what) for b in trust.expiries()}
         assert {("tenant", "tpp edge"), ("tenant", "trust client")} <= found
         assert {(APP, "published key"), (APP, "published transport")} <= found
+
+
+async def test_a_certificate_that_ended_is_forgotten_a_week_later(world, trust):
+    judged(trust)
+    await trio.testing.wait_all_tasks_blocked()
+    name = f"trust/seen/{peer_of('c1').serial}"
+    assert await world.keeper.lookup(Setting, name) is not None
+    world.clock.advance(peer_of("c1").not_after + 6 * 86_400 - NOW)
+    await refreshed(trust)
+    assert await world.keeper.lookup(Setting, name) is not None
+    world.clock.advance(86_400)
+    await refreshed(trust)
+    assert await world.keeper.lookup(Setting, name) is None
+    assert peer_of("c1").serial not in trust._known.seen
