@@ -44,8 +44,8 @@ def test_every_promised_key_is_there_in_version_1(manifest):
             assert row.keys() >= PROMISED[section], section
 
 
-def test_the_world_holds_two_tpps_with_both_roles_and_four_customers_or_more(manifest):
-    assert [tpp["roles"] for tpp in manifest["tpps"]] == [["BDSP", "BSIP"]] * 2
+def test_the_world_holds_two_tpps_with_their_roles_and_four_customers_or_more(manifest):
+    assert [tpp["roles"] for tpp in manifest["tpps"]] == [["BDSP", "BSIP", "IDSP"]] * 2
     assert len({tpp["organisation_id"] for tpp in manifest["tpps"]}) == 2
     assert len(manifest["customers"]) >= 4
     assert all(customer["accounts"] for customer in manifest["customers"])

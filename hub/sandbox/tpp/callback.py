@@ -13,7 +13,7 @@ from urllib.parse import parse_qs, urlsplit
 import msgspec
 import trio
 
-from hub.sandbox.server import SiteRequest, SiteResponse, serve_site
+from hub.sandbox.server import SiteHandler, SiteRequest, SiteResponse, serve_site
 from hub.sandbox.tls import server_context
 from hub.sandbox.tpp.exchange import Refused
 from hub.sandbox.tpp.identity import Files
@@ -82,6 +82,23 @@ async def serve_callbacks(
             return SiteResponse(status=503, headers=PAGE_HEADERS)
         return SiteResponse(headers=PAGE_HEADERS, body=PAGE)
 
+    async with serving(redirect_uri, answer, server), receive:
+        yield receive
+
+
+@asynccontextmanager
+async def serving(url: str, answer: SiteHandler, server: Files) -> AsyncIterator[None]:
+    """Serve one https address of the TPP's own while the block runs.
+
+    Args:
+        url: https, with a port.
+        answer: Answers its requests.
+        server: The page's certificate, its key, and the CA.
+
+    Raises:
+        OSError: The port is in use.
+    """
+    parts = urlsplit(url)
     tls = server_context(server.certificate, server.key, server.ca, "none")
     async with trio.open_nursery() as nursery:
 
@@ -95,6 +112,5 @@ async def serve_callbacks(
             )
 
         await nursery.start(serve)
-        async with receive:
-            yield receive
+        yield
         nursery.cancel_scope.cancel()

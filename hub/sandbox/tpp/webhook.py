@@ -15,8 +15,8 @@ from joserfc import jwe, jws
 from joserfc.errors import JoseError
 from joserfc.jwk import KeySet, RSAKey
 
-from hub.sandbox.server import SiteRequest, SiteResponse, serve_site
-from hub.sandbox.tls import server_context
+from hub.sandbox.server import SiteRequest, SiteResponse
+from hub.sandbox.tpp.callback import serving
 from hub.sandbox.tpp.exchange import Refused
 from hub.sandbox.tpp.identity import Files
 
@@ -51,22 +51,8 @@ async def serve_webhooks(
             return SiteResponse(status=503)
         return SiteResponse(status=status)
 
-    tls = server_context(server.certificate, server.key, server.ca, "none")
-    async with trio.open_nursery() as nursery:
-
-        async def serve(*, task_status: trio.TaskStatus[int]) -> None:
-            await serve_site(
-                answer,
-                host=parts.hostname or "localhost",
-                port=parts.port or 443,
-                tls=tls,
-                task_status=task_status,
-            )
-
-        await nursery.start(serve)
-        async with receive:
-            yield receive
-        nursery.cancel_scope.cancel()
+    async with serving(webhook_uri, answer, server), receive:
+        yield receive
 
 
 def read_webhook(
