@@ -67,7 +67,9 @@ def _run(path: Path, start: Callable[[Place], int]) -> None:
 @audit.command()
 @click.option("--checkpoint", "kept", type=_FILE, multiple=True, help="A checkpoint kept earlier.")
 @click.option("--since", type=_FILE, help="A checkpoint kept earlier: read from there on only.")
-@click.option("--witness", multiple=True, metavar="KEY", help="Must have signed too.")
+@click.option(
+    "--witness", multiple=True, metavar="KEY", help="Must have signed too: a key, or a file of one."
+)
 @click.pass_obj
 def verify(
     path: Path, kept: tuple[Path, ...], since: Path | None, witness: tuple[str, ...]
@@ -85,7 +87,7 @@ def verify(
             report = offline.verify_log(
                 log.tiles.folder,
                 keys,
-                witnesses=[offline.Key.parse(one) for one in witness],
+                witnesses=[offline.Key.parse(_text_of(one)) for one in witness],
                 older=[(str(file), file.read_bytes()) for file in kept],
                 since=since.read_bytes() if since else None,
                 live=True,
@@ -103,6 +105,13 @@ def verify(
         return place.read(lambda reader: _fits(log, reader))
 
     _run(path, start)
+
+
+def _text_of(key: str) -> str:
+    try:
+        return key if "+" in key else Path(key).read_text()
+    except OSError as error:
+        raise StartError(f"--witness {key}: {error.strerror}") from None
 
 
 async def _fits(log: ReadLog, reader: Reader) -> int:

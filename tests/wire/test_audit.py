@@ -12,6 +12,7 @@ import jsonschema_rs
 import pytest
 import trio
 
+from hub.audit.note import Checkpoint, Signer
 from hub.contract.official import plain_body, read_document
 from hub.sandbox.tpp import Ask, Refused, Tokens
 from hub.sandbox.witness import witness_key_of
@@ -281,3 +282,36 @@ async def test_starts_keys_certificates_and_operators_are_in_the_log(sandbox):
     routes = {event.get("route") for event in events}
     assert "admin.reload" in routes
     assert all(event["time_ms"] > 0 for event in events)
+
+
+async def test_a_second_history_is_refused_by_the_sandboxs_witness(sandbox, tpp):
+    """A split view: the log's own key signs another tree; the witness has seen the first one."""
+    await client_token(tpp, "atm")
+    await trio.sleep(2.2)
+    folder = sandbox.folder
+    note = (folder / "state/audit/log/checkpoint").read_text()
+    origin, size = note.splitlines()[0], int(note.splitlines()[1])
+    signer = Signer.load(origin, (folder / "keys/hub/log.key").read_bytes())
+    context = ssl.create_default_context(cafile=folder / sandbox.manifest.ca_bundle)
+    url = f"https://localhost:{sandbox.base + 13}/add-checkpoint"
+    remembered = folder / "keys/witness/latest.json"
+
+    async def lie(more: int) -> int:
+        """Ask for a signature under a tree of our own; the log may have grown meanwhile, then once more."""
+        for _ in range(5):
+            latest = json.loads(remembered.read_text())[origin]["size"]
+            assert latest >= size
+            forged = signer.sign(Checkpoint(origin, latest + more, b"\x05" * 32).text())
+            body = f"old {latest}\n\n{forged}".encode()
+            answer = await anybody.post(url, content=body)
+            assert "—" not in answer.text
+            if answer.status_code != 409:
+                break
+        return answer.status_code
+
+    async with httpx.AsyncClient(verify=context) as anybody:
+        assert await lie(0) == 409
+        assert await lie(1) == 422
+        stranger = note.replace(origin, "nobody.example/log", 1)
+        assert (await anybody.post(url, content=f"old 0\n\n{stranger}")).status_code == 404
+        assert (await anybody.post(url, content=b"x")).status_code == 400

@@ -27,6 +27,8 @@ async def test_each_step_of_the_journey_is_told(sandbox):
         assert step in told
     for step in ("Code turned into tokens", "GET /accounts", "GET balances", "GET transactions"):
         assert step in told
+    assert "The receipt of GET /accounts holds: entry " in told
+    assert "verify.py" in told
     assert lines[-1].startswith("Done")
 
 
