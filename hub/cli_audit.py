@@ -13,6 +13,7 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 from time import monotonic
 from typing import Any, Final, cast
+from zoneinfo import ZoneInfo
 
 import click
 import msgspec
@@ -22,6 +23,7 @@ from hub.audit import verify as offline
 from hub.audit.index import Index, open_index
 from hub.audit.note import Checkpoint, split
 from hub.audit.open import ReadLog
+from hub.audit.pages import pages_between
 from hub.audit.receipt import export as write_export
 from hub.audit.receipt import receipt_of, receipts
 from hub.audit.reports import Period, availability_table, table
@@ -305,6 +307,27 @@ async def _index(place: Place, reader: Reader) -> Index:
     index = await trio.to_thread.run_sync(open_index, place.folder, place.zone)
     await index.follow(reader)
     return index
+
+
+@audit.command()
+@click.option("--from", "since", required=True, help="From this date or time (UTC) on.")
+@click.option("--to", "until", default="", help="Before this date or time (UTC).")
+@click.pass_obj
+def pages(path: Path, since: str, until: str) -> None:
+    """Count the pages of data shared per customer and day, attended and unattended, and those beyond what is free."""
+
+    def start(place: Place) -> int:
+        place.record("pages", f"since={since},until={until}")
+
+        async def question(reader: Reader) -> int:
+            between = (_moment(since), _moment(until))
+            for row in await pages_between(reader, *between, ZoneInfo(place.zone)):
+                click.echo(json.dumps(msgspec.to_builtins(row)))
+            return 0
+
+        return place.read(question)
+
+    _run(path, start)
 
 
 @audit.command()

@@ -1,5 +1,9 @@
 """Files of payments over the wire: announced at the push, checked against their hash, ordered once, reported."""
 
+import subprocess
+import sys
+
+import msgspec
 import pytest
 import trio
 
@@ -15,6 +19,7 @@ from tests.wire.operations import (
     prepare,
     signed_message,
 )
+from tests.wire.world import ROOT
 
 pytestmark = pytest.mark.wire
 BASE = "/open-finance/payment/v2.1"
@@ -146,3 +151,22 @@ async def test_refund_names_the_payments_of_its_consent(tpp, known):
     message = message_of(await call(tpp, "GET", path, known.clients[PAYMENTS]), known)
     assert [link.rpartition("/")[2] for link in message["Links"]["Related"]] == [known.payment_id]
     assert message["Data"]["RefundAccount"]["SchemeName"] == "IBAN"
+
+
+async def test_an_answer_of_account_data_is_signed_where_the_caller_asks(tpp, known):
+    path = "/open-finance/account-information/v2.1/accounts"
+    plain = await call(tpp, "GET", path, known.user, headers={"accept": "application/json"})
+    signed = await call(tpp, "GET", path, known.user, headers={"accept": "application/jwt"})
+    assert plain.headers["content-type"].startswith("application/json")
+    assert signed.headers["content-type"] == "application/jwt"
+    assert message_of(signed, known)["Data"] == plain.json()["Data"]
+
+
+def test_pages_are_counted_per_customer_and_day(sandbox, known):
+    told = subprocess.run(
+        [sys.executable, "-m", "hub", "audit", "--config", str(sandbox.folder / "hub.toml"), "pages", "--from", "2020-01-01"],
+        cwd=ROOT, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert told.returncode == 0, told.stderr
+    rows = [msgspec.json.decode(line) for line in told.stdout.splitlines()]
+    assert any(row["kind"] == "attended" and row["customer"].startswith("u-") for row in rows)
