@@ -327,6 +327,8 @@ class Refresher:
             self._observer.note("trust.refresh_failed", problems=len(problems), why=self.problem)
         else:
             self.problem = ""
+            # A clock that was set back must not leave a failure in the future.
+            self._known.failed_at = min(self._known.failed_at, self._clock.now())
         self._known.changed()
         self._sweep_radar()
         age = self._clock.now() - self._known.index.fetched if self._known.index.fetched else -1

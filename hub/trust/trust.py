@@ -350,7 +350,10 @@ class Trust:
     def _apply_dates(self, dates: Dates) -> None:
         self._known.revoked = dates.revoked
         self._known.ocsp = dict(dates.ocsp)
-        self._known.failed_at = max(self._known.failed_at, dates.failed)
+        if self._leader:
+            self._known.failed_at = max(self._known.failed_at, dates.failed)
+        elif dates.failed:
+            self._known.failed_at = dates.failed
         self._known.date_index(dates.index)
         self._fetched = dates.clients
         for client_id, fetched in dates.clients.items():
