@@ -19,6 +19,9 @@ _OUTSIDE: Final[dict[str, str]] = {
     "client.rate": "Expect fewer requests per second of one client; Retry-After says when to come back.",
     "userinfo.token": "Expect an active access token of a customer, bound to this certificate.",
     "userinfo.scope": "Expect a token with the scope openid.",
+    "par.contended": "Too many did the same at the same moment; try again.",
+    "token.contended": "Too many did the same at the same moment; try again.",
+    "heimdall.contended": "Too many did the same at the same moment; try again.",
     "bank.validate": "Expect a consent that the bank would accept.",
 }
 """Refusals that need memory, the bank, or a token, and therefore stand outside the matrix."""
@@ -27,9 +30,6 @@ _FAMILIES: Final[dict[str, str]] = {
     "trust": "Expect a certificate of an active, registered and activated client of the Trust Framework.",
     "dpop": "Expect a DPoP proof as RFC 9449 section 4.3 says.",
     "keeper": "The Hub cannot write its log at the moment and therefore answers nothing; try again.",
-    "par": "Too many did the same at the same moment; try again.",
-    "token": "Too many did the same at the same moment; try again.",
-    "heimdall": "Too many did the same at the same moment; try again.",
 }
 
 _ERRORS: Final[dict[str, tuple[str, str]]] = {
