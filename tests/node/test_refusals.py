@@ -25,7 +25,10 @@ class Desk:
         self.keeper = MemoryKeeper(clock=self.clock)
         self.notebook = Notebook()
         self.refusals = Refusals(
-            keeper=self.keeper, clock=self.clock, dice=SeededDice("refusals"), observer=self.notebook
+            keeper=self.keeper,
+            clock=self.clock,
+            dice=SeededDice("refusals"),
+            observer=self.notebook,
         )
 
     async def refuse(self, peer, status=404, check="edge.path_unknown"):

@@ -60,7 +60,11 @@ async def test_a_file_that_cannot_be_read_is_told_and_changes_nothing(settings):
     clock = FixedClock(1_780_000_000)
     notebook, keeper = Notebook(), MemoryKeeper(clock=clock)
     given = Given(
-        settings=settings, keeper=keeper, clock=clock, dice=SeededDice("refusals"), observer=notebook
+        settings=settings,
+        keeper=keeper,
+        clock=clock,
+        dice=SeededDice("refusals"),
+        observer=notebook,
     )
 
     def read():
