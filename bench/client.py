@@ -124,9 +124,12 @@ class Connection:
     most = 100
     """Requests that may be under way at once."""
 
-    def __init__(self, host: str, port: int, context: ssl.SSLContext) -> None:
-        """Prepare; ``open`` connects."""
+    def __init__(
+        self, host: str, port: int, context: ssl.SSLContext, source: str = "127.0.0.1"
+    ) -> None:
+        """Prepare; ``open`` connects, from the loopback address ``source``."""
         self._host, self._port, self._context = host, port, context
+        self._source = source
         self._out = bytearray()
         self._wake = trio.Event()
         self._buffer = bytearray()
@@ -134,7 +137,7 @@ class Connection:
 
     async def open(self) -> None:
         """Connect and shake hands."""
-        tcp = await trio.open_tcp_stream("127.0.0.1", self._port)
+        tcp = await trio.open_tcp_stream("127.0.0.1", self._port, local_address=self._source)
         self._stream = trio.SSLStream(
             tcp, self._context, server_hostname=self._host, https_compatible=True
         )
@@ -198,9 +201,11 @@ class Connection:
 class H2Connection(Connection):
     """HTTP/2."""
 
-    def __init__(self, host: str, port: int, context: ssl.SSLContext) -> None:
+    def __init__(
+        self, host: str, port: int, context: ssl.SSLContext, source: str = "127.0.0.1"
+    ) -> None:
         """Prepare."""
-        super().__init__(host, port, context)
+        super().__init__(host, port, context, source)
         self._next = 1
         self._waiting: dict[int, Done] = {}
         self._status: dict[int, int] = {}
@@ -291,9 +296,11 @@ class H1Connection(Connection):
 
     most = 1
 
-    def __init__(self, host: str, port: int, context: ssl.SSLContext) -> None:
+    def __init__(
+        self, host: str, port: int, context: ssl.SSLContext, source: str = "127.0.0.1"
+    ) -> None:
         """Prepare."""
-        super().__init__(host, port, context)
+        super().__init__(host, port, context, source)
         self._waiting: Done | None = None
 
     def send(self, request: Request, done: Done) -> None:

@@ -27,6 +27,7 @@ from hub.sandbox.manifest import read_manifest
 from hub.sandbox.tls import client_context
 
 WARMUP_S = 0.5
+PER_ADDRESS = 250
 
 
 class Tally:
@@ -122,7 +123,11 @@ async def drive(arguments: argparse.Namespace, mix: Mix) -> dict[str, Any]:
     context.set_alpn_protocols(["http/1.1" if arguments.http1 else "h2"])
     host, _, port = (arguments.at or manifest.hub.issuer.removeprefix("https://")).partition(":")
     tally = Tally()
-    connections = [kind(host, int(port), context) for _ in range(arguments.connections)]
+    connections = [
+        # As many TPPs would: a Hub bounds the connections of one address.
+        kind(host, int(port), context, f"127.0.0.{2 + number // PER_ADDRESS}")
+        for number in range(arguments.connections)
+    ]
     began = time.perf_counter()
     async with trio.open_nursery() as nursery:
         await _open_all(connections, nursery)

@@ -48,14 +48,14 @@ Result = dict[str, Any]
 class Plan:
     """How long and how often: the full run, or a quick look."""
 
-    def __init__(self, *, quick: bool) -> None:
-        """Choose."""
+    def __init__(self, *, quick: bool, main_only: bool = False) -> None:
+        """Choose; ``main_only`` leaves the further shapes out."""
         self.quick = quick
         self.rounds = 2 if quick else 5
         self.fewer = 1 if quick else 3
         """For what is compared with itself only, and for the further shapes."""
         self.seconds = 1.0 if quick else 2.0
-        self.shapes = (MAIN,) if quick else (MAIN, *FURTHER)
+        self.shapes = (MAIN,) if quick or main_only else (MAIN, *FURTHER)
 
 
 def say(text: str) -> None:
@@ -90,19 +90,22 @@ def compare_peers(world: World, plan: Plan) -> Result:
     result: Result = {}
     with ExitStack() as stack:
         targets = [hub_of(world), *start_peers(world, stack)]
-        for shape in plan.shapes:
-            result[f"balances {shape.name}"] = _rounds(world, plan, targets, "balances", shape)
         both = [t for t in targets if t.name in {"hub", "node"}]
-        result[f"payments {MAIN.name}"] = _rounds(world, plan, both, "payments", MAIN)
+        jobs = [("balances", MAIN, targets), ("payments", MAIN, both)]
+        jobs += [("balances", shape, targets) for shape in plan.shapes if shape is not MAIN]
+        for mix, shape, those in jobs:
+            name = f"{mix} {shape.name}"
+            _section(result, name, lambda m=mix, s=shape, t=those: _rounds(world, plan, t, m, s))
     return result
 
 
 def _rounds(world: World, plan: Plan, targets: list[Target], mix: str, shape: Shape) -> Result:
-    say(f"peers: {mix} {shape.name}, {plan.rounds} rounds of {', '.join(t.name for t in targets)}")
+    count = plan.rounds if shape is MAIN else plan.fewer
+    say(f"peers: {mix} {shape.name}, {count} rounds of {', '.join(t.name for t in targets)}")
     for target in targets:
         measure(world.folder, target, mix, shape, 0.5)
     rounds: dict[str, list[Result]] = {target.name: [] for target in targets}
-    for _ in range(plan.rounds if shape is MAIN else plan.fewer):
+    for _ in range(count):
         for target in targets:
             rounds[target.name].append(measure(world.folder, target, mix, shape, plan.seconds))
     out: Result = {}
@@ -206,17 +209,25 @@ def micro(world: World) -> Result:
     return result
 
 
+def _section(result: Result, name: str, act: Callable[[], Result]) -> None:
+    """Measure one section; one that fails is told, and costs the others nothing."""
+    try:
+        result[name] = act()
+    except SystemExit as error:
+        say(f"{name}: {error}")
+
+
 def options() -> argparse.ArgumentParser:
     """Return the command line."""
     parser = argparse.ArgumentParser(
         prog="bench/run", description="Measure everything on this machine."
     )
+    everything = ",".join((*SECTIONS, "workers"))
     parser.add_argument("--quick", action="store_true", help="2 short rounds, one shape: a look")
+    parser.add_argument("--only", default=everything, help=f"of {everything}")
+    parser.add_argument("--main", action="store_true", help="peers at 32x10 only")
     parser.add_argument(
-        "--only", default=",".join(SECTIONS), help=f"of {','.join(SECTIONS)},workers"
-    )
-    parser.add_argument(
-        "--folder", type=Path, default=ROOT / ".sandbox" / "bench", help="where the world is kept"
+        "--folder", type=Path, default=ROOT / ".sandbox" / "bench", help="of the world"
     )
     parser.add_argument("--port-base", type=int, default=30300, help="first of 100 free ports")
     parser.add_argument(
@@ -228,7 +239,8 @@ def options() -> argparse.ArgumentParser:
 def main(given: list[str] | None = None) -> int:
     """Measure, keep the result, make the report; return 0."""
     arguments = options().parse_args(given)
-    plan, sections = Plan(quick=arguments.quick), arguments.only.split(",")
+    plan = Plan(quick=arguments.quick, main_only=arguments.main)
+    sections = arguments.only.split(",")
     result: Result = {
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": commit(),
@@ -252,8 +264,8 @@ def main(given: list[str] | None = None) -> int:
             }
             for name in SECTIONS:
                 if name in sections:
-                    result[name] = acts[name]()
-    if "workers" in sections or not plan.quick:
+                    _section(result, name, acts[name])
+    if "workers" in sections:
         result["workers"] = scaling(arguments.folder / "scaling", arguments.port_base, plan)
     append_line(arguments.history, result)
     say(f"kept in {arguments.history}")
