@@ -236,3 +236,19 @@ async def test_a_certificate_that_ended_is_forgotten_a_week_later(world, trust):
     await refreshed(trust)
     assert await world.keeper.lookup(Setting, name) is None
     assert peer_of("c1").serial not in trust._known.seen
+
+
+async def test_a_clock_that_is_set_back_after_an_outage_leaves_nothing_stale(world, trust):
+    follower = world.trust(leader=False)
+    async with running(follower):
+        world.break_everything(DOWN)
+        world.clock.advance(3_600)
+        await refreshed(trust)
+        await trio.testing.wait_all_tasks_blocked()
+        assert judged(follower, risk=Risk.PAY) == judged(trust, risk=Risk.PAY) == "trust.stale"
+        world.mend()
+        world.clock.advance(-3_600)
+        await refreshed(trust)
+        await trio.testing.wait_all_tasks_blocked()
+        assert isinstance(judged(trust, risk=Risk.PAY), Caller)
+        assert isinstance(judged(follower, risk=Risk.PAY), Caller)

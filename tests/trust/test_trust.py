@@ -242,22 +242,6 @@ async def test_reads_go_on_longer_than_payments_when_the_framework_is_down(world
     assert trust.ready()
 
 
-async def test_a_clock_that_is_set_back_after_an_outage_leaves_nothing_stale(world, trust):
-    follower = world.trust(leader=False)
-    async with running(follower):
-        world.break_everything(DOWN)
-        world.clock.advance(3_600)
-        await refreshed(trust)
-        await trio.testing.wait_all_tasks_blocked()
-        assert judged(follower, risk=Risk.PAY) == judged(trust, risk=Risk.PAY) == "trust.stale"
-        world.mend()
-        world.clock.advance(-3_600)
-        await refreshed(trust)
-        await trio.testing.wait_all_tasks_blocked()
-        assert isinstance(judged(trust, risk=Risk.PAY), Caller)
-        assert isinstance(judged(follower, risk=Risk.PAY), Caller)
-
-
 async def test_a_revocation_list_that_cannot_be_had_counts_as_an_outage(world, trust):
     world.faults["pki"].set(DOWN)
     world.clock.advance(1_900)
