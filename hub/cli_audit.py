@@ -34,7 +34,7 @@ from hub.authz.explanations import explain
 from hub.cli_run import FAILED, run
 from hub.model.event import Event, Kind
 from hub.node.errors import StartError
-from hub.node.reading import Place
+from hub.node.reading import Place, fits
 from hub.node.retention import prune_log
 from hub.node.wall import WallClock
 from hub.protocol.merkle import consistency_proof
@@ -104,7 +104,7 @@ def verify(
             click.echo(f"{file}: is a beginning of it")
         for remark in report.remarks:
             click.echo(f"note: {remark}")
-        return place.read(lambda reader: _fits(log, reader))
+        return place.read(lambda reader: fits(log, reader, click.echo))
 
     _run(path, start)
 
@@ -114,18 +114,6 @@ def _text_of(key: str) -> str:
         return key if "+" in key else Path(key).read_text()
     except OSError as error:
         raise StartError(f"--witness {key}: {error.strerror}") from None
-
-
-async def _fits(log: ReadLog, reader: Reader) -> int:
-    """Compare the last published entries with the database."""
-    head, size = await reader.head(), log.size
-    leaves = await reader.events(max(0, size - 256), min(size, 256))
-    stored = [log.tiles.entry(at, size) for at in range(max(0, size - 256), size)]
-    if head.size < size or list(leaves) != stored:
-        click.echo("REJECTED the database is not the one that this log was published from")
-        return FAILED
-    click.echo(f"the database has {head.size} events, {head.size - size} of them not published yet")
-    return 0
 
 
 @audit.command()

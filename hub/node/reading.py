@@ -83,3 +83,15 @@ class Place:
                 return trio.run(question, reader)
         except (StoreError, LogError) as error:
             raise StartError(str(error)) from None
+
+
+async def fits(log: ReadLog, reader: Reader, tell: Callable[[str], object]) -> int:
+    """Compare the last published entries with the database; return the exit status."""
+    head, size = await reader.head(), log.size
+    leaves = await reader.events(max(0, size - 256), min(size, 256))
+    stored = [log.tiles.entry(at, size) for at in range(max(0, size - 256), size)]
+    if head.size < size or list(leaves) != stored:
+        tell("REJECTED the database is not the one that this log was published from")
+        return 1
+    tell(f"the database has {head.size} events, {head.size - size} of them not published yet")
+    return 0

@@ -175,6 +175,8 @@ def killed(tmp_path_factory):
     folder = tmp_path_factory.mktemp("killed")
     with child(folder, "t", writers=4) as process:
         acknowledged(process, 700)
+        while not (folder / "audit/log/checkpoint").exists():
+            acknowledged(process, 50)
         process.send_signal(signal.SIGKILL)
         process.communicate(timeout=30)
     return folder
