@@ -13,7 +13,8 @@ from hub.sandbox.hub_process import hub_command
 from hub.sandbox.places import Places
 from hub.sandbox.tenant import Tenant
 
-READY_S: Final = 15.0
+READY_S: Final = 30.0
+"""A first start compiles the contract in every worker; one that fails is told at once, by the end of its process."""
 ASK_EVERY_S: Final = 0.05
 STOP_S: Final = 12.0
 LOG_LINES: Final = 5
