@@ -10,10 +10,10 @@ import sys
 from base64 import b64encode
 from collections.abc import Callable
 from datetime import UTC, date, datetime
+from functools import partial
 from pathlib import Path
 from time import monotonic
 from typing import Any, Final, cast
-from zoneinfo import ZoneInfo
 
 import click
 import msgspec
@@ -23,7 +23,7 @@ from hub.audit import verify as offline
 from hub.audit.index import Index, open_index
 from hub.audit.note import Checkpoint, split
 from hub.audit.open import ReadLog
-from hub.audit.pages import pages_between
+from hub.audit.pages import tell_pages
 from hub.audit.receipt import export as write_export
 from hub.audit.receipt import receipt_of, receipts
 from hub.audit.reports import Period, availability_table, table
@@ -299,21 +299,13 @@ async def _index(place: Place, reader: Reader) -> Index:
 
 @audit.command()
 @click.option("--from", "since", required=True, help="From this date or time (UTC) on.")
-@click.option("--to", "until", default="", help="Before this date or time (UTC).")
 @click.pass_obj
-def pages(path: Path, since: str, until: str) -> None:
+def pages(path: Path, since: str) -> None:
     """Count the pages of data shared per customer and day, attended and unattended, and those beyond what is free."""
 
     def start(place: Place) -> int:
-        place.record("pages", f"since={since},until={until}")
-
-        async def question(reader: Reader) -> int:
-            between = (_moment(since), _moment(until))
-            for row in await pages_between(reader, *between, ZoneInfo(place.zone)):
-                click.echo(json.dumps(msgspec.to_builtins(row)))
-            return 0
-
-        return place.read(question)
+        place.record("pages", f"since={since}")
+        return place.read(partial(tell_pages, _moment(since), 0, place.zone, click.echo))
 
     _run(path, start)
 
