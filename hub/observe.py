@@ -107,11 +107,14 @@ class Observer:
             self._line(self._describe(request, response, duration_ns, event))
 
     def note(self, name: str, **fields: str | int | bool) -> None:
-        """Count and log something that is not a request; ``name`` is a stable word, ``fields`` hold no secrets."""
+        """Count and log something that is not a request; ``name`` is a stable word, ``fields`` hold no secrets.
+
+        ``count``: how many of them this one stands for.
+        """
         counter = self._names.get(name)
         if counter is None:
             counter = self._names[name] = self._notes.labels(name)
-        counter.inc()
+        counter.inc(int(fields.get("count", 1)))
         if self._log:
             safe = {key: ("-" if key in _REDACTED else value) for key, value in fields.items()}
             self._line({"time": self._clock.now_ms(), "note": name, **safe})
