@@ -194,6 +194,6 @@ async def test_where_mutual_tls_is_enough_no_authorization_is_sent(tmp_path):
             heads.append(head)
             await line.say(OK)
 
-    async with bank(script, tmp_path, auth="mtls") as (peer, hub):
+    async with bank(script, tmp_path, auth="mtls") as (_, hub):
         assert (await hub.exchange(get(scope="accounts"))).status == 200
     assert b"authorization" not in heads[0].lower()
