@@ -11,6 +11,7 @@ from typing import Any, Final
 
 _IBAN: Final = re.compile(r"[A-Z]{2}[0-9]{2}[A-Z0-9]{11,30}")
 _EMIRATES_ID: Final = re.compile(r"784(19|20)[0-9]{2}[0-9]{8}")
+_UUID: Final = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _CARD: Final = re.compile(r"[2-6][0-9]{12,18}")
 _EMAIL: Final = re.compile(r"[^@\s]{1,64}@[^@\s]{1,190}\.[A-Za-z]{2,24}")
 _FIELDS: Final = ("psuIdentifiers", "accountIds", "insurancePolicyIds")
@@ -20,6 +21,8 @@ def personal_kind(value: str) -> str:
     """Return what a value looks like; empty for nothing known."""
     if _EMAIL.fullmatch(value):
         return "an e-mail address"
+    if _UUID.fullmatch(value):
+        return ""
     bare = value.replace(" ", "").replace("-", "").upper()
     if _IBAN.fullmatch(bare) and _iban_fits(bare):
         return "an IBAN"

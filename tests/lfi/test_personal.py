@@ -32,6 +32,10 @@ def test_what_is_opaque_is_not(value):
     assert not personal_kind(value)
 
 
+def test_a_uuid_whose_check_digits_happen_to_be_an_ibans_is_no_iban():
+    assert personal_kind("dd75600a-66e4-b091-fe73-b81e449df33c") == ""
+
+
 @given(st.uuids().map(str))
 def test_a_uuid_is_never_taken_for_a_person(value):
     assert not personal_kind(value)
