@@ -29,6 +29,9 @@ def curves(world: World, seconds: float, *, quick: bool, say: Say) -> dict[str, 
     """Measure all curves at the running Hub of a world (the one of consents in a store of its own)."""
     hub = Target("hub", world.pids)
     result: dict[str, Any] = {"connections": {}, "size": {}}
+    # First: memory that others have used and left would hide what these take.
+    result["idle"] = idle(world, 200 if quick else 1000)
+    say(f"idle connections: {result['idle']['octets_each']} octets each")
     for count in CONNECTIONS:
         run = measure(world.folder, hub, "balances", Shape(count, 1), seconds)
         result["connections"][str(count)] = {"cpu_us": run["cpu_us"], "p99_ms": run["p99_ms"]}
@@ -38,8 +41,6 @@ def curves(world: World, seconds: float, *, quick: bool, say: Say) -> dict[str, 
         row = {n: run[n] for n in ("cpu_us", "p50_ms", "rss_mb", "octets_per_answer", "statuses")}
         result["size"][str(size)] = row
         say(f"answers of {size} octets: {run['cpu_us']:.0f} us, {run['rss_mb']} MB resident")
-    result["idle"] = idle(world, 200 if quick else 1000)
-    say(f"idle connections: {result['idle']['octets_each']} octets each")
     counts = (10, 10_000) if quick else (10, 10_000, 1_000_000)
     result["consents"] = {str(n): trio.run(lookups, world, n) for n in counts}
     for count, row in result["consents"].items():

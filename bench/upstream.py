@@ -5,6 +5,7 @@ HTTP/2 on the next; keep-alive without end, no access log.
 """
 
 import json
+import os
 import shutil
 import socket
 import subprocess
@@ -52,7 +53,7 @@ SERVER = """\
     location ~ ^/(?:.*/)?accounts/[^/]+/balances$ {{ return 200 '{balances}'; }}
     location ~ ^/(?:.*/)?accounts$ {{ return 200 '{accounts}'; }}
     location ~ ^/(?:.*/)?payments$ {{ return 201 '{payment}'; }}
-    location ~ ^/(?:.*/)?accounts/(\\d+)octets/transactions$ {{ rewrite ^ /$1.json break; }}
+    location ~ ^/(?:.*/)?accounts/(\\d+)octets/transactions$ {{ rewrite /accounts/(\\d+)octets/ /$1.json break; }}
     location / {{ return 200 '{{"data":{{}}}}'; }}
   }}
 """
@@ -154,7 +155,8 @@ class Nginx:
         """Write the configuration and start; return once the port answers."""
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / "nginx.conf"
-        path.write_text(configuration)
+        # Started by root, its workers would be somebody who may not read our folders.
+        path.write_text(("user root;\n" if os.geteuid() == 0 else "") + configuration)
         taskset = [] if core is None else ["taskset", "-c", str(core)]
         self._process = subprocess.Popen(
             [
