@@ -44,7 +44,7 @@ def test_a_bundle_that_is_no_certificate_is_named(settings, tmp_path):
 
 
 def test_a_signing_key_must_be_a_private_key(settings):
-    with pytest.raises(ConfigError, match="PEM private key"):
+    with pytest.raises(ConfigError, match="private key"):
         check_files(changed(settings, "keys", bearer=settings.lfi.certificate))
 
 
