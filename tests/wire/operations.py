@@ -36,8 +36,6 @@ CLIENT_SCOPES = (
     "atm",
     "confirmation-of-payee",
 )
-PAID_KEY = "paid-before"
-FILED_KEY = "filed-before"
 FILE = "amount,iban\n10.00,AE460261001234567891234\n20.00,AE460261001234567891234\n"
 ACCOUNTS = "openid accounts"
 PAYMENTS = "openid payments"
@@ -138,12 +136,22 @@ async def prepare(sandbox: Sandbox) -> Known:
         known.payment_revocable = (await payment_consents(tpp, known, authorized=False))[0]
         answer = await call(
             tpp, "POST", "/open-finance/payment/v2.1/payments", known.paid[1],
-            headers={"x-idempotency-key": PAID_KEY}, body=payment(known, tpp, known.paid[0]), signed=True,
+            headers={"x-idempotency-key": paid_key(known)}, body=payment(known, tpp, known.paid[0]), signed=True,
         )  # fmt: skip
         assert answer.status == 201, message_of(answer, known)
         known.payment_id = message_of(answer, known)["Data"]["PaymentId"]
         await prepare_files(tpp, known)
         return known
+
+
+def paid_key(known: Known) -> str:
+    """Return the key of the payment that was made before: one for each preparation, whatever sandbox they share."""
+    return f"paid-{known.paid[0][:8]}"
+
+
+def filed_key(known: Known) -> str:
+    """Return the key of the file payment that was made before."""
+    return f"filed-{known.filed[0][:8]}"
 
 
 async def prepare_files(tpp: Actor, known: Known) -> None:
@@ -156,7 +164,7 @@ async def prepare_files(tpp: Actor, known: Known) -> None:
     )
     answer = await call(
         tpp, "POST", "/open-finance/payment/v2.1/file-payments", known.filed[1],
-        headers={"x-idempotency-key": FILED_KEY}, body=file_order(known.filed[0]), signed=True,
+        headers={"x-idempotency-key": filed_key(known)}, body=file_order(known.filed[0]), signed=True,
     )  # fmt: skip
     assert answer.status == 201, message_of(answer, known)
     known.file_payment_id = message_of(answer, known)["Data"]["PaymentId"]
@@ -433,13 +441,13 @@ CASES: dict[str, Case] = {
     ),
     "payment.payments.find": Case(
         token=lambda k: k.clients[PAYMENTS],
-        headers=lambda _k: {"x-idempotency-key": PAID_KEY},
+        headers=lambda k: {"x-idempotency-key": paid_key(k)},
         foreign=lambda k: (k.foreign[PAYMENTS], {}),
         refused=NOT_FOUND,
     ),
     "payment.payments.make": Case(
         token=lambda k: k.payable[1],
-        headers=lambda _k: {"x-idempotency-key": "the-happy-path"},
+        headers=lambda k: {"x-idempotency-key": "the-happy-path-" + k.user_consent[:8]},
         body=lambda k, tpp: payment(k, tpp, k.payable[0]),
         broken=without("Data", "Instruction", "Amount", "Currency"),
         foreign=lambda k: (k.paid[1], {}),
@@ -461,13 +469,13 @@ CASES: dict[str, Case] = {
     ),
     "payment.file-payments.find": Case(
         token=lambda k: k.clients[PAYMENTS],
-        headers=lambda _k: {"x-idempotency-key": FILED_KEY},
+        headers=lambda k: {"x-idempotency-key": filed_key(k)},
         foreign=lambda k: (k.foreign[PAYMENTS], {}),
         refused=NOT_FOUND,
     ),
     "payment.file-payments.make": Case(
         token=lambda k: k.file_payable[1],
-        headers=lambda _k: {"x-idempotency-key": "the-happy-file"},
+        headers=lambda k: {"x-idempotency-key": "the-happy-file-" + k.user_consent[:8]},
         body=lambda k, _t: file_order(k.file_payable[0]),
         broken=without("Data", "PaymentPurposeCode"),
         foreign=lambda k: (k.filed[1], {}),

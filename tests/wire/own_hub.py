@@ -42,6 +42,8 @@ def settings_beside(sandbox: Sandbox, folder: Path, **sections: object) -> dict[
     for face, port in zip(("tpp", "lfi", "ops"), ports, strict=True):
         settings[face]["port"] = port
     settings["state"] = {"folder": str(folder)}
+    # Two Hubs with one log's name must not meet at one witness: it would refuse the sandbox's own log for good.
+    settings.get("log", {}).pop("witnesses", None)
     for name, value in sections.items():
         settings[name] = {**settings[name], **value} if isinstance(value, dict) else value
     return settings

@@ -97,7 +97,9 @@ class ScriptedBank:
         self.context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         self.context.load_cert_chain(certificate, key)
 
-    async def serve(self, script, *, task_status):
+    async def serve(self, script, *, context=None, task_status):
+        context = context or self.context
+
         async def one(stream):
             try:
                 await stream.do_handshake()
@@ -106,7 +108,7 @@ class ScriptedBank:
                 await trio.aclose_forcefully(stream)
 
         await trio.serve_tcp(
-            lambda raw: one(trio.SSLStream(raw, self.context, server_side=True)),
+            lambda raw: one(trio.SSLStream(raw, context, server_side=True)),
             self.port,
             host="127.0.0.1",
             task_status=task_status,
@@ -130,9 +132,9 @@ class ScriptedBank:
         if way == "another certificate":
             from tests.edge import rig
 
-            self.context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-            self.context.load_cert_chain(rig.papers().certificate, rig.papers().key)
-            await self.serve(saying(), task_status=task_status)
+            other = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+            other.load_cert_chain(rig.papers().certificate, rig.papers().key)
+            await self.serve(saying(), context=other, task_status=task_status)
 
         async def plain(stream):
             await stream.send_all(b"HTTP/1.1 400 Bad Request\r\n\r\n")

@@ -35,6 +35,7 @@ def refused(folder: Path, base: int, *options: str) -> str:
 def test_a_port_in_use_is_named(tmp_path):
     base = free_base()
     with socket.socket() as taken:
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         taken.bind(("127.0.0.1", base + 20))
         taken.listen()
         line = refused(tmp_path / "s", base)

@@ -16,6 +16,7 @@ from hub.sandbox.bank.own_bearer import OwnBearer
 
 Json = dict[str, Any]
 _TIMEOUT_S: Final = 10.0
+_PAGE: Final = 100
 
 
 class HubTrouble(Exception):  # noqa: N818 - what happened, seen from the bank
@@ -98,13 +99,23 @@ class Hub:
         return data
 
     async def consents_of(self, user_id: str) -> list[Json]:
-        """Return a customer's consents: the first hundred."""
-        path = f"/psu/{quote(user_id, safe='')}/consents?page=1&pageSize=100"
+        """Return a customer's consents: the hundred that changed last, the Hub lists the oldest first."""
+        found, pages = await self._page_of(user_id, 1)
+        if pages > 1:
+            earlier, _ = await self._page_of(user_id, pages - 1) if pages > 2 else (found, pages)
+            latest, _ = await self._page_of(user_id, pages)
+            found = [*earlier, *latest]
+        return found[-_PAGE:]
+
+    async def _page_of(self, user_id: str, page: int) -> tuple[list[Json], int]:
+        path = f"/psu/{quote(user_id, safe='')}/consents?page={page}&pageSize={_PAGE}"
         answer = await self._send("GET", self._consents + path)
-        data = _object(answer).get("data") if answer.status_code == httpx.codes.OK else None
+        body = _object(answer) if answer.status_code == httpx.codes.OK else {}
+        data, meta = body.get("data"), body.get("meta")
         if not isinstance(data, list):
             raise HubTrouble(f"status {answer.status_code} of GET /psu/{{userId}}/consents")
-        return [record for record in data if isinstance(record, dict)]
+        pages = meta.get("totalPages") if isinstance(meta, dict) else 1
+        return [r for r in data if isinstance(r, dict)], pages if isinstance(pages, int) else 1
 
     async def patch(self, consent_id: str, change: Json) -> None:
         """Change a consent."""
