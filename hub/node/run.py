@@ -46,6 +46,7 @@ from hub.node.worker import (
 )
 from hub.observe import Observer
 from hub.state.open import SqliteKeeper, StoreError, StoreFailedError, open_keeper
+from hub.state.remote import KeeperGoneError
 from hub.state.socket import serve_keeper
 
 STORE_FAILED = 5
@@ -119,6 +120,9 @@ def serve_worker(
     try:
         trio.run(lambda: run_worker(orders, clock=clock, number=number, failpoint=failpoint))
     except* StartError as group:
+        failed += _leaves(group)
+    except* KeeperGoneError as group:
+        # The supervisor's process is gone or going, and this one with it: one line, no traceback.
         failed += _leaves(group)
     return report(failed[0]) if failed else 0
 
