@@ -7,7 +7,8 @@ breaks one for a stream becomes RST_STREAM, is charged as provoked, and ends the
 Invariants. A header block is decoded always, even for a refused stream, or the compression state would be lost.
 Octets of DATA nobody wants are credited to the connection's window at once. Windows are checked both ways; those
 of a stream open only by ``consume``. Streams that we closed before the peer did are remembered for a while
-(``_late``), so that what was under way is ignored instead of punished. Source: RFC 9113.
+(``_late``), so that what was under way is ignored instead of punished: as much as the stream's window had room for,
+and beyond it the connection ends. Source: RFC 9113.
 """
 
 from collections import deque
@@ -16,8 +17,17 @@ from typing import Final, final
 from hub.model.http import Headers
 from hub.protocol import guard, message
 from hub.protocol.guard import Budgets, Violation
-from hub.protocol.h2_input import ACK, Input, unpadded
-from hub.protocol.h2_output import END_STREAM, MOST, Output, Stream, frame
+from hub.protocol.h2_input import ACK, Input, judge_fields, unpadded
+from hub.protocol.h2_output import (
+    ENABLE_PUSH,
+    END_STREAM,
+    FRAME,
+    MOST,
+    WINDOW,
+    Output,
+    Stream,
+    greeting,
+)
 from hub.protocol.hpack import Decoder, HpackError, ListTooLarge, encode
 from hub.protocol.message import Body, Bounds, Ended, EngineEvent, Gone, Opened, Refusal, Refused
 
@@ -25,7 +35,6 @@ _PADDED: Final = 0x08
 _LATE_MOST: Final = 256
 _DRAIN_PING: Final = b"drained?"
 _SETTINGS_ACK: Final = bytes((0, 0, 0, guard.SETTINGS, ACK, 0, 0, 0, 0))
-_HEADER_TABLE_SIZE, _ENABLE_PUSH, _STREAMS, _WINDOW, _FRAME, _LIST = range(1, 7)
 
 
 @final
@@ -44,14 +53,14 @@ class H2Engine:
         self._budgets = Budgets(bounds, now)
         self._decoder = Decoder(bounds.header_octets)
         self._streams: dict[int, Stream] = {}
-        self._late: set[int] = set()
+        self._late: dict[int, int] = {}
         self._late_order: deque[int] = deque()
         self._input = Input(bounds, self._budgets)
         self._draining = self._final = self._closed = False
         self._last = self._credit = self._live = 0
         self._receive_window = max(65535, bounds.connection_window)
         self._out = Output(self._budgets)
-        self._out.parts.append(_greeting(bounds))
+        self._out.parts.append(greeting(bounds))
         self._handlers = {
             guard.PRIORITY: self._on_priority,
             guard.RST_STREAM: self._on_reset,
@@ -127,7 +136,7 @@ class H2Engine:
         if self._final or self._live >= self._bounds.streams:
             self._provoked(stream, guard.REFUSED_STREAM)
             return
-        head = _judge_fields(fields, self._scheme, ends=ends)
+        head = judge_fields(fields, self._scheme, ends=ends)
         if isinstance(head, Refusal) and head.malformed:
             self._provoked(stream, guard.PROTOCOL_ERROR)
             return
@@ -178,13 +187,25 @@ class H2Engine:
         if self._receive_window < 0:
             raise Violation(guard.FLOW_CONTROL_ERROR, "connection_window")
         if record is None or record.finished or record.refused:
-            self._give_credit(octets)
-            if (record is None or record.ended) and stream not in self._late:
-                self._provoked(stream, guard.STREAM_CLOSED)
-            elif record is not None and flags & END_STREAM:
-                record.ended = True
+            self._unwanted(stream, record, flags, octets)
+        else:
+            self._body(record, payload, octets, bool(flags & END_STREAM), events)
+
+    def _unwanted(self, stream: int, record: Stream | None, flags: int, octets: int) -> None:
+        """Ignore what was under way when we closed the stream, within its window (sections 5.1 and 6.9.1)."""
+        self._give_credit(octets)
+        if stream in self._late:
+            room = self._late[stream] = self._late[stream] - octets
+        elif record is None or record.ended:
+            self._provoked(stream, guard.STREAM_CLOSED)
             return
-        self._body(record, payload, octets, bool(flags & END_STREAM), events)
+        else:
+            record.receive_window -= octets
+            room = record.receive_window
+        if room < 0:
+            raise Violation(guard.FLOW_CONTROL_ERROR, "late_data")
+        if record is not None and flags & END_STREAM:
+            record.ended = True
 
     def _body(
         self,
@@ -253,13 +274,13 @@ class H2Engine:
 
     def _setting(self, name: int, value: int) -> None:
         """Apply one setting (RFC 9113 section 6.5.2); the table size binds only an encoder that indexes."""
-        if name == _ENABLE_PUSH and value > 1:
+        if name == ENABLE_PUSH and value > 1:
             raise Violation(guard.PROTOCOL_ERROR, "enable_push")
-        if name == _FRAME:
+        if name == FRAME:
             if not 16384 <= value < 2**24:
                 raise Violation(guard.PROTOCOL_ERROR, "max_frame_size")
             self._out.most_frame = value
-        elif name == _WINDOW:
+        elif name == WINDOW:
             if value > MOST:
                 raise Violation(guard.FLOW_CONTROL_ERROR, "initial_window")
             change, self._out.initial = value - self._out.initial, value
@@ -324,7 +345,7 @@ class H2Engine:
                 events.append(Gone(record.number, reason))
 
     def _stream_error(self, record: Stream, code: int, events: list[EngineEvent]) -> None:
-        self._provoked(record.number, code)
+        self._provoked(record.number, code, max(0, record.receive_window))
         self._over(record, events, f"stream_error_{code}")
 
     def _over(self, record: Stream, events: list[EngineEvent], reason: str) -> None:
@@ -335,17 +356,17 @@ class H2Engine:
         elif not was:
             events.append(Gone(record.number, reason))
 
-    def _provoked(self, stream: int, code: int) -> None:
+    def _provoked(self, stream: int, code: int, room: int | None = None) -> None:
         self._out.frame(guard.RST_STREAM, 0, stream, code.to_bytes(4))
-        self._remember(stream)
+        self._remember(stream, self._bounds.stream_window if room is None else room)
         self._budgets.reset_provoked()
 
-    def _remember(self, stream: int) -> None:
-        """Ignore what is under way for a stream that we closed first."""
-        self._late.add(stream)
+    def _remember(self, stream: int, room: int) -> None:
+        """Ignore what is under way for a stream that we closed first: ``room`` octets at most."""
+        self._late[stream] = room
         self._late_order.append(stream)
         if len(self._late_order) > _LATE_MOST:
-            self._late.discard(self._late_order.popleft())
+            self._late.pop(self._late_order.popleft(), None)
 
     def _goaway(self, last: int, code: int) -> None:
         self._out.frame(guard.GOAWAY, 0, 0, last.to_bytes(4) + code.to_bytes(4))
@@ -418,7 +439,7 @@ class H2Engine:
         if record is not None:
             record.finished, record.pending = True, b""
             self._out.frame(guard.RST_STREAM, 0, stream, guard.CANCEL.to_bytes(4))
-            self._remember(stream)
+            self._remember(stream, record.receive_window)
 
     def release(self, stream: int) -> list[EngineEvent]:
         """Free the stream's place."""
@@ -450,7 +471,7 @@ class H2Engine:
         if not record.ended:
             record.ended = True
             self._out.frame(guard.RST_STREAM, 0, record.number, guard.NO_ERROR.to_bytes(4))
-            self._remember(record.number)
+            self._remember(record.number, record.receive_window)
         if record.refused:
             self._streams.pop(record.number, None)
 
@@ -468,32 +489,3 @@ _CONTINUE: Final = encode(((b":status", b"100"),))
 def _block(status: int, headers: Headers) -> bytes:
     message.check_answer(headers)
     return encode(((b":status", b"%d" % status), *headers))
-
-
-def _greeting(bounds: Bounds) -> bytes:
-    """Return our SETTINGS and the window that makes up for the protocol's default."""
-    values = (
-        (_STREAMS, bounds.streams),
-        (_WINDOW, bounds.stream_window),
-        (_LIST, bounds.header_octets),
-    )
-    settings = b"".join([name.to_bytes(2) + value.to_bytes(4) for name, value in values])
-    more = bounds.connection_window - 65535
-    opened = frame(guard.WINDOW_UPDATE, 0, 0, more.to_bytes(4)) if more > 0 else b""
-    return frame(guard.SETTINGS, 0, 0, settings) + opened
-
-
-def _judge_fields(
-    fields: list[tuple[bytes, bytes]], scheme: bytes, *, ends: bool
-) -> message.Head | Refusal:
-    """Split pseudo-fields off, which come first and once each (RFC 9113 section 8.3), and judge the rest."""
-    pseudo: dict[bytes, bytes] = {}
-    for count, (name, value) in enumerate(fields):
-        if name[:1] != b":":
-            return message.read_fields(pseudo, fields[count:], scheme, ended=ends)
-        if name in pseudo:
-            break
-        pseudo[name] = value
-    else:
-        return message.read_fields(pseudo, [], scheme, ended=ends)
-    return Refusal(400, "pseudo_fields", malformed=True)

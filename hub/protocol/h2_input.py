@@ -10,7 +10,7 @@ from typing import Final, final
 from hub.protocol import guard
 from hub.protocol.guard import PREFACE, Budgets, Violation
 from hub.protocol.h2_output import END_HEADERS, END_STREAM, MOST
-from hub.protocol.message import Bounds
+from hub.protocol.message import Bounds, Head, Refusal, read_fields
 
 ACK: Final = 0x01
 _PADDED: Final = 0x08
@@ -145,3 +145,17 @@ def unpadded(payload: bytes) -> bytes:
     if not payload or payload[0] >= len(payload):
         raise Violation(guard.PROTOCOL_ERROR, "padding")
     return payload[1 : len(payload) - payload[0]]
+
+
+def judge_fields(fields: list[tuple[bytes, bytes]], scheme: bytes, *, ends: bool) -> Head | Refusal:
+    """Split pseudo-fields off, which come first and once each (RFC 9113 section 8.3), and judge the rest."""
+    pseudo: dict[bytes, bytes] = {}
+    for count, (name, value) in enumerate(fields):
+        if name[:1] != b":":
+            return read_fields(pseudo, fields[count:], scheme, ended=ends)
+        if name in pseudo:
+            break
+        pseudo[name] = value
+    else:
+        return read_fields(pseudo, [], scheme, ended=ends)
+    return Refusal(400, "pseudo_fields", malformed=True)

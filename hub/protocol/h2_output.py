@@ -9,15 +9,31 @@ from typing import Final, final
 
 from hub.protocol import guard
 from hub.protocol.guard import Budgets, Violation
+from hub.protocol.message import Bounds
 
 MOST: Final = 2**31 - 1
 END_STREAM: Final = 0x01
 END_HEADERS: Final = 0x04
+HEADER_TABLE_SIZE, ENABLE_PUSH, STREAMS, WINDOW, FRAME, LIST = range(1, 7)
+"""Settings (RFC 9113 section 6.5.2)."""
 
 
 def frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
     """Return one frame (RFC 9113 section 4.1)."""
     return b"%b%c%c%b%b" % (len(payload).to_bytes(3), kind, flags, stream.to_bytes(4), payload)
+
+
+def greeting(bounds: Bounds) -> bytes:
+    """Return our SETTINGS and the window that makes up for the protocol's default."""
+    values = (
+        (STREAMS, bounds.streams),
+        (WINDOW, bounds.stream_window),
+        (LIST, bounds.header_octets),
+    )
+    settings = b"".join([name.to_bytes(2) + value.to_bytes(4) for name, value in values])
+    more = bounds.connection_window - 65535
+    opened = frame(guard.WINDOW_UPDATE, 0, 0, more.to_bytes(4)) if more > 0 else b""
+    return frame(guard.SETTINGS, 0, 0, settings) + opened
 
 
 @final

@@ -1,15 +1,20 @@
 """The lean engine against the h2 package: the same octets give the same events and the same refusals."""
 
+from h2.config import H2Configuration
+from h2.connection import H2Connection
+from h2.exceptions import FlowControlError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hub.protocol.guard import FLOW_CONTROL_ERROR
 from hub.protocol.h2_output import frame
-from hub.protocol.message import EngineEvent, Gone
+from hub.protocol.message import Bounds, EngineEvent, Gone
 from tests.protocol.h2_frames import (
     CONTINUATION,
     DATA,
     GET,
     GOAWAY,
+    GREETING,
     HEADERS,
     PING,
     POST,
@@ -131,3 +136,46 @@ def test_windows_are_obeyed_alike(sizes, windows):
     )
     if sum(map(len, lean.values())) < 65535:
         assert lean == package
+
+
+def oracle_refuses(sizes: list[int], answered_at: int) -> int | None:
+    """Return the index of the DATA frame at which ``h2`` itself sees the stream's window overrun."""
+    server = H2Connection(H2Configuration(client_side=False, header_encoding=None))
+    server.initiate_connection()
+    server.increment_flow_control_window(Bounds().connection_window - 65535)
+    server.receive_data(GREETING + headers(1, base=POST, end=False))
+    for index, size in enumerate(sizes):
+        if index == answered_at:
+            server.send_headers(1, [(b":status", b"401")], end_stream=True)
+        try:
+            server.receive_data(frame(DATA, 0, 1, bytes(size)))
+        except FlowControlError:
+            return index
+    return None
+
+
+@given(
+    st.lists(st.sampled_from([1, 100, 8192, 16383, 16384]), min_size=1, max_size=12),
+    st.integers(0, 11),
+    st.booleans(),
+)
+@settings(max_examples=150, deadline=None)
+def test_data_after_an_early_answer_is_held_to_its_window_as_h2_does(sizes, answered_at, released):
+    wire = Wire("lean")
+    wire.feed(headers(1, base=POST, end=False))
+    refused = None
+    for index, size in enumerate(sizes):
+        if index == answered_at:
+            wire.engine.answer(1, 401, (), b"")
+            if released:
+                wire.engine.release(1)
+        wire.feed(frame(DATA, 0, 1, bytes(size)))
+        if refused is None and (wire.engine.closing or 1 in late_errors(wire)):
+            refused = index
+    assert refused == oracle_refuses(sizes, answered_at)
+    if refused is not None and refused >= answered_at:
+        assert (wire.goaway, wire.engine.fault) == (FLOW_CONTROL_ERROR, "late_data")
+
+
+def late_errors(wire: Wire) -> set[int]:
+    return {stream for stream, code in wire.resets().items() if code == FLOW_CONTROL_ERROR}
