@@ -5,8 +5,9 @@ events since the last checkpoint, writes their bundles and tiles, reads all of i
 root from what it read, compares it with the keeper's, and only then signs. So a flipped bit anywhere between the
 transaction and the file stops the log before it says something that it would have to stand by for ever.
 
-Invariants. No checkpoint is signed that is not a continuation of the one signed before. A log that is ahead of its
-keeper (a database restored from an older backup) is never signed again: that would be two histories.
+Invariants. No checkpoint is signed that is not a continuation of the one signed before. Nothing is written on top of a
+tail that does not fit: at the start the newest entries are checked against their hashes and these against the
+checkpoint, before each publication those of the bundle that is continued. A log that is ahead of its keeper (a database restored from an older backup) is never signed again: that would be two histories.
 """
 
 from collections.abc import Sequence
@@ -17,7 +18,7 @@ import trio
 
 from hub.audit.note import Checkpoint, NoteError, Signer, Verifier, open_note
 from hub.audit.source import Events, Head
-from hub.audit.tiles import WIDTH, LogError, Tiles, View, bundle_of, entries_of, tile_path
+from hub.audit.tiles import WIDTH, LogError, Tiles, View, bundle_of, tile_path
 from hub.audit.witness import join
 from hub.model.failpoint import Failpoint, Point, no_failpoint
 from hub.protocol.merkle import Frontier, complete_parts, leaf_hash, root_hash
@@ -26,6 +27,8 @@ CHECKPOINT: Final = "checkpoint"
 _READ: Final = 1000
 _STEP: Final = 65_536
 """Entries in memory at once; a multiple of the tiles' width."""
+_TAIL: Final = 65_536
+"""Entries that are checked against their hashes when the log is opened; ``verify`` checks them all."""
 
 
 @final
@@ -93,6 +96,16 @@ class Log:
         self._frontier = Frontier(checkpoint.size, [view.complete(*part) for part in parts])
         if checkpoint.origin != self.origin or self._frontier.root() != checkpoint.root:
             raise LogError(f"{file}: the tiles do not lead to this checkpoint")
+        self._check_tail(view, checkpoint.size)
+
+    def _check_tail(self, view: View, size: int) -> None:
+        """Refuse a log whose newest entries are not those that it signed."""
+        for index in range(max(0, size - _TAIL) // WIDTH, -(-size // WIDTH)):
+            width = min(WIDTH, size - index * WIDTH)
+            self.tiles.checked_entries(index, width)
+            if width == WIDTH and view.over(1, index) != view.complete(8, index):
+                path = self.folder / tile_path(0, index)
+                raise LogError(f"{path}: does not fit its hash in the tile above")
 
     async def publish(self, keeper: Events) -> bool:
         """Bring the files up to the keeper's head and sign it; False if there was nothing new.
@@ -125,12 +138,15 @@ class Log:
         return True
 
     async def _tail_bundle(self) -> list[bytes]:
-        """Return the entries of the last, partial bundle."""
+        """Return the entries of the last, partial bundle; they lead to what was signed, or nothing goes on.
+
+        Raises:
+            LogError: They do not.
+        """
         index, width = divmod(self.size, WIDTH)
         if not width:
             return []
-        bundle = await trio.to_thread.run_sync(self.tiles.read, None, index, width)
-        return entries_of(bundle, width)
+        return await trio.to_thread.run_sync(self.tiles.checked_entries, index, width)
 
     def _lay(self, leaves: Sequence[bytes], frontier: Frontier, size: int) -> None:
         """Write some entries and their tiles, and continue the frontier over what then stands on the disk."""
@@ -138,7 +154,7 @@ class Log:
         self._write(first, leaves, size)
         for index in range(first, -(-size // WIDTH)):
             width = min(WIDTH, size - index * WIDTH)
-            entries = entries_of(self.tiles.read(None, index, width), width)
+            entries = self.tiles.checked_entries(index, width)
             for entry in entries[max(0, frontier.size - index * WIDTH) :]:
                 frontier.append(leaf_hash(entry))
 

@@ -17,7 +17,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Final, final
 
-from hub.protocol.merkle import HASH_OCTETS, fold
+from hub.protocol.merkle import HASH_OCTETS, fold, leaf_hash
 
 WIDTH: Final = 256
 _CACHED: Final = 512
@@ -147,6 +147,21 @@ class Tiles:
         """
         data = self._full(level, index) if width == WIDTH else self.read(level, index, width)
         return [data[at : at + HASH_OCTETS] for at in range(0, width * HASH_OCTETS, HASH_OCTETS)]
+
+    def checked_entries(self, index: int, width: int) -> list[bytes]:
+        """Return the entries of a bundle, each of which has its hash in the tile beside; a pruned one is empty.
+
+        Raises:
+            LogError: The bundle or the tile is missing, damaged, or they do not fit.
+        """
+        entries = entries_of(self.read(None, index, width), width)
+        for at, (entry, kept) in enumerate(
+            zip(entries, self.hashes(0, index, width), strict=True), index * WIDTH
+        ):
+            if entry and leaf_hash(entry) != kept:
+                path = self.folder / tile_path(None, index, width)
+                raise LogError(f"{path}: entry {at} does not fit its hash in the tile")
+        return entries
 
     def entry(self, index: int, size: int) -> bytes:
         """Return an entry of a log of ``size`` entries.

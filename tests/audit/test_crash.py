@@ -230,31 +230,80 @@ def test_a_torn_write_ahead_log_gives_complete_batches_or_is_refused(killed, tmp
     torn_wal(killed, tmp_path, 4, 12)
 
 
+def needed(name: str, size: int) -> bool:
+    """Tell whether the tree of that size stands on a file of the log, or a narrower or unsigned one has it beside."""
+    full, partial, width = name.partition(".p/")
+    _, row, index = full.split("/", 2) if "/" in full else ("", "entries", "0")
+    total = size >> (0 if row == "entries" else 8 * int(row))
+    return not partial or int(width) == total - int(index) * 256
+
+
 def torn_tiles(killed, tmp_path, seed, trials) -> int:
-    """Spoil a file of the log's tail: either it is not needed for what comes, or nothing is signed on top of it."""
+    """Spoil a file of the log: what the last checkpoint stands on is never built upon; the verifier names the others."""
     dice, refused = random.Random(seed), 0
+    size = ReadLog.read(killed).size
     for trial in range(trials):
         folder = copied(killed, tmp_path / str(trial))
         root = folder / "audit/log"
-        newest = sorted(
-            (p for p in root.rglob("*") if p.is_file()), key=lambda p: p.stat().st_mtime_ns
-        )
-        file = dice.choice(newest[-6:])
-        good = file.read_bytes()
-        bad = spoilt(good, dice)
-        file.write_bytes(bad)
+        file = dice.choice(sorted(p for p in root.rglob("*") if p.is_file()))
+        name = file.relative_to(root).as_posix()
+        file.write_bytes(spoilt(file.read_bytes(), dice))
         log = continued(folder)
         if log is None:
             refused += 1
         else:
+            assert not needed(name, size), f"seed {seed}: built upon a spoilt {name}"
             said = judged(log.folder, [verify.Key.parse(log.vkey)], ())
-            assert not said or file.relative_to(root).as_posix().partition(".p/")[0] in said
+            assert said.startswith(f"{name}: ") == file.exists(), f"seed {seed}: {name}: {said}"
         subprocess.run(["rm", "-r", str(folder)], check=True)
     return refused
 
 
 def test_a_torn_tail_of_the_log_is_never_built_upon(killed, tmp_path):
     assert torn_tiles(killed, tmp_path, 4, 25) > 5
+
+
+@pytest.mark.parametrize("more", [1, 300])
+async def test_whatever_file_of_the_log_is_spoilt_nothing_is_signed_on_top_of_it(
+    tmp_path, signer, keeper, more
+):
+    log, dice = Log(tmp_path / "log", signer), random.Random(1)
+    for count in (200, 400, 1):
+        for _ in range(count):
+            await keeper.commit((), (Event(kind=Kind.CALL, time_ms=NOW * 1000),))
+        await log.publish(keeper)
+    for _ in range(more):
+        await keeper.commit((), (Event(kind=Kind.CALL, time_ms=NOW * 1000),))
+    for file in sorted(p for p in log.folder.rglob("*") if p.is_file()):
+        name = file.relative_to(log.folder).as_posix()
+        if not needed(name, 601):
+            continue
+        good = file.read_bytes()
+        for _ in range(8):
+            file.write_bytes(spoilt(good, dice))
+            before = {p: p.read_bytes() for p in log.folder.rglob("*") if p.is_file()}
+            with pytest.raises(LogError):
+                await Log(log.folder, signer).publish(keeper)
+            assert before == {p: p.read_bytes() for p in log.folder.rglob("*") if p.is_file()}
+        file.write_bytes(good)
+    assert await Log(log.folder, signer).publish(keeper)
+
+
+async def test_a_tail_that_is_spoilt_under_a_running_log_is_not_carried_over(
+    tmp_path, signer, keeper
+):
+    log = Log(tmp_path / "log", signer)
+    for count in (100, 1):
+        for _ in range(count):
+            await keeper.commit((), (Event(kind=Kind.CALL, time_ms=NOW * 1000),))
+        if count == 100:
+            await log.publish(keeper)
+    file = log.folder / "tile/entries/000.p/100"
+    file.write_bytes(file.read_bytes().replace(b"1800000000", b"1800000001", 1))
+    files = sorted(log.folder.rglob("*"))
+    with pytest.raises(LogError, match="entry 0 does not fit its hash"):
+        await log.publish(keeper)
+    assert sorted(log.folder.rglob("*")) == files
 
 
 @pytest.mark.nightly
