@@ -33,8 +33,13 @@ def test_the_top_level_holds_the_agreed_folders_only():
 
 
 def test_lock_files_name_packages_and_hashes_only():
-    for path in (ROOT / "scripts").glob("*.lock"):
-        assert not re.search(r"https?:|file:|--index|--find-links", path.read_text())
+    locks = [ROOT / name for name in TRACKED if name.endswith(".lock")]
+    assert len(locks) == 4
+    for path in locks:
+        text = path.read_text()
+        assert not re.search(r"https?:|file:|--index|--find-links", text)
+        assert all("==" in line for line in text.splitlines() if line and line[0] not in "# ")
+        assert "--hash=sha256:" in text
 
 
 def test_no_tracked_file_holds_a_path_of_one_machine():
