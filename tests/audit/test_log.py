@@ -25,6 +25,7 @@ from hub.state.keeper import TreeHead
 from hub.state.memory import MemoryKeeper
 from hub.state.open import open_keeper, open_reader
 from tests.state.keepers import limits
+from tests.waiting import virtual
 
 NOW = 1_800_000_000
 
@@ -327,9 +328,9 @@ async def test_the_tail_gives_events_as_they_come(keeper, autojump_clock):
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(watch)
-        await trio.sleep(1)
+        await virtual(1)
         await append(keeper, 2)
-        await trio.sleep(1)
+        await virtual(1)
         nursery.cancel_scope.cancel()
     assert seen == [(2, "i2"), (3, "i3")]
 

@@ -18,6 +18,7 @@ from hub.model.clock import FixedClock
 from hub.model.event import Event, Kind
 from hub.state.memory import MemoryKeeper
 from tests.audit.conftest import ORIGIN
+from tests.waiting import until
 
 NOV = 1_795_000_000
 """In November 2026."""
@@ -268,13 +269,6 @@ async def test_a_new_key_without_overlap_is_refused(tmp_path, keeper):
 # Readiness
 
 
-async def until(condition):
-    while True:
-        if condition():
-            return
-        await trio.sleep(0.01)
-
-
 async def test_a_log_that_cannot_keep_up_is_not_ready(tmp_path, signer, keeper, monkeypatch):
     monkeypatch.setattr(publish, "_LATE_S", 0.2)
     log = Log(tmp_path / "log", signer)
@@ -283,12 +277,11 @@ async def test_a_log_that_cannot_keep_up_is_not_ready(tmp_path, signer, keeper, 
     await fill(keeper, 3)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(publisher.run)
-        with trio.fail_after(5):
-            await until(publisher.ready)
+        await until(publisher.ready, 5, "the log to be published")
 
-            async def full(_keeper):
-                raise OSError(28, "No space left on device")
+        async def full(_keeper):
+            raise OSError(28, "No space left on device")
 
-            log.publish = full
-            await until(lambda: not publisher.ready())
+        log.publish = full
+        await until(lambda: not publisher.ready(), 5, "a log that is late not to be ready")
         nursery.cancel_scope.cancel()

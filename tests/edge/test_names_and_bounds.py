@@ -18,6 +18,7 @@ from hub.model.http import Request, Response, UnavailableError
 from hub.model.terms import Face
 from hub.state.remote import KeeperGoneError
 from tests.edge import rig
+from tests.waiting import until
 
 
 class Told:
@@ -294,8 +295,9 @@ async def test_mutated_hellos_leave_the_listener_as_it_was(count):
                     crowd.start_soon(greet_with, place, mutated(dice, octets))
         stream = await rig.tls_stream(place.port, rig.client_context("h2"))
         await trio.aclose_forcefully(stream)
-        await trio.testing.wait_all_tasks_blocked(0.05)
-        assert descriptors() <= before
+        await until(
+            lambda: descriptors() <= before, 10, "each connection to be closed", seen=descriptors
+        )
         nursery.cancel_scope.cancel()
     assert not [n for n, _ in place.notebook.notes if n == "connection_failed"]
 

@@ -14,6 +14,7 @@ from hub.state.keeper import Put
 from hub.upstream.faults import bank_failure
 from tests.gateway.test_payments import MADE, MULTI, error_of, message, pay, started, taken
 from tests.gateway.world import CONSENT, answer_of, consent_of
+from tests.waiting import virtual
 
 
 async def attempts(world) -> list[Attempt]:
@@ -259,7 +260,7 @@ async def test_an_outcome_waits_for_a_keeper_that_comes_back(autojump_clock):
         await bank.asked.wait()
         world.keeper.refusal = away
         bank.go.set()
-        await trio.sleep(3)
+        await virtual(3)
         assert answers == []
         world.keeper.refusal = None
     assert answers[0].status == 201

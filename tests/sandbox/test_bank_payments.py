@@ -18,6 +18,7 @@ from hub.sandbox.bank.book import Granted
 from hub.sandbox.bank.pii import PiiReader, Unreadable, creditors_of
 from hub.sandbox.site import SiteResponse
 from tests.sandbox.bank_world import CONSENT, NOW, World, bearer, code_of
+from tests.waiting import virtual
 
 A, B = "100100000001", "100100000002"
 PAGE = "page=1&page-size=100"
@@ -205,10 +206,10 @@ async def test_hub_that_was_away_is_told_later(
     world.hub.down = {"PATCH"}
     async with trio.open_nursery() as nursery:
         nursery.start_soon(world.bank.settle_payments)
-        await trio.sleep(2.5)
+        await virtual(2.5)
         world.hub.down = set()
         world.hub.calls.clear()
-        await trio.sleep(2.5)
+        await virtual(2.5)
         nursery.cancel_scope.cancel()
     assert len(world.hub.of("PATCH")) == 1
 

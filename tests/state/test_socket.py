@@ -30,6 +30,7 @@ from hub.state.remote import KeeperGoneError, connect_keeper
 from hub.state.schema import StoreError
 from hub.state.socket import LEASE_S, RENEW_S, serve_keeper
 from tests.state.keepers import event
+from tests.waiting import virtual
 
 
 @pytest.fixture
@@ -152,7 +153,7 @@ async def test_renewing_without_hearing_does_not_hold_a_change_up_for_longer(
 
         async def renew() -> None:
             for number in range(2, 20):
-                await trio.sleep(RENEW_S)
+                await virtual(RENEW_S)
                 await worker.say(Renew(number))
 
         nursery.start_soon(renew)
@@ -163,14 +164,14 @@ async def test_renewing_without_hearing_does_not_hold_a_change_up_for_longer(
 
 async def test_a_change_is_acknowledged_as_soon_as_all_have_heard(clock, path, autojump_clock):
     keeper = MemoryKeeper(clock=clock)
-    async with served(keeper, path), raw(path) as worker, trio.open_nursery() as nursery:
+    async with served(keeper, path), raw(path) as worker:
         await worker.say(Hello(PROTOCOL), Renew(1))
         await worker.hear()
         start = trio.current_time()
-        nursery.start_soon(put, keeper)
-        assert isinstance((await worker.hear())[0], Changed)
-        await worker.say(Heard(1))
-        await trio.testing.wait_all_tasks_blocked(0.001)
+        async with trio.open_nursery() as change:
+            change.start_soon(put, keeper)
+            assert isinstance((await worker.hear())[0], Changed)
+            await worker.say(Heard(1))
         assert (await keeper.head()).size == 1
         assert trio.current_time() - start < LEASE_S / 2
 
@@ -202,7 +203,7 @@ async def test_a_worker_that_says_goodbye_is_not_waited_for(clock, path, autojum
 async def test_a_lease_is_renewed_while_both_ends_live(clock, path, autojump_clock):
     async with served(MemoryKeeper(clock=clock), path), connect_keeper(path) as remote:
         for _ in range(30):
-            await trio.sleep(LEASE_S / 3)
+            await virtual(LEASE_S / 3)
             assert remote.fresh()
 
 
@@ -226,7 +227,7 @@ async def test_when_the_keeper_goes_everything_is_forgotten_and_writes_are_refus
             await put(remote)
             await cache.get(Setting, "a")
             stop.set()
-            await trio.sleep(0.05)
+            await virtual(0.05)
             assert not remote.fresh()
             assert cache.peek(Setting, "a") is None
             assert Invalidation("setting", "") in forgotten
@@ -237,7 +238,7 @@ async def test_when_the_keeper_goes_everything_is_forgotten_and_writes_are_refus
                 await remote.lookup(Setting, "a")
             stop = trio.Event()
             await nursery.start(keep)
-            await trio.sleep(0.5)
+            await virtual(0.5)
             assert remote.fresh()
             assert (await cache.get(Setting, "a"))[1] == 1
             stop.set()

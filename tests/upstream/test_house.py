@@ -4,6 +4,7 @@ import trio
 import trio.testing
 
 from tests.upstream.scripted import OK, Identity, answering, bank, get, limits
+from tests.waiting import until
 
 
 async def test_health_operations_are_polled_and_counted(tmp_path):
@@ -22,8 +23,7 @@ async def test_health_operations_are_polled_and_counted(tmp_path):
             await nursery.start(hub.run)
             with trio.fail_after(5):
                 await three.wait()
-                await trio.testing.wait_all_tasks_blocked(0.05)
-                assert (hub.busy, hub.idle) == (0, 1)
+            await until(lambda: (hub.busy, hub.idle) == (0, 1), 5, "the last answer to be taken")
             nursery.cancel_scope.cancel()
         assert asked == ["/hello", "/hello-mtls", "/echo-cert"]
         assert hub.idle == 0, "the end of the house closes everything"

@@ -19,6 +19,7 @@ from hub.upstream.outbox import BACK_OFF_S, Outbox, Target, replay, settle
 from tests.lfi.desk import NOW, consent
 from tests.lfi.test_payment_log import payment
 from tests.upstream.scripted import limits
+from tests.waiting import virtual
 
 
 class World:
@@ -167,13 +168,13 @@ async def test_the_outbox_goes_on_where_it_stopped_and_is_woken_by_a_change(worl
     async with trio.open_nursery() as nursery:
         await nursery.start(world.outbox.run)
         await world.create("a")
-        await trio.sleep(3)
+        await virtual(3)
         nursery.cancel_scope.cancel()
     await world.change("a", Status.AUTHORIZED)
     after = World(keeper=world.keeper, clock=world.clock)
     async with trio.open_nursery() as nursery:
         await nursery.start(after.outbox.run)
-        await trio.sleep(3)
+        await virtual(3)
         nursery.cancel_scope.cancel()
     after.observer.close()
     assert [t[:2] for t in world.told + after.told] == [("a", "post"), ("a", "patch")]
@@ -184,7 +185,7 @@ async def test_an_outbox_that_never_ran_does_not_tell_the_past(world, autojump_c
     async with trio.open_nursery() as nursery:
         await nursery.start(world.outbox.run)
         await world.create("new")
-        await trio.sleep(3)
+        await virtual(3)
         nursery.cancel_scope.cancel()
     assert [t[0] for t in world.told] == ["new"]
 
