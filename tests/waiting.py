@@ -2,7 +2,7 @@
 
 Where there is an event, wait for that: a ``trio.Event``, an answer on a socket, the end of a process (``ended``).
 ``until`` and ``until_blocking`` are for what only another process or thread can make true and nobody tells us of.
-``virtual`` moves a mock clock; ``pause_of_a_slow_peer`` is the pace of a peer whose slowness is what is tested.
+``virtual`` moves a mock clock; ``pause_of_a_peer`` is the pace of a peer that a test plays.
 """
 
 import inspect
@@ -18,8 +18,12 @@ import trio
 import trio.testing
 
 T = TypeVar("T")
-_LEAST_S = 0.01
-"""Between two looks; a look that takes longer is followed by a pause of its own length."""
+_LEAST_S, _MOST_S = 0.01, 0.1
+
+
+def _pause(waited_s: float, look_s: float) -> float:
+    """Return how long not to look: a tenth of what was waited, within bounds, and as long as a look takes."""
+    return max(look_s, min(_MOST_S, _LEAST_S + waited_s / 10))
 
 
 class Look:
@@ -50,6 +54,7 @@ async def until(
     ``what`` completes "waited N s for ..."; ``seen`` adds what to tell when it failed (the end of a log).
     """
     look = Look(within_s, what, seen)
+    start = time.monotonic()
     with trio.move_on_after(within_s):
         while True:
             began = time.monotonic()
@@ -58,7 +63,7 @@ async def until(
             look.looked = True
             if look.found:
                 return look.found
-            await trio.sleep(max(_LEAST_S, time.monotonic() - began))
+            await trio.sleep(_pause(began - start, time.monotonic() - began))
     raise look.failure()
 
 
@@ -71,13 +76,13 @@ def until_blocking(
 ) -> T:
     """Do what ``until`` does where there is no event loop."""
     look = Look(within_s, what, seen)
-    end = time.monotonic() + within_s
-    while (began := time.monotonic()) < end:
+    start = time.monotonic()
+    while (began := time.monotonic()) < start + within_s:
         look.found = condition()
         look.looked = True
         if look.found:
             return look.found
-        time.sleep(max(_LEAST_S, time.monotonic() - began))
+        time.sleep(_pause(began - start, time.monotonic() - began))
     raise look.failure()
 
 
@@ -114,6 +119,6 @@ async def virtual(seconds: float) -> None:
     await trio.sleep(seconds)
 
 
-async def pause_of_a_slow_peer(seconds: float) -> None:
-    """Be slow in a peer of the thing under test, because its slowness is the subject; never before an assertion."""
+async def pause_of_a_peer(seconds: float) -> None:
+    """Be a peer with a pace of its own: slow in sending, patient before it asks again; never before an assertion."""
     await trio.sleep(seconds)

@@ -5,7 +5,7 @@ import trio
 
 from bench.client import H1Connection, H2Connection, Request, frame, literal, status_of
 from bench.load import ClosedLoop, OpenLoop, Tally, percentile, summary
-from tests.waiting import pause_of_a_slow_peer, until
+from tests.waiting import pause_of_a_peer, until
 
 
 class Slow:
@@ -22,7 +22,7 @@ class Slow:
 
     async def run(self) -> None:
         while True:
-            await pause_of_a_slow_peer(self.seconds)
+            await pause_of_a_peer(self.seconds)
             if self.sent:
                 self.sent.pop(0)(200, 10)
 

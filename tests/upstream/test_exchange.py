@@ -9,7 +9,7 @@ import trio
 from hub.model.fault import Fault
 from hub.upstream.bank import BankAnswer
 from tests.upstream.scripted import OK, Identity, answering, bank, connections, get, limits, post
-from tests.waiting import pause_of_a_slow_peer
+from tests.waiting import pause_of_a_peer
 
 
 async def test_a_call_is_answered_and_its_connection_used_again(tmp_path):
@@ -73,7 +73,7 @@ async def drip(line):
     await line.request()
     for at in range(len(OK)):
         await line.say(OK[at : at + 1])
-        await pause_of_a_slow_peer(0.05)
+        await pause_of_a_peer(0.05)
 
 
 async def endless_head(line):

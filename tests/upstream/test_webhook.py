@@ -20,7 +20,7 @@ from hub.upstream.address import destination_of, is_public, resolve
 from hub.upstream.webhook import Webhooks, consent_message, wants_webhook
 from tests.lfi.desk import NOW, consent, settings
 from tests.upstream.scripted import BEARER, OK, Identity, answering, bank
-from tests.waiting import pause_of_a_slow_peer
+from tests.waiting import pause_of_a_peer
 
 ENC = rsa.generate_private_key(public_exponent=65537, key_size=2048)
 DELIVERY = Delivery(
@@ -199,7 +199,7 @@ async def drip(line):
     await line.say(b"HTTP/1.1 202 Accepted\r\nx: ")
     while True:
         await line.say(b"x")
-        await pause_of_a_slow_peer(1)
+        await pause_of_a_peer(1)
 
 
 def says(raw):
