@@ -55,6 +55,8 @@ def _pair(member: str) -> tuple[str, str]:
 
 
 def _text(part: str) -> str:
+    if "%" not in part and part.isascii():
+        return part.replace("+", " ")
     if _PERCENT.search(part):
         raise ValueError(part)
     return unquote_to_bytes(part.replace("+", " ")).decode("utf-8")

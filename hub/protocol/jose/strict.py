@@ -2,7 +2,8 @@
 
 Invariants. ``decode_b64url`` accepts exactly the texts that ``b64url`` makes: no padding, no foreign characters, no
 stray low bits, so a token has one spelling. ``decode_json`` refuses duplicate members (other decoders keep the last
-one silently), NaN and infinities, lone surrogates, nesting deeper than 64, and text that is not UTF-8.
+one silently), NaN and infinities, lone surrogates, nesting deeper than 64 (before anything is built of it), and text
+that is not UTF-8.
 
 Source: RFC 7515 section 2 and 4; RFC 8259 section 4; RFC 8725 section 2.4.
 """
@@ -17,7 +18,12 @@ from typing import Any, Final
 from hub.protocol.jose.values import JoseFault
 
 DEPTH: Final = 64
-_TO_STANDARD: Final = bytes.maketrans(b"-_+/", b"+/  ")
+_TO_STANDARD: Final = bytes.maketrans(b"-_+/=", b"+/   ")
+_WHOLE: Final = (b"", b"", b"AQgw", b"AEIMQUYcgkosw048")
+"""The last characters that leave no stray bits, by the length of the last group."""
+_NOT_NESTING: Final = bytes(octet for octet in range(256) if octet not in b'"[]{}')
+_ALIKE: Final = bytes.maketrans(b"{}[]", b"()()")
+_DEEP: Final = b"(" * (DEPTH + 1)
 _SURROGATE: Final = re.compile(r"\\u[dD][89a-fA-F]")
 
 
@@ -30,10 +36,12 @@ def decode_b64url(text: str | bytes) -> bytes | None:
     """Return the octets of a canonical unpadded base64url text, or None."""
     try:
         raw = text.encode("ascii") if isinstance(text, str) else text
-        octets = binascii.a2b_base64(raw.translate(_TO_STANDARD) + b"=" * (-len(raw) % 4))
+        rest = len(raw) % 4
+        padded = raw.translate(_TO_STANDARD) + b"=" * (-rest % 4)
+        octets = binascii.a2b_base64(padded, strict_mode=True)
     except ValueError:
         return None
-    return octets if urlsafe_b64encode(octets).rstrip(b"=") == raw else None
+    return octets if not rest or raw[-1] in _WHOLE[rest] else None
 
 
 class _RefusedJsonError(ValueError):
@@ -71,17 +79,15 @@ def decode_json(octets: bytes) -> Any | JoseFault:
     """Decode JSON strictly; the fault is ``jose.json`` or ``jose.duplicate_member``."""
     try:
         text = octets.decode("utf-8")
+        if octets.count(b"{") + octets.count(b"[") > DEPTH and _too_deep(octets):
+            return JoseFault("jose.json", f"JSON is nested deeper than {DEPTH} levels")
         value = _DECODER.decode(text)
         if _SURROGATE.search(text):
             _encodable(value)
     except _RefusedJsonError as refused:
         return refused.fault
-    except RecursionError:
-        return JoseFault("jose.json", f"JSON is nested deeper than {DEPTH} levels")
     except ValueError:
         return JoseFault("jose.json", "not valid JSON in UTF-8")
-    if text.count("{") + text.count("[") > DEPTH and _too_deep(value):
-        return JoseFault("jose.json", f"JSON is nested deeper than {DEPTH} levels")
     return value
 
 
@@ -106,15 +112,16 @@ def _strings(value: Any) -> list[str]:
     return found
 
 
-def _too_deep(value: Any) -> bool:
-    level = [value]
-    for _ in range(DEPTH + 1):
-        level = [
-            child
-            for item in level
-            if isinstance(item, dict | list)
-            for child in (item.values() if isinstance(item, dict) else item)
-        ]
-        if not level:
-            return False
-    return True
+def _too_deep(octets: bytes) -> bool:
+    """Tell whether brackets outside of strings nest deeper than DEPTH; each round takes the innermost pairs away.
+
+    What is no JSON may be called too deep, or be left to the decoder, which refuses it.
+    """
+    plain = octets.replace(rb"\\", b"").replace(rb"\"", b"").translate(_ALIKE, _NOT_NESTING)
+    # Two quotes side by side are an empty string now, or make one string of two: either way they count for nothing.
+    rest = b"".join(plain.replace(b'""', b"").split(b'"')[::2])
+    for _ in range(DEPTH):
+        if _DEEP in rest:
+            return True
+        rest = rest.replace(b"()", b"")
+    return bool(rest)

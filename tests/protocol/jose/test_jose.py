@@ -311,3 +311,35 @@ def test_a_private_key_file_is_named_by_its_thumbprint_and_stays_out_of_its_repr
 def test_signing_with_a_key_that_does_not_fit_is_a_bug():
     with pytest.raises(ValueError, match="does not fit"):
         jose.sign({}, EC_KEY, alg="PS256")
+
+
+@pytest.mark.parametrize("deep", [63, 64, 65, 200])
+@pytest.mark.parametrize(("left", "right"), [("[", "]"), ('{"[":', "}"), ('[{"\\\\\\"{":', "}]")])
+def test_json_nests_64_levels_and_no_deeper(deep, left, right):
+    times = deep // 2 if left.startswith("[{") else deep
+    text = left * times + '"[{\\"["' + right * times
+    found = jose.decode_json(text.encode())
+    if times * (2 if left.startswith("[{") else 1) <= 64:
+        assert found == json.loads(text)
+    else:
+        assert isinstance(found, jose.JoseFault)
+        assert "deeper than 64" in found.why
+
+
+def test_wide_json_is_not_deep():
+    text = json.dumps([{"a": ["[[", {}]}] * 200)
+    assert jose.decode_json(text.encode()) == json.loads(text)
+
+
+@given(st.binary(max_size=9))
+def test_base64url_is_read_back_and_has_no_other_spelling(octets):
+    text = jose.b64url(octets)
+    assert jose.decode_b64url(text) == octets
+    for spelt in (f"{text}=", f"{text}==", f"{text} ", f"{text}+", f"\n{text}"):
+        assert jose.decode_b64url(spelt) is None
+    last = text[-1:]
+    others = [
+        c for c in "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_" if c != last
+    ]
+    if octets:
+        assert octets not in [jose.decode_b64url(text[:-1] + other) for other in others]
