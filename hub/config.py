@@ -288,6 +288,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     trust_clients: int
     request_object_octets: int
     assertion_octets: int
+    form_octets: int
     token_cache: int
     consent_cache: int
     request_uri_s: int

@@ -16,7 +16,7 @@ from hub.authz.shell import Shell
 from hub.authz.token import Tokens
 from hub.config import Settings
 from hub.model.clock import Clock, Dice
-from hub.model.http import Handler
+from hub.model.http import Admission, Handler
 from hub.observe import Observer
 from hub.protocol.jose import PrivateKey, PublicKey
 from hub.state.keeper import Keeper
@@ -83,6 +83,7 @@ class Authz:
             dice=dice,
             observer=observer,
         )
+        self._form = Admission(limit=settings.limits.form_octets)
         self._own_endpoint = settings.switches.own_authorization_endpoint
         self._metadata = Metadata(settings, rules, signing_keys, retired_keys)
         self._par = PushedRequests(shell, validate)
@@ -111,6 +112,10 @@ class Authz:
         if self._own_endpoint:
             routes["GET", AUTHORIZE] = metadata.authorize
         return routes
+
+    def tpp_admissions(self) -> dict[tuple[str, str], Admission]:
+        """Return how bodies are received at the TPP face: forms of ``form_octets`` at most, larger ones are not read."""
+        return {route: self._form for route in self.tpp_routes() if route[0] == "POST"}
 
     def lfi_routes(self) -> Routes:
         """Return the handlers of the LFI face (Headless Heimdall without ``hello-mtls``)."""

@@ -187,7 +187,9 @@ def build(given: Given, *, leader: bool = True) -> Parts:
             Face.TPP: with_log(
                 settings,
                 tpp_app(
-                    [authz.tpp_routes(), trust.tpp_routes(), by_hand_of(given, contract)], gateway
+                    [authz.tpp_routes(), trust.tpp_routes(), by_hand_of(given, contract)],
+                    gateway,
+                    authz.tpp_admissions(),
                 ),
             ),
             Face.LFI: lfi_app([authz.lfi_routes(), lfi.lfi_routes()], guard),

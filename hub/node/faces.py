@@ -18,7 +18,7 @@ from hub.lfi.guard import BankGuard
 from hub.lfi.prefix import WithoutVersion
 from hub.model.clock import Clock
 from hub.model.event import Event, Kind, Verdict
-from hub.model.http import App, Handler
+from hub.model.http import Admission, App, Handler
 from hub.model.terms import Face
 from hub.node.errors import StartError
 from hub.observe import Observer
@@ -26,9 +26,11 @@ from hub.observe import Observer
 Routes = Mapping[tuple[str, str], Handler]
 
 
-def tpp_app(routes: list[Routes], gateway: App) -> App:
+def tpp_app(
+    routes: list[Routes], gateway: App, admissions: Mapping[tuple[str, str], Admission]
+) -> App:
     """Join what the authorization server and the Trust Framework serve; everything else is the gateway's."""
-    return Router(_joined(routes), fallback=gateway)
+    return Router(_joined(routes), fallback=gateway, admissions=admissions)
 
 
 def lfi_app(routes: list[Routes], guard: BankGuard) -> App:

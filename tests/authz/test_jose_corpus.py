@@ -1,14 +1,18 @@
 """The JOSE corpus (reliability, group E) through every place that takes a signed message, each refused as its place says.
 
 Places: request object, client assertion, DPoP proof, access token, and the signed body of a resource request. No refusal
-costs more than some milliseconds, causes more than one look for a new key, or goes without its event.
+costs more than 5 ms of CPU or 64 KiB of memory beyond the message itself, causes more than one look for a new key, or goes
+without its event.
 """
 
 import time
+import tracemalloc
+from dataclasses import dataclass
 
 import orjson
 import pytest
 
+from hub.model.http import Admission
 from hub.protocol import jose
 from hub.protocol.oauth import token_hash
 from tests.authz.corpus import P384, raw, vectors, weak
@@ -16,8 +20,11 @@ from tests.authz.desk import ALICE, HUB_KEY, ISSUER, KEYS, Desk
 from tests.gateway.test_consents import SIGNED, patch, started
 from tests.gateway.world import BASE, CLIENT, KEY, NOW
 
-MOST_S = 0.25
-"""Of CPU, on a machine that does other things as well; the usual case is far below the catalogue's 5 ms."""
+MOST_S = 0.005
+"""Of the thread's CPU, the least of some tries: what a collection of garbage in between costs is not the refusal's."""
+TRIES = 5
+MOST_COPIED = 65_536
+"""Octets in use at once for a refusal, beyond those of the message."""
 
 CREDENTIALS = {"grant_type": "client_credentials", "scope": "accounts"}
 
@@ -93,6 +100,47 @@ class AccessToken:
         return await desk.tpp["GET", "/userinfo"](desk.request("GET", "/userinfo", headers=sent))
 
 
+@dataclass
+class Answer:
+    """What the edge itself answers, for messages that it does not let in."""
+
+    status: int
+    body: bytes = b""
+
+
+class Metered:
+    """Call handlers as the edge does, within its bounds, and measure what they cost."""
+
+    def __init__(self, desk, *, copies=False):
+        self.cpu_s, self.copied, self.at_the_edge = 0.0, 0, 0
+        self._copies, self._limits = copies, desk.settings.limits
+        admissions = desk.authz.tpp_admissions()
+        for route, handler in desk.tpp.items():
+            desk.tpp[route] = self._around(handler, admissions.get(route, Admission()))
+
+    def _around(self, handler, admission):
+        async def answered(request):
+            head = sum(len(name) + len(value) for name, value in request.headers)
+            if head > self._limits.header_octets or len(request.body) > admission.limit:
+                self.at_the_edge += 1
+                return Answer(431 if head > self._limits.header_octets else 413)
+            return await self._measured(handler, request)
+
+        return answered
+
+    async def _measured(self, handler, request):
+        if self._copies:
+            tracemalloc.start()
+            before = tracemalloc.get_traced_memory()[0]
+        began = time.thread_time()
+        answer = await handler(request)
+        self.cpu_s = time.thread_time() - began
+        if self._copies:
+            self.copied = tracemalloc.get_traced_memory()[1] - before
+            tracemalloc.stop()
+        return answer
+
+
 PLACES = [RequestObject(), Assertion(), Proof(), AccessToken()]
 
 
@@ -110,28 +158,54 @@ def is_harmless(place, name):
 @pytest.mark.parametrize("place", PLACES, ids=lambda place: type(place).__name__)
 async def test_every_vector_is_refused_as_its_place_says(place):
     desk = Desk()
-    wrong, count, slowest = [], 0, (0.0, "")
+    meter = Metered(desk)
+    wrong, slow, count = [], [], 0
     header, claims, key = place.good(desk)
     for name, token in vectors(header, claims, key):
         if is_harmless(place, name):
             continue
         count += 1
-        looks, events = desk.trust.refreshed, len(await desk.events())
-        began = time.process_time()
+        looks, events, early = desk.trust.refreshed, len(await desk.events()), meter.at_the_edge
         answer = await place.send(desk, token)
-        slowest = max(slowest, (time.process_time() - began, name))
+        if meter.at_the_edge > early:
+            assert len(token) > desk.settings.limits.header_octets
+            continue
+        sent = len(await desk.events()) == events + 1 and desk.trust.refreshed <= looks + 1
+        for _ in range(TRIES):
+            if meter.cpu_s <= MOST_S:
+                break
+            await place.send(desk, token)
+        else:
+            slow.append((name, meter.cpu_s))
         body = orjson.loads(answer.body) if answer.body else {}
         if answer.status not in {400, 401} or body.get("error") not in place.errors:
             wrong.append((name, answer.status, body.get("error")))
-        if desk.trust.refreshed > looks + 1 or len(await desk.events()) != events + 1:
+        if not sent:
             wrong.append((name, "looks or events"))
     # Nothing of them was used up: the good message, with the very same jti, is still good.
     answer = await place.send(desk, raw(header, claims, key))
     assert answer.status in place.good_status, answer.body
     desk.close()
     assert wrong == []
+    assert slow == []
     assert count >= 120
-    assert slowest[0] < MOST_S, slowest
+
+
+@pytest.mark.parametrize("place", PLACES, ids=lambda place: type(place).__name__)
+async def test_no_vector_is_copied_often_before_it_is_refused(place):
+    desk = Desk()
+    meter = Metered(desk, copies=True)
+    header, claims, key = place.good(desk)
+    await place.send(desk, raw(header, claims, key))
+    copied = {}
+    for name, token in vectors(header, claims, key):
+        early = meter.at_the_edge
+        await place.send(desk, token)
+        if meter.at_the_edge == early:
+            copied[name] = meter.copied - len(token)
+    desk.close()
+    assert {name: octets for name, octets in copied.items() if octets > MOST_COPIED} == {}
+    assert len(copied) >= 120
 
 
 async def test_every_vector_is_refused_as_a_signed_body():
