@@ -2,7 +2,9 @@
 
 import os
 import socket
+import sqlite3
 from collections import Counter
+from contextlib import closing, suppress
 from pathlib import Path
 from random import Random
 from typing import Self
@@ -14,6 +16,7 @@ import trio
 from hub.sandbox.control import ask as tell_world
 from hub.sandbox.failpoints import VARIABLE
 from hub.sandbox.tpp import Answer
+from tests.waiting import pause_of_a_peer, until
 from tests.wire.payer import Payer
 from tests.wire.world import Sandbox, free_base
 
@@ -83,9 +86,7 @@ class Doomed:
         written = self.plan.with_suffix(".new")
         written.write_text(f"{point}=die@{passage}")
         written.rename(self.plan)
-        with trio.fail_after(20):
-            while self.plan.exists():  # noqa: ASYNC110 - another process removes it
-                await trio.sleep(0.01)
+        await until(lambda: not self.plan.exists(), 20, f"a process to die at {point}")
 
     async def misbehave(self, **plan: object) -> None:
         """Give the bank's payments a fault."""
@@ -96,14 +97,22 @@ class Doomed:
         """Return once the Hub answers."""
         base = self.sandbox.manifest.hub.ops_base
         async with httpx.AsyncClient(timeout=2, trust_env=False) as client:
-            with trio.fail_after(30):
-                while True:
-                    try:
-                        if (await client.get(f"{base}/readyz")).status_code == 200:
-                            return
-                    except httpx.HTTPError:
-                        pass
-                    await trio.sleep(0.05)
+
+            async def answers() -> bool:
+                with suppress(httpx.HTTPError):
+                    return (await client.get(f"{base}/readyz")).status_code == 200
+                return False
+
+            await until(answers, 30, "the Hub to be ready")
+
+    def open_attempts(self) -> int:
+        """Return how many payments have an intent and no outcome yet."""
+        place = f"file:{self.sandbox.folder}/state/hub.db?mode=ro"
+        with closing(sqlite3.connect(place, uri=True)) as store:
+            found = store.execute(
+                "SELECT count(*) FROM lookup WHERE kind = 'attempt' AND name = 'state' AND value = 'open'"
+            )
+            return int(found.fetchone()[0])
 
     def book(self, consent_id: str) -> tuple[dict[str, str], Counter[str]]:
         """Return what ``book_of`` says."""
@@ -166,9 +175,12 @@ class Crowd:
     async def more(self, count: int) -> None:
         """Return once so many more orders have been answered."""
         wanted = len(self.known) + count
-        with trio.fail_after(60):
-            while len(self.known) < wanted:  # noqa: ASYNC110 - the clients make it true
-                await trio.sleep(0.01)
+        await until(
+            lambda: len(self.known) >= wanted,
+            60,
+            f"{wanted} orders to be answered",
+            seen=lambda: f"{len(self.known)} were",
+        )
 
     async def _client(self, number: int) -> None:
         round_ = 0
@@ -188,13 +200,13 @@ class Crowd:
             answer = await self._order(key, self.amounts[key])
             if answer is None or answer.status in {503, 429}:
                 self.lost += answer is None
-                await trio.sleep(0.1)
+                await pause_of_a_peer(0.1)
                 continue
             if answer.status in {201, 400}:
                 self.known[key] = answer
                 return
             if answer.status == 500 and self._recoverable(answer):
-                await trio.sleep(0.1)
+                await pause_of_a_peer(0.1)
                 continue
             if answer.status not in {409, 500}:
                 self.wrong.append(f"{key}: {answer.status} {self.payer.opened(answer)}")

@@ -1,7 +1,7 @@
 """A TPP that joins a running sandbox for one module's tests, so that what is done to it disturbs nobody else."""
 
 import sqlite3
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
 
@@ -129,13 +129,6 @@ def _code(body: bytes) -> str:
     return errors[0].get("Code", "") if errors else ""
 
 
-async def until(condition: Callable[[], object], seconds: float = 10.0) -> None:
-    """Ask again and again until an asynchronous condition holds."""
-    with trio.fail_after(seconds):
-        while not await condition():  # noqa: ASYNC110 - the condition is another process's
-            await trio.sleep(0.05)
-
-
 def thumbprint(path: Path | str) -> str:
     """Return the key id of a certificate."""
     return x5t_s256(read_certificate(Path(path)))
@@ -165,5 +158,4 @@ __all__ = [
     "operator",
     "three_places",
     "thumbprint",
-    "until",
 ]

@@ -14,6 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from hub.sandbox.configuration import write_configuration
+from tests.waiting import until_blocking
 from tests.wire.world import ROOT, Sandbox
 
 READY_S = 25.0
@@ -104,14 +105,15 @@ class OwnHub:
         return self
 
     def until(self, holds, within: float = 10.0):
-        """Wait until something holds; return it."""
-        end = time.monotonic() + within
-        while time.monotonic() < end:
+        """Wait until something holds, while the Hub lives; return it."""
+
+        def look():
             if found := holds():
                 return found
             assert self.process is None or self.process.poll() is None, self.tail()
-            time.sleep(0.05)
-        raise AssertionError(f"{holds} did not hold within {within} s: {self.tail()}")
+            return None
+
+        return until_blocking(look, within, f"what {holds} asks", seen=self.tail)
 
     def ops(self, path: str) -> str:
         address = f"http://127.0.0.1:{self.settings['ops']['port']}{path}"

@@ -1,9 +1,12 @@
 """The audit log over the wire: published, witnessed, read with ``hub audit``, proved offline, reported on."""
 
 import json
+import sqlite3
 import ssl
 import subprocess
 import sys
+from collections.abc import Awaitable, Callable
+from contextlib import closing
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
@@ -15,7 +18,8 @@ import trio
 from hub.audit.note import Checkpoint, Signer
 from hub.contract.official import plain_body, read_document
 from hub.sandbox.tpp import Ask, Refused, Tokens
-from hub.sandbox.witness import witness_key_of
+from hub.sandbox.witness import NAME, witness_key_of
+from tests.waiting import until
 from tests.wire.test_operations import SPECS
 from tests.wire.world import ROOT, Actor, Sandbox
 
@@ -44,14 +48,39 @@ def verifier(sandbox: Sandbox, *arguments: str) -> subprocess.CompletedProcess[s
 
 async def published(sandbox: Sandbox, interaction: str, folder: Path) -> Path:
     """Return the receipt of an interaction once it is published."""
-    with trio.fail_after(15):
-        while True:
-            done = await trio.to_thread.run_sync(
-                lambda: audit(sandbox, "receipt", interaction, "--to", str(folder))
-            )
-            if done.returncode == 0:
-                return Path(done.stdout.splitlines()[-1])
-            await trio.sleep(0.2)
+
+    async def receipt() -> Path | None:
+        done = await trio.to_thread.run_sync(
+            lambda: audit(sandbox, "receipt", interaction, "--to", str(folder))
+        )
+        return Path(done.stdout.splitlines()[-1]) if done.returncode == 0 else None
+
+    return await until(receipt, 15, f"the receipt of {interaction}")
+
+
+def checkpoint_of(sandbox: Sandbox) -> str:
+    return (sandbox.folder / "state/audit/log/checkpoint").read_text()
+
+
+def size_of(note: str) -> int:
+    return int(note.split("\n")[1])
+
+
+def committed(sandbox: Sandbox) -> int:
+    """Return how many events the log has by now, published or not."""
+    with closing(sqlite3.connect(f"file:{sandbox.folder}/state/hub.db?mode=ro", uri=True)) as store:
+        return int(store.execute("SELECT size FROM head").fetchone()[0])
+
+
+async def witnessed(sandbox: Sandbox, fetch: Callable[[], Awaitable[str]] | None = None) -> str:
+    """Return a checkpoint that covers all that has happened and bears the witness's signature."""
+    wanted = committed(sandbox)
+
+    async def signed() -> str:
+        note = await fetch() if fetch else checkpoint_of(sandbox)
+        return note if size_of(note) >= wanted and f"\n— {NAME} " in note else ""
+
+    return await until(signed, 15, f"a checkpoint of {wanted} events with the witness's signature")
 
 
 async def client_token(acting: Actor, scope: str) -> str:
@@ -79,12 +108,15 @@ async def test_the_log_is_fetched_without_a_certificate_and_verified_without_us(
     sandbox, tpp, tmp_path
 ):
     await client_token(tpp, "atm")
-    await trio.sleep(2.2)  # two publications: the witness has signed the last one
     base = f"{sandbox.manifest.hub.issuer}/log"
     context = ssl.create_default_context(cafile=sandbox.folder / sandbox.manifest.ca_bundle)
     async with httpx.AsyncClient(verify=context) as anybody:
-        note = (await anybody.get(f"{base}/checkpoint")).raise_for_status().content
-        size = int(note.split(b"\n")[1])
+
+        async def fetch() -> str:
+            return (await anybody.get(f"{base}/checkpoint")).raise_for_status().text
+
+        note = await witnessed(sandbox, fetch)
+        size = size_of(note)
         names = [("tile/entries", size), ("tile/0", size), ("tile/1", size // 256)]
         copied = tmp_path / "copy"
         for row, count in names:
@@ -95,7 +127,7 @@ async def test_the_log_is_fetched_without_a_certificate_and_verified_without_us(
                 assert got.status_code == 200, name
                 (copied / name).parent.mkdir(parents=True, exist_ok=True)
                 (copied / name).write_bytes(got.content)
-        (copied / "checkpoint").write_bytes(note)
+        (copied / "checkpoint").write_text(note)
         for name in ("../key", "hub.db", "tile/0/999", "..%2fkey"):
             assert (await anybody.get(f"{base}/{name}")).status_code in {400, 404}
         assert (await anybody.post(f"{base}/checkpoint", content=b"")).status_code == 405
@@ -160,7 +192,7 @@ async def test_a_running_hubs_log_verifies_and_says_in_what_time(sandbox):
 async def test_an_export_for_the_regulator_verifies_offline(sandbox, tpp, tmp_path):
     await client_token(tpp, "products")
     client = sandbox.manifest.tpps[0].client_id
-    await trio.sleep(1.5)
+    await witnessed(sandbox)
     done = audit(sandbox, "export", str(tmp_path / "bundle"), "--tpp", client)
     assert done.returncode == 0, done.stderr
     receipts = sorted(str(path) for path in (tmp_path / "bundle/receipts").iterdir())
@@ -273,12 +305,14 @@ async def test_starts_keys_certificates_and_operators_are_in_the_log(sandbox):
         ("registration", "registered"),
         ("admin", "search"),
     }
-    with trio.fail_after(10):
-        while wanted:
-            done = audit(sandbox, "search", "--json", "--limit", "2000")
-            events = [json.loads(line) for line in done.stdout.splitlines()]
-            wanted -= {(event["kind"], event.get("change")) for event in events}
-            await trio.sleep(0.2)
+
+    def found() -> list[dict]:
+        done = audit(sandbox, "search", "--json", "--limit", "2000")
+        events = [json.loads(line) for line in done.stdout.splitlines()]
+        wanted.difference_update((event["kind"], event.get("change")) for event in events)
+        return [] if wanted else events
+
+    events = await until(found, 10, "each of the events", seen=lambda: wanted)
     routes = {event.get("route") for event in events}
     assert "admin.reload" in routes
     assert all(event["time_ms"] > 0 for event in events)
@@ -287,10 +321,9 @@ async def test_starts_keys_certificates_and_operators_are_in_the_log(sandbox):
 async def test_a_second_history_is_refused_by_the_sandboxs_witness(sandbox, tpp):
     """A split view: the log's own key signs another tree; the witness has seen the first one."""
     await client_token(tpp, "atm")
-    await trio.sleep(2.2)
     folder = sandbox.folder
-    note = (folder / "state/audit/log/checkpoint").read_text()
-    origin, size = note.splitlines()[0], int(note.splitlines()[1])
+    note = await witnessed(sandbox)
+    origin, size = note.splitlines()[0], size_of(note)
     signer = Signer.load(origin, (folder / "keys/hub/log.key").read_bytes())
     context = ssl.create_default_context(cafile=folder / sandbox.manifest.ca_bundle)
     url = f"https://localhost:{sandbox.base + 13}/add-checkpoint"

@@ -9,6 +9,7 @@ import pytest
 import trio
 
 from bench.evidence import append
+from tests.waiting import pause_of_a_peer, until
 from tests.wire.load import Ask, Load
 from tests.wire.own_hub import OwnHub, copy_state, free_ports, settings_beside
 from tests.wire.test_lifecycle import ACCOUNTS, DISCOVERY, reissued, tpp_context, under_load
@@ -36,7 +37,7 @@ def saying(*pieces, pause=0.0, hang=True):
             await read_head(stream)
             for piece in pieces:
                 await stream.send_all(piece)
-                await trio.sleep(pause)
+                await pause_of_a_peer(pause)
             if hang:
                 await trio.sleep_forever()
 
@@ -186,10 +187,7 @@ async def one_get(hub, context, token):
     began = time.monotonic()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(load.run, 1, 1)
-        with trio.fail_after(10):
-            while not load.times:  # noqa: ASYNC110 - another process makes it true
-                await trio.sleep(0.002)
-        took = load.times[0][1]
+        took = (await until(lambda: load.times, 10, "the one answer"))[0][1]
         load.stopping = True
     assert time.monotonic() - began < 10
     return next(iter(load.statuses)), took

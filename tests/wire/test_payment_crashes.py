@@ -8,6 +8,7 @@ import trio
 
 from bench.evidence import append
 from hub.sandbox.tpp.schedules import controls, variable_on_demand
+from tests.waiting import until
 from tests.wire.crashes import (
     BANK_FAULTS,
     KEEPER_POINTS,
@@ -77,21 +78,14 @@ async def judge(doomed: Doomed, crowd: Crowd, *, dedupes: bool) -> dict[str, int
 
 async def settled(doomed: Doomed, crowd: Crowd, *, wait: bool) -> dict[str, int]:
     """Ask for what was pending until recovery has dealt with it."""
-    with trio.fail_after(90):
-        while wait and doomed.operator(do="payments-unknown")["total"]:  # noqa: ASYNC110 - another process makes it so
-            await trio.sleep(0.2)
-        if not wait:
-            await no_longer_open(doomed, crowd)
+    await until(lambda: not doomed.open_attempts(), 90, "every payment to have an outcome")
+    if wait:
+        await until(
+            lambda: doomed.operator(do="payments-unknown")["total"] == 0,
+            90,
+            "a bank that de-duplicates to leave no payment unknown",
+        )
     return await crowd.ask_again()
-
-
-async def no_longer_open(doomed: Doomed, crowd: Crowd) -> None:
-    """Return once no attempt is open: what the consent has open is what operators are shown, and what is not final."""
-    while True:
-        before = doomed.operator(do="payments-unknown")["total"]
-        await trio.sleep(2.5)
-        if doomed.operator(do="payments-unknown")["total"] == before:
-            return
 
 
 async def run(folder, points, faults, *, clients: int, dedupes: bool) -> dict[str, int]:

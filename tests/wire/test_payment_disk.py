@@ -9,7 +9,9 @@ import trio
 
 from hub.sandbox.control import ask as tell_world
 from hub.sandbox.tpp.schedules import controls, variable_on_demand
+from tests.waiting import until
 from tests.wire.crashes import book_of
+from tests.wire.newcomer import log_of
 from tests.wire.payer import Payer
 from tests.wire.test_payment_crowd import today
 from tests.wire.world import moved
@@ -66,17 +68,25 @@ async def test_a_payment_that_is_under_way_when_the_disk_fills_up_is_neither_los
     assert (await tell_world(sandbox.folder, {"do": "fault", "at": "bank", "plan": plan}))["ok"]
     answers = []
 
+    answered = trio.Event()
+
     async def order() -> None:
         answers.append((await payer.order("d-9", "1.09"))[0])
+        answered.set()
+
+    def under_way() -> bool:
+        mine = (
+            e for e in log_of(sandbox.folder / "state") if e.get("consent_id") == payer.consent_id
+        )
+        return any(e["kind"] == "intent" for e in mine)
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(order)
-        await trio.sleep(0.3)
+        await until(under_way, 5, "the payment's intent to be written")
         with full_disk(sandbox):
             began = trio.current_time()
-            while not answers:  # noqa: ASYNC110 - another task makes it true
-                await trio.sleep(0.01)
-            assert trio.current_time() - began < 0.3 + 1
+            await answered.wait()
+            assert trio.current_time() - began < 0.6 + 1
     assert answers[0].status == 503
     async with moved(sandbox, 61):
         answer, message = await payer.order("d-9", "1.09")

@@ -11,6 +11,7 @@ import trio
 from hub.sandbox.clock import SharedClock
 from hub.sandbox.pki import Pki
 from hub.sandbox.tpp import Tokens
+from tests.waiting import until
 from tests.wire.newcomer import (
     do,
     events,
@@ -20,7 +21,6 @@ from tests.wire.newcomer import (
     operator,
     three_places,
     thumbprint,
-    until,
 )
 from tests.wire.world import moved
 
@@ -91,7 +91,7 @@ async def test_what_the_framework_takes_away_is_refused_within_the_bound(
             async def refused() -> bool:
                 return (await three_places(tpp, held["token"]))["token"] == UNKNOWN["token"]
 
-            await until(refused)
+            await until(refused, 10, "what the framework took away to be refused")
             assert await three_places(tpp, held["token"]) == UNKNOWN
             assert checks(sandbox, section) == {check}
     finally:
@@ -290,7 +290,7 @@ async def test_what_tls_decides_ends_the_handshake_and_the_log_names_certificate
             for n in notes
         )
 
-    await until(told)
+    await until(told, 10, "the refused handshake to be noted")
 
 
 async def test_reads_go_on_and_payments_stop_while_the_framework_is_down_for_an_hour(
@@ -310,7 +310,7 @@ async def test_reads_go_on_and_payments_stop_while_the_framework_is_down_for_an_
                 assert isinstance(fresh, Tokens), fresh  # reads and the authorization server go on
                 return (await tpp.tpp.get(url, fresh.access_token)).status == 500
 
-            await until(stopped)
+            await until(stopped, 10, "payments to stop")
             fresh = await tpp.tpp.client_credentials(tpp.discovery, "openid accounts")
             assert isinstance(fresh, Tokens), fresh
             consents = "/account-access-consents/" + tpp.identity.dice.uuid()
@@ -331,7 +331,7 @@ async def test_reads_go_on_and_payments_stop_while_the_framework_is_down_for_an_
             async def recovered() -> bool:
                 return (await tpp.tpp.get(url, payments.access_token)).status in {400, 404}
 
-            await until(recovered, 40)
+            await until(recovered, 40, "payments to go on")
             assert (await operator(sandbox, "trust"))["trust"]["payments"] is True
     finally:
         await do(sandbox, "up")

@@ -13,7 +13,9 @@ from hub.sandbox.control import ask
 from hub.sandbox.tpp import Ask, Pushed, Refused, Tokens
 from hub.sandbox.tpp.identity import Files
 from hub.sandbox.tpp.webhook import read_webhook, serve_webhooks
+from tests.waiting import until
 from tests.wire.curl_bank import CurlBank
+from tests.wire.newcomer import log_of
 from tests.wire.test_curl_bank import (
     STATUS,
     accounts,
@@ -190,7 +192,12 @@ async def test_what_nobody_heard_is_told_again_and_in_order(sandbox, bank, tpp):
     consent_id = await subscribed("accounts", tpp)  # nobody listens
     await patched(bank, consent_id, **approval("u", accountIds=["a-1"]))
     keys = (await tpp.tpp.wire.carry(Ask(method="GET", url=tpp.discovery.jwks_uri))).json()
-    await trio.sleep(0.5)
+
+    def missed():
+        mine = (e for e in log_of(sandbox.folder / "state") if e.get("consent_id") == consent_id)
+        return ("outbox.webhook", "failed") in {(e.get("route"), e.get("verdict")) for e in mine}
+
+    await until(missed, 5, "an attempt that nobody heard")
     async with serve_webhooks(tpp.section.webhook_uri, files_of(tpp)) as bodies:
         ear = Ear(tpp, bodies, keys)
         await ask(sandbox.folder, {"do": "time", "add": 6})
