@@ -1,6 +1,7 @@
 """Headless Heimdall: the bank fetches a pushed request, and says once how its customer decided.
 
-Theory. ``GET /auth`` may be repeated while nothing is finished; each opens an interaction of its own. The first
+Theory. ``GET /auth`` may be repeated while nothing is finished; each opens an interaction of its own, and the consent
+names the newest. Of many at once the consent names one: the others do not compete for it, or most would fail. The first
 ``doConfirm`` or ``doFail`` of any of them finishes the pushed request under its version, so that of many at once one
 wins and the others get the 400. The bank has patched the consent before; what it says here changes no consent.
 
@@ -52,12 +53,15 @@ class Heimdall:
         facts = self._with_client(facts)
         event = self._event(request, facts, "heimdall.auth")
         refusal = self._bank(request)
+        former: str | None = None
         for _ in range(TRIES):
             facts, versions = await self._load_pushed(facts)
             fault = refusal or run(facts, Phase.REQUEST)
             if fault is not None:
                 return await self._fail(request, facts, fault, event)
-            response = await self._open(request, facts, versions, event)
+            if former is None and facts.consent is not None:
+                former = facts.consent.interaction_id
+            response = await self._open(request, facts, versions, event, former)
             if isinstance(response, Response):
                 return response
         return await self._contended(request, facts, event)
@@ -157,8 +161,14 @@ class Heimdall:
         )
 
     async def _open(
-        self, request: Request, facts: Facts, versions: _Versions, event: Event
+        self,
+        request: Request,
+        facts: Facts,
+        versions: _Versions,
+        event: Event,
+        former: str | None,
     ) -> Response | Conflict:
+        """Open an interaction; name it in the consent unless another one took the place of ``former`` meanwhile."""
         shell, pushed, consent = self._shell, facts.pushed, facts.consent
         if pushed is None or consent is None:
             raise RuntimeError("a check let an unknown request pass")
@@ -172,8 +182,10 @@ class Heimdall:
             consent_id=pushed.consent_id,
             expires=min(ends),
         )
-        named = msgspec.structs.replace(consent, interaction_id=interaction.id)
-        changes = [Put(interaction, expect=0), Put(named, expect=versions.consent)]
+        changes: list[Change] = [Put(interaction, expect=0)]
+        if consent.interaction_id == former:
+            named = msgspec.structs.replace(consent, interaction_id=interaction.id)
+            changes.append(Put(named, expect=versions.consent))
         body = orjson.dumps(
             {
                 "interaction": _interaction_body(interaction, pushed, consent, facts.now),

@@ -3,6 +3,7 @@
 import orjson
 import trio
 
+from hub.model.consent import Consent
 from hub.model.records import Grant
 from hub.state.keeper import Query
 from tests.authz.desk import CONSENT_ID, REDIRECT, VERIFIER
@@ -54,6 +55,20 @@ async def test_one_of_fifty_finishes_a_request(desk):
     ids = [await desk.interaction(request_uri) for _ in range(CROWD)]
     calls = [lambda name=name: desk.confirm(name) for name in ids]
     assert statuses(await all_at_once(*calls)) == [303] + [400] * (CROWD - 1)
+
+
+async def test_fifty_open_interactions_at_once_and_the_consent_names_one(desk):
+    request_uri = await desk.pushed()
+    before = await desk.interaction(request_uri)
+    answers = await all_at_once(*[lambda: desk.auth(request_uri)] * CROWD)
+    assert statuses(answers) == [200] * CROWD
+    names = {orjson.loads(one.body)["interaction"]["interactionId"] for one in answers}
+    consent, _ = await desk.keeper.lookup(Consent, CONSENT_ID)
+    assert len(names) == CROWD
+    assert consent.interaction_id in names - {before}
+    newest = await desk.interaction(request_uri)
+    consent, _ = await desk.keeper.lookup(Consent, CONSENT_ID)
+    assert consent.interaction_id == newest
 
 
 async def test_one_of_fifty_opens_a_consent(desk):

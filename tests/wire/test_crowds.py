@@ -149,10 +149,9 @@ async def test_one_of_fifty_finishes_a_request_uri(suite, crowd):
     async with httpx.AsyncClient(
         verify=context, trust_env=False, timeout=30, limits=limits
     ) as client:
-        names = []
-        for _ in range(CROWD):
-            answer = await client.get(f"{base}/auth", params=query)
-            names.append(answer.json()["interaction"]["interactionId"])
+        opened_at_once = await at_once(*[lambda: client.get(f"{base}/auth", params=query)] * CROWD)
+        assert statuses(opened_at_once) == [200] * CROWD
+        names = [answer.json()["interaction"]["interactionId"] for answer in opened_at_once]
         calls = [lambda name=name: client.post(f"{base}/auth/{name}/doConfirm") for name in names]
         answers = await at_once(*calls)
     assert statuses(answers) == [303] + [400] * (CROWD - 1)
