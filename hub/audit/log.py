@@ -18,7 +18,7 @@ import trio
 
 from hub.audit.note import Checkpoint, NoteError, Signer, Verifier, open_note
 from hub.audit.source import Events, Head
-from hub.audit.tiles import WIDTH, LogError, Tiles, View, bundle_of, tile_path
+from hub.audit.tiles import WIDTH, LogError, Tiles, View, tile_path
 from hub.audit.witness import join
 from hub.model.failpoint import Failpoint, Point, no_failpoint
 from hub.protocol.merkle import Frontier, complete_parts, leaf_hash, root_hash
@@ -123,6 +123,7 @@ class Log:
             )
         if head.size == self.size and self.note:
             return False
+        await trio.to_thread.run_sync(self.tiles.check_end, head.size)
         frontier, leaves, start = self._frontier.copy(), await self._tail_bundle(), self.size
         while start < head.size:
             end = min(head.size, start // WIDTH * WIDTH + _STEP)
@@ -132,7 +133,7 @@ class Log:
                     raise LogError(f"{self.folder}: the keeper gave fewer events than it has")
                 leaves += more
                 start += len(more)
-            await trio.to_thread.run_sync(self._lay, leaves, frontier, end)
+            await trio.to_thread.run_sync(self._lay, leaves, frontier, end, head.size)
             leaves = []
         await trio.to_thread.run_sync(self._sign, frontier, head)
         return True
@@ -148,15 +149,15 @@ class Log:
             return []
         return await trio.to_thread.run_sync(self.tiles.checked_entries, index, width)
 
-    def _lay(self, leaves: Sequence[bytes], frontier: Frontier, size: int) -> None:
+    def _lay(self, leaves: Sequence[bytes], frontier: Frontier, size: int, committed: int) -> None:
         """Write some entries and their tiles, and continue the frontier over what then stands on the disk."""
         first = frontier.size // WIDTH
-        self._write(first, leaves, size)
+        self._write(first, leaves, size, committed)
         for index in range(first, -(-size // WIDTH)):
             width = min(WIDTH, size - index * WIDTH)
-            entries = self.tiles.checked_entries(index, width)
-            for entry in entries[max(0, frontier.size - index * WIDTH) :]:
-                frontier.append(leaf_hash(entry))
+            self.tiles.checked_entries(index, width)
+            for hashed in self.tiles.hashes(0, index, width)[frontier.size - index * WIDTH :]:
+                frontier.append(hashed)
 
     def _sign(self, frontier: Frontier, head: Head) -> None:
         if frontier.root() != head.root or self._root(head.size) != head.root:
@@ -187,27 +188,26 @@ class Log:
     def _root(self, size: int) -> bytes:
         return root_hash(size, View(self.tiles, size).complete)
 
-    def _write(self, first: int, leaves: Sequence[bytes], size: int) -> None:
+    def _write(self, first: int, leaves: Sequence[bytes], size: int, committed: int) -> None:
         """Write the bundles from ``first`` on, and every tile that they complete or extend."""
         for at in range(0, len(leaves), WIDTH):
             some = leaves[at : at + WIDTH]
             index = first + at // WIDTH
-            self.tiles.write(tile_path(None, index, len(some)), bundle_of(some))
-            hashes = b"".join(leaf_hash(leaf) for leaf in some)
-            self.tiles.write(tile_path(0, index, len(some)), hashes)
+            self.tiles.lay(None, index, some, committed)
+            self.tiles.lay(0, index, [leaf_hash(leaf) for leaf in some], committed)
         level, below = 1, first
         while size >> (8 * level):
-            below = self._write_level(level, below, size)
+            below = self._write_level(level, below, size, committed)
             level += 1
 
-    def _write_level(self, level: int, below: int, size: int) -> int:
+    def _write_level(self, level: int, below: int, size: int, committed: int) -> int:
         """Write the tiles of one level from the full tiles below, from the tile over ``below`` on."""
         first, total = below // WIDTH, size >> (8 * level)
         for index in range(first, -(-total // WIDTH)):
             width = min(WIDTH, total - index * WIDTH)
             view = View(self.tiles, size)
             hashes = [view.over(level, index * WIDTH + at) for at in range(width)]
-            self.tiles.write(tile_path(level, index, width), b"".join(hashes))
+            self.tiles.lay(level, index, hashes, committed)
         return first
 
     def _drop_partials(self, first: int, size: int) -> None:

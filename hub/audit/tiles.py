@@ -75,6 +75,44 @@ class Tiles:
         self.folder = folder
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._full = lru_cache(maxsize=_CACHED)(self._read_full)
+        self._laid: dict[int | None, int] = {}
+
+    def lay(self, level: int | None, index: int, data: Sequence[bytes], size: int) -> None:
+        """Write a tile (its hashes) or bundle (its entries) of a log that is to have ``size`` entries.
+
+        Raises:
+            LogError: What an earlier process left of it is no beginning of it, or holds more: an event that was
+                committed once is no longer the same, or no longer there.
+            OSError: The disk does not take it.
+        """
+        if self._laid.get(level) != index and self._fits_beside(level, index, data, size):
+            self._laid[level] = index
+        self.write(tile_path(level, index, len(data)), _packed(level, data))
+
+    def _fits_beside(self, level: int | None, index: int, data: Sequence[bytes], size: int) -> bool:
+        """Check what is there of a tile; False where some of it cannot be compared yet."""
+        full = self.folder / tile_path(level, index)
+        parts, compared = full.with_name(full.name + ".p"), True
+        for file in [full] * full.exists() + sorted(parts.glob("*")):
+            width = WIDTH if file == full else int(file.name) if file.name.isdigit() else 0
+            if width + index * WIDTH > size >> 8 * (level or 0):
+                raise LogError(f"{file}: holds more than the database, which has lost events")
+            if width > len(data):
+                compared = False
+            elif file.read_bytes() != _packed(level, data[:width]):
+                raise LogError(f"{file}: is there already, and differs")
+        return compared
+
+    def check_end(self, size: int) -> None:
+        """Refuse entries that an earlier process wrote beyond the end.
+
+        Raises:
+            LogError: There are some: the database has lost events.
+        """
+        after = self.folder / tile_path(None, -(-size // WIDTH))
+        for path in (after, after.with_name(after.name + ".p")):
+            if path.exists():
+                raise LogError(f"{path}: holds more than the database, which has lost events")
 
     def write(self, path: str, data: bytes) -> None:
         """Write a file durably, whole or not at all; the same again is left alone.
@@ -177,6 +215,10 @@ class Tiles:
         if not entry:
             raise LogError(f"entry {index} was pruned; its receipt is in the export made before")
         return entry
+
+
+def _packed(level: int | None, data: Sequence[bytes]) -> bytes:
+    return bundle_of(data) if level is None else b"".join(data)
 
 
 @final
