@@ -20,7 +20,9 @@ from hub.state.keeper import Reserve
 from hub.upstream.bank import BankCall
 
 _SECRET: Final = frozenset({"authorization", "dpop", "cookie", "proxy-authorization"})
-_SAME: Final = ("PaymentPurposeCode", "DebtorReference", "CreditorReference")
+_SAME_OF_FILE: Final = ("PaymentPurposeCode", "DebtorReference")
+"""The order of a file has no place for a ``CreditorReference``, which its consent may have."""
+_SAME: Final = (*_SAME_OF_FILE, "CreditorReference")
 
 
 @final
@@ -79,7 +81,7 @@ class Order:
             _control(access.consent).get("ConsentSchedule") or {}
         ):
             return None
-        for name in _SAME:
+        for name in _SAME if file is None else _SAME_OF_FILE:
             if body["Data"].get(name) != asked.get(name):
                 text = f"/Data/{name}: differs from the consent"
                 code = "Consent.BusinessRuleViolation"
