@@ -10,9 +10,9 @@ import orjson
 from hub import __version__
 from hub.cli_run import FAILED, run
 from hub.config import config_folder, load
-from hub.contract.contract import load_contract
+from hub.contract.contract import load_contract, used_specs
 from hub.contract.description import describe
-from hub.contract.specs import Difference, check_specs, diff_specs, lay_down, list_specs, used_specs
+from hub.contract.specs import Difference, check_specs, diff_specs, lay_down, list_specs
 
 BAD_INPUT: Final = 2
 _DIR: Final = click.Path(path_type=Path, exists=True, file_okay=False)

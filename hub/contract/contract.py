@@ -3,14 +3,17 @@
 Compiling writes Python source from the documents in ``config/contract`` (validators.py, mapping.py) and byte-compiles it.
 With a cache folder the result is kept under a key of everything it depends on: content of the folder, our generators,
 Python's version. A cache file that cannot be read is compiled anew; the folder must be the Hub's own (mode 0700), for
-what is in it is run.
+what is in it is run. What fills the cache is a process of its own (compiling.py): compiling takes 120 MB, which the Hub
+would never give back, and none of the Hub's other starts need to import what compiling needs.
 """
 
 import hashlib
 import marshal
+import subprocess
 import sys
 import tomllib
 from collections.abc import Container, Mapping
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from types import CodeType
@@ -19,38 +22,21 @@ from urllib.parse import parse_qsl
 
 import fastjsonschema
 import msgspec
-import yaml
 
 from hub.contract import mapper as mapper_module
 from hub.contract import mapping, notation, validators
-from hub.contract.mapper import Mapper, Shape, Strip, plan
-from hub.contract.mapping import TOOLS, Pair, Writer
-from hub.contract.notation import Type
+from hub.contract.mapper import Mapper, Shape, Strip
+from hub.contract.mapping import TOOLS
 from hub.contract.tables import Matcher, Row, is_beside, plain_id, read_rows
-from hub.contract.validators import Violation, generate, judge, load_checks
+from hub.contract.validators import Violation, judge, load_checks
 from hub.model.fault import Fault, caller_fault
 from hub.model.route import Route
 
-_LOADER: Final = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _AUTHORIZATION: Final = "authorization_details "
-
-
-class SchemaFile(msgspec.Struct, frozen=True):
-    """Hold one file of ``config/contract/schemas``."""
-
-    version: str
-    base: str
-    types: dict[str, Type]
-    sites: dict[str, Type]
-
-
-def read_schemas(folder: Path) -> dict[str, SchemaFile]:
-    """Return all schema files of a contract folder by name."""
-    found = {}
-    for path in sorted((folder / "schemas").glob("*.yaml")):
-        raw = yaml.load(path.read_text(), Loader=_LOADER)  # noqa: S506 - a safe loader, in C where there is one
-        found[path.stem] = SchemaFile(raw["version"], raw["base"], raw["types"], raw["sites"])
-    return found
+USED: Final = "specs"
+"""Below a tenant's state folder: the contract in which official documents were laid over ours."""
+_COMPILING: Final = "hub.contract.compiling"
+_COMPILING_S: Final = 120.0
 
 
 class Compiled(msgspec.Struct, frozen=True):
@@ -222,17 +208,50 @@ def load_contract(
         ValueError: The folder contradicts itself; the message says where.
     """
     rows = read_rows(folder / "routes")
-    key = _key(folder)
-    # The standalone binary brings what was compiled when it was built.
-    compiled = _cached(cache, key) or _cached(folder.parent / "compiled", key)
+    compiled = _found(folder, cache)
+    if compiled is None and cache is not None:
+        _compile_apart(folder, cache)
+        compiled = _found(folder, cache)
     if compiled is None:
-        compiled = _compile(folder, rows)
-        _keep(cache, key, compiled)
+        from hub.contract.compiling import compile_contract  # noqa: PLC0415 - seldom needed, and it needs much
+
+        compiled = compile_contract(folder, rows)
     exceptions = tomllib.loads((folder / "mappers.toml").read_text())
     served = tuple(
         r for r in rows if beside is None or not is_beside(r) or r.route.version in beside
     )
     return Contract(served, compiled, _strips(exceptions))
+
+
+def prepare_contract(folder: Path, cache: Path) -> None:
+    """Have the cache hold the contract of a folder, so that several processes need not compile it each.
+
+    A folder that cannot be compiled leaves the cache as it is; ``load_contract`` tells why.
+    """
+    if _found(folder, cache) is None:
+        _compile_apart(folder, cache)
+
+
+def _compile_apart(folder: Path, cache: Path) -> None:
+    """Fill the cache by a process of its own; whatever goes wrong in it, the cache stays as it is."""
+    command = [sys.executable, "-m", _COMPILING, str(folder), str(cache)]
+    none = subprocess.DEVNULL
+    with suppress(OSError, subprocess.TimeoutExpired):
+        subprocess.run(  # noqa: S603 - ourselves
+            command, stdin=none, stdout=none, stderr=none, timeout=_COMPILING_S, check=False
+        )
+
+
+def used_specs(state: Path) -> Path | None:
+    """Return the contract folder that ``hub specs use`` left in a tenant's state folder, or None."""
+    folder = state / USED
+    return folder if (folder / "sources.toml").is_file() else None
+
+
+def _found(folder: Path, cache: Path | None) -> Compiled | None:
+    """Return what was compiled of a folder; the standalone binary brings what was compiled when it was built."""
+    key = key_of(folder)
+    return _cached(cache, key) or _cached(folder.parent / "compiled", key)
 
 
 def _strips(exceptions: dict[str, Any]) -> dict[str, tuple[Strip, ...]]:
@@ -244,82 +263,8 @@ def _strips(exceptions: dict[str, Any]) -> dict[str, tuple[Strip, ...]]:
     return found
 
 
-def _compile(folder: Path, rows: tuple[Row, ...]) -> Compiled:
-    schemas = read_schemas(folder)
-    overrides = _query_overrides(rows, schemas)
-    modules = {}
-    for name, schema in schemas.items():
-        source, names = generate(schema.types, {**schema.sites, **overrides.get(name, {})})
-        modules[name] = (compile(source, f"contract/{name}", "exec"), names)
-    exceptions = tomllib.loads((folder / "mappers.toml").read_text())
-    writer = Writer(exceptions.get("alias", {}), exceptions.get("word", {}))
-    shapes = {}
-    for row in rows:
-        if row.route.mapper and row.route.mapper not in shapes:
-            shapes[row.route.mapper] = plan(row.route.mapper, _pair(row, schemas), writer)
-    projections = {
-        row.route.id: writer.write(
-            Pair(kind, kind, schemas[row.schemas].types, schemas[row.schemas].types), row.route.id
-        )
-        for row in rows
-        if row.route.target == "hub"
-        and (kind := schemas[row.schemas].sites.get(f"{row.site} {row.route.success}"))
-    }
-    queries = {
-        row.route.id: tuple(n.removesuffix("!") for n in kind if not n.startswith("$"))
-        for row in rows
-        if isinstance(kind := schemas[row.schemas].sites.get(f"{row.site} query"), dict)
-    }
-    requests = {
-        row.route.id: writer.write(pair, row.route.id)
-        for row in rows
-        if row.route.mapper
-        and not row.envelope
-        and (pair := _request_pair(row, schemas)) is not None
-    }
-    unmatched = set(writer.unmatched) - set(exceptions.get("filled", ()))
-    if unmatched:
-        raise ValueError(
-            f"{folder}: required members that no bank member fills: {sorted(unmatched)}"
-        )
-    code = compile(writer.source(), "contract/mappers", "exec")
-    return Compiled(modules, code, shapes, projections, queries, requests)
-
-
-def _query_overrides(
-    rows: tuple[Row, ...], schemas: dict[str, SchemaFile]
-) -> dict[str, dict[str, Type]]:
-    found: dict[str, dict[str, Type]] = {}
-    for row in rows:
-        site = f"{row.site} query"
-        kind = schemas[row.schemas].sites.get(site)
-        if row.query and isinstance(kind, dict):
-            changed = {n: row.query.get(n.removesuffix("!"), t) for n, t in kind.items()}
-            found.setdefault(row.schemas, {})[site] = changed
-    return found
-
-
-def _pair(row: Row, schemas: dict[str, SchemaFile]) -> Pair:
-    tpp, bank = schemas[row.schemas], schemas[row.bank_schemas]
-    given = bank.sites.get(f"{row.bank_site} 200") or bank.sites.get(f"{row.bank_site} 201")
-    wanted = tpp.sites.get(f"{row.site} {row.route.success}")
-    if given is None or wanted is None:
-        raise ValueError(
-            f"{row.route.id}: no schema for the answer of {row.site} or {row.bank_site}"
-        )
-    return Pair(wanted, given, tpp.types, bank.types)
-
-
-def _request_pair(row: Row, schemas: dict[str, SchemaFile]) -> Pair | None:
-    """Return the pair of a request's mapping, which goes the other way: the bank's shape is made of the TPP's."""
-    tpp, bank = schemas[row.schemas], schemas[row.bank_schemas]
-    wanted, given = bank.sites.get(f"{row.bank_site} request"), tpp.sites.get(f"{row.site} request")
-    if wanted is None or given is None:
-        return None
-    return Pair(wanted, given, bank.types, tpp.types)
-
-
-def _key(folder: Path) -> str:
+def key_of(folder: Path) -> str:
+    """Return the key of everything that compiling a folder depends on."""
     digest = hashlib.sha256(f"{sys.version}|{fastjsonschema.VERSION}|1".encode())
     # In the standalone binary modules have no files of their own, but these lie where they would.
     ours = [
@@ -331,35 +276,18 @@ def _key(folder: Path) -> str:
     return digest.hexdigest()
 
 
+def cached_at(cache: Path, key: str) -> Path:
+    """Return where a cache keeps what was compiled under a key."""
+    return cache / f"contract-{key}.bin"
+
+
 def _cached(cache: Path | None, key: str) -> Compiled | None:
     if cache is None:
         return None
     try:
-        kept = (cache / f"contract-{key}.bin").read_bytes()
+        kept = cached_at(cache, key).read_bytes()
         modules, mappers, shapes, *rest = marshal.loads(kept)  # noqa: S302 - the Hub's own folder
         known = {name: msgspec.convert(raw, Shape) for name, raw in shapes.items()}
     except (OSError, ValueError, EOFError, TypeError, AttributeError):
         return None
     return Compiled(modules, mappers, known, *rest)
-
-
-def _keep(cache: Path | None, key: str, compiled: Compiled) -> None:
-    if cache is None:
-        return
-    shapes = {name: msgspec.to_builtins(shape) for name, shape in compiled.shapes.items()}
-    data = marshal.dumps(
-        (
-            compiled.modules,
-            compiled.mappers,
-            shapes,
-            compiled.projections,
-            compiled.queries,
-            compiled.requests,
-        )
-    )
-    cache.mkdir(mode=0o700, parents=True, exist_ok=True)
-    for old in cache.glob("contract-*.bin"):
-        old.unlink(missing_ok=True)
-    partial = cache / f"contract-{key}.partial"
-    partial.write_bytes(data)
-    partial.replace(cache / f"contract-{key}.bin")

@@ -8,7 +8,7 @@ from collections.abc import Container
 from pathlib import Path
 from typing import Any, Final
 
-from hub.contract.contract import SchemaFile, read_schemas
+from hub.contract.compiling import SchemaFile, read_schemas
 from hub.contract.notation import Type, expand
 from hub.contract.tables import Row, is_beside, read_rows
 from hub.model.route import Signing, TokenKind

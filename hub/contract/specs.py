@@ -17,7 +17,8 @@ from typing import Any, Final
 import msgspec
 import yaml
 
-from hub.contract.contract import SchemaFile, read_schemas
+from hub.contract.compiling import SchemaFile, read_schemas
+from hub.contract.contract import USED
 from hub.contract.mapping import resolved
 from hub.contract.notation import Type, condense, name_repeats
 from hub.contract.official import Document, Operation, find_documents, read_document, sites_of
@@ -25,8 +26,6 @@ from hub.contract.tables import Row, read_rows
 from hub.model.route import Signing, TokenKind
 
 HEAD: Final = "# Facts of the standard in the notation of hub/contract/notation.py; written by scripts/contract.\n"
-USED: Final = "specs"
-"""Below a tenant's state folder: the contract in which official documents were laid over ours."""
 _LISTED: Final = re.compile(r"^- `([^`]+)`", re.MULTILINE)
 _JSON: Final = "application/json"
 _JWT: Final = "application/jwt"
@@ -164,12 +163,6 @@ def use_specs(contract: Path, official: Path, target: Path) -> Used:
     if not used:
         raise ValueError(f"{official}: none of our documents is here")
     return Used(tuple(used), tuple(repairs))
-
-
-def used_specs(state: Path) -> Path | None:
-    """Return the contract folder that ``lay_down`` left in a tenant's state folder, or None."""
-    folder = state / USED
-    return folder if (folder / "sources.toml").is_file() else None
 
 
 def lay_down(

@@ -27,7 +27,6 @@ from hub.model.terms import Face
 from hub.observe import Observer
 from hub.protocol.h1 import H1Engine
 from hub.protocol.h2 import H2Engine
-from hub.protocol.h2_package import H2PackageEngine
 from hub.protocol.message import Bounds, Engine
 from hub.protocol.peer import read_peer
 
@@ -37,10 +36,7 @@ _ROUND_TRIP_S: Final = 0.5
 """Between the two stages of a drain: more than a round trip within a country."""
 _BREATH_S: Final = 0.1
 _EXHAUSTED: Final = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
-_ENGINES: Final[dict[str, type[H2Engine] | type[H2PackageEngine]]] = {
-    "lean": H2Engine,
-    "package": H2PackageEngine,
-}
+_ENGINES: Final = ("lean", "package")
 
 
 class Place(Protocol):
@@ -198,13 +194,13 @@ async def serve(
 
 @final
 class _Listener:
-    __slots__ = ("_addresses", "_bounds", "_connections", "_desk", "_empty", "_engine", "_leaving", "_quiet", "_shaking", "_slots", "_tls", "_total")  # fmt: skip
+    __slots__ = ("_addresses", "_bounds", "_connections", "_desk", "_empty", "_leaving", "_make", "_quiet", "_shaking", "_slots", "_tls", "_total")  # fmt: skip
 
     def __init__(self, desk: Desk, tls: ServerTls | None, engine: str) -> None:
         limits = desk.limits
         self._desk = desk
         self._tls = tls
-        self._engine = engine
+        self._make = _maker(engine)
         self._total = 0
         self._leaving = False
         self._addresses: dict[str, int] = {}
@@ -359,7 +355,7 @@ class _Listener:
         now = trio.current_time()
         engine: Engine
         if protocol == "h2":
-            engine = _ENGINES[self._engine](self._bounds, scheme=scheme, now=now)
+            engine = self._make(self._bounds, scheme=scheme, now=now)
         else:
             engine = H1Engine(self._bounds, scheme=scheme, now=now)
         connection = Connection(self._desk, transport, engine, peer)
@@ -390,6 +386,15 @@ class _Listener:
         self._desk.observer.note(
             name, reason=reason, address=address, face=face, count=count + 1, **certificate
         )
+
+
+def _maker(engine: str) -> Callable[..., Engine]:
+    """Return the HTTP/2 engine's class; the package is imported only where it is asked for."""
+    if engine == "lean":
+        return H2Engine
+    from hub.protocol.h2_package import H2PackageEngine  # noqa: PLC0415 - as above
+
+    return H2PackageEngine
 
 
 def _bounds(limits: Limits) -> Bounds:

@@ -10,8 +10,7 @@ from hub import __version__
 from hub.authz.app import Authz
 from hub.config import Settings, config_folder
 from hub.contract import Contract, load_contract
-from hub.contract.description import describe
-from hub.contract.specs import used_specs
+from hub.contract.contract import prepare_contract, used_specs
 from hub.gateway.by_hand import ByHand
 from hub.gateway.payee import Directory, Endpoints
 from hub.gateway.pipeline import Gateway
@@ -85,6 +84,8 @@ def signing_keys(settings: Settings, clock: Clock) -> SigningKeys:
 
 def description_of(settings: Settings) -> bytes:
     """Make the OpenAPI description of what this tenant serves."""
+    from hub.contract.description import describe  # noqa: PLC0415 - needs what reads YAML; seldom asked for
+
     folder = used_specs(settings.state.folder) or config_folder() / "contract"
     base, beside = settings.tenant.resource_base, settings.tenant.beside
     return orjson.dumps(describe(folder, server=base, version=__version__, beside=beside))
@@ -102,6 +103,12 @@ def contract_of(settings: Settings) -> Contract:
         return load_contract(folder, state / "contract", settings.tenant.beside)
     except (OSError, ValueError) as error:
         raise StartError(f"the contract cannot be loaded: {error}") from None
+
+
+def prepared(settings: Settings) -> None:
+    """Compile the contract once for all workers; one that cannot be compiled is told of by whoever loads it."""
+    state = settings.state.folder
+    prepare_contract(used_specs(state) or config_folder() / "contract", state / "contract")
 
 
 def build(given: Given, *, leader: bool = True) -> Parts:

@@ -23,7 +23,7 @@ from hub.model.clock import Clock, Dice
 from hub.model.event import Event, Kind
 from hub.model.failpoint import Failpoint, no_failpoint
 from hub.model.terms import Face
-from hub.node.build import Given, description_of
+from hub.node.build import Given, description_of, prepared
 from hub.node.check import check_files
 from hub.node.errors import StartError
 from hub.node.faces import Faces, tls_of
@@ -295,6 +295,7 @@ async def _supervise(
 
         async def take_over(given: Given, before: Generation) -> Generation:
             after = keeping(given)
+            await trio.to_thread.run_sync(prepared, given.settings)
             await workers.replace(given.settings, background)
             await background.start(after.run, reload, before)
             return after
@@ -303,6 +304,7 @@ async def _supervise(
         await background.start(_serve_keeper, given, keeper)
         await background.start(node.now.run, reload)
         background.start_soon(node.follow, take_over, background)
+        await trio.to_thread.run_sync(prepared, given.settings)
         async with trio.open_nursery() as served:
             await served.start(workers.run)
             await served.start(faces.serve, Face.OPS, ops)

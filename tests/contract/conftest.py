@@ -8,7 +8,7 @@ import pytest
 
 from hub.config import config_folder
 from hub.contract import load_contract
-from hub.contract.contract import read_schemas
+from hub.contract.compiling import read_schemas
 from hub.contract.official import find_documents, read_document, sites_of
 
 

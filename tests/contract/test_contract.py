@@ -1,11 +1,13 @@
 """The compiled contract: routes, requests, authorization details, formats, the cache."""
 
 import shutil
+import subprocess
+import sys
 
 import pytest
 
 from hub.config import config_folder
-from hub.contract import Context, load_contract
+from hub.contract import Context, compiling, load_contract
 from hub.contract.mapping import number
 from hub.contract.notation import condense, expand, name_repeats
 from hub.contract.repair import repair
@@ -105,14 +107,30 @@ def test_an_unknown_type_of_detail_is_refused(contract):
     assert fault.check == "authorization_details.type"
 
 
-def test_a_cached_contract_is_the_same_and_a_spoilt_cache_is_compiled_anew(tmp_path):
-    first = load_contract(FOLDER, tmp_path)
+def test_another_process_fills_the_cache_and_a_spoilt_cache_is_compiled_anew(contract, tmp_path):
+    code = (
+        "import sys; from pathlib import Path; from hub.contract import load_contract\n"
+        "assert load_contract(Path(sys.argv[1]), Path(sys.argv[2])).routes\n"
+        "print('hub.contract.compiling' in sys.modules, 'yaml' in sys.modules)"
+    )
+    command = [sys.executable, "-c", code, str(FOLDER), str(tmp_path)]
+    assert subprocess.check_output(command, text=True) == "False False\n"
     [kept] = tmp_path.glob("contract-*.bin")
     again = load_contract(FOLDER, tmp_path)
-    assert again.routes == first.routes
+    assert again.routes == contract.routes
     assert again.check_authorization_details(DETAIL["type"], DETAIL) is None
     kept.write_bytes(kept.read_bytes()[:1000])
-    assert load_contract(FOLDER, tmp_path).routes == first.routes
+    assert load_contract(FOLDER, tmp_path).routes == contract.routes
+
+
+def test_where_the_other_process_fails_the_contract_is_compiled_here(tmp_path, monkeypatch):
+    def say(folder, rows):
+        raise ValueError(f"compiled here: {folder.name}, {bool(rows)}")
+
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "no-such-program"))
+    monkeypatch.setattr(compiling, "compile_contract", say)
+    with pytest.raises(ValueError, match="compiled here: contract, True"):
+        load_contract(FOLDER, tmp_path / "cache")
 
 
 def test_a_bank_answer_is_never_changed_by_its_mapper(contract):

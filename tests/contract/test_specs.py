@@ -8,13 +8,13 @@ from click.testing import CliRunner
 from hub.cli import main
 from hub.config import config_folder
 from hub.contract import Context, load_contract
+from hub.contract.contract import used_specs
 from hub.contract.specs import (
     check_specs,
     diff_specs,
     list_specs,
     listed_differences,
     use_specs,
-    used_specs,
 )
 
 OURS = config_folder() / "contract"
