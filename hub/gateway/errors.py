@@ -25,6 +25,24 @@ LISTED_403: Final = GENERIC | {
     "Consent.AccountTemporarilyBlocked",
     "Consent.PermanentAccountAccessFailure",
 }
+STANDARD: Final = LISTED_403 | {
+    "Body.InvalidFormat",
+    "Consent.BusinessRuleViolation",
+    "Consent.FailsControlParameters",
+    "Consent.Invalid",
+    "Consent.InvalidUserIdentifier",
+    "Event.UnexpectedEvent",
+    "JWE.DecryptionError",
+    "JWE.InvalidHeader",
+    "JWS.InvalidClaim",
+    "JWS.InvalidHeader",
+    "JWS.InvalidPayload",
+    "JWS.InvalidSignature",
+    "JWS.Malformed",
+    "Resource.InvalidFormat",
+}
+"""The codes that the standard names."""
+BANKS_OWN: Final = "LFI.*"
 _NAMESPACED: Final = re.compile(r"[A-Za-z]+\.[A-Za-z0-9]+")
 _MESSAGE: Final = 500
 _INVALID_TOKEN: Final = b'Bearer error="invalid_token"'
@@ -54,6 +72,12 @@ def json_path(pointer: str) -> str:
     """Return a JSON pointer as the JSON path that the standard shows (``$.Data.Amount``)."""
     steps = pointer.removeprefix("/").split("/") if pointer else []
     return "$" + "".join(f"[{s}]" if s.isdigit() else f".{s}" for s in steps)
+
+
+def recorded_code(fault: Fault) -> str:
+    """Return a Fault's code for the audit log; of a code of the bank's own only that it was one: it may say anything."""
+    known = not fault.code or fault.code in STANDARD or fault.source is not Source.BANK
+    return fault.code if known else BANKS_OWN
 
 
 def error_headers(fault: Fault, *, allow: tuple[str, ...] = (), url: str = "") -> Headers:

@@ -5,6 +5,7 @@ from typing import Any, final
 import trio
 
 from hub.audit.pages import ATTENDED, UNATTENDED
+from hub.gateway.errors import recorded_code
 from hub.gateway.values import Access, Call
 from hub.model.event import Event, Kind, Verdict
 from hub.model.fault import Fault, Source
@@ -73,7 +74,7 @@ class Journey:
             route=call.route.id if call is not None else "",
             verdict=_verdict(fault, response.status),
             check=fault.check if fault is not None else "",
-            code=fault.code if fault is not None else "",
+            code=recorded_code(fault) if fault is not None else "",
             status=response.status,
             octets_in=len(request.body),
             octets_out=len(response.body),
