@@ -1,0 +1,211 @@
+"""``hub audit``, the commands that read: search, trace, tail, page counts and reports."""
+
+import csv
+import json
+import sys
+from datetime import UTC, date, datetime
+from functools import partial
+from pathlib import Path
+from time import monotonic
+from typing import Any, Final, cast
+
+import click
+import msgspec
+import trio
+
+from hub.audit.index import open_index
+from hub.audit.pages import tell_pages
+from hub.audit.reports import Period, availability_table, table
+from hub.audit.search import event_of, search, tail
+from hub.audit.trace import told
+from hub.authz.explanations import explain
+from hub.cli_audit_asked import index_of, moment_ms, selecting, selection_of, start_at, told_of
+from hub.cli_run import FAILED
+from hub.model.event import Event
+from hub.node.errors import StartError
+from hub.node.reading import Place
+from hub.node.wall import WallClock
+from hub.state.keeper import Keeper
+from hub.state.open import Reader
+from hub.state.outages import outages
+
+
+@click.command("search")
+@selecting
+@click.option("--limit", type=click.IntRange(1, 10_000), default=20, show_default=True)
+@click.option("--before", type=int, help="Only entries before this one: the next page.")
+@click.option("--json", "raw", is_flag=True, help="One JSON object per line, with its index.")
+@click.pass_obj
+def search_events(path: Path, /, limit: int, before: int | None, raw: bool, **asked: Any) -> None:
+    """Find events, newest first, by an index that is derived from the log (made or brought up to date first)."""
+
+    def start(place: Place) -> int:
+        place.record("search", told_of(asked))
+
+        async def question(reader: Reader) -> int:
+            index = await index_of(place, reader)
+            found = await search(
+                reader, await selection_of(reader, asked), limit=limit, before=before, index=index
+            )
+            for at, event in found:
+                _show(at, event, raw=raw)
+            return 0 if found else FAILED
+
+        return place.read(question)
+
+    start_at(path, start)
+
+
+@click.command()
+@click.option("--from", "since", required=True, help="From this date or time (UTC) on.")
+@click.pass_obj
+def pages(path: Path, since: str) -> None:
+    """Count the pages of data shared per customer and day, attended and unattended, and those beyond what is free."""
+
+    def start(place: Place) -> int:
+        place.record("pages", f"since={since}")
+        return place.read(partial(tell_pages, moment_ms(since), 0, place.zone, click.echo))
+
+    start_at(path, start)
+
+
+@click.command()
+@click.pass_obj
+def reindex(path: Path) -> None:
+    """Build the index anew from the log."""
+
+    def start(place: Place) -> int:
+        async def question(reader: Reader) -> int:
+            index = await trio.to_thread.run_sync(open_index, place.folder, place.zone)
+            await index.forget()
+            began = monotonic()
+            await index.follow(reader)
+            click.echo(f"{index.size} events in {monotonic() - began:.1f} s")
+            return 0
+
+        return place.read(question)
+
+    start_at(path, start)
+
+
+@click.command()
+@click.argument("interaction_id")
+@click.pass_obj
+def trace(path: Path, interaction_id: str) -> None:
+    """Tell an interaction stage by stage, and explain a refusal in the words of the TPP's error page."""
+
+    def start(place: Place) -> int:
+        place.record("trace", interaction_id)
+
+        async def question(reader: Reader) -> int:
+            found = [(at, event_of(leaf)) for at, leaf in await reader.trace(interaction_id)]
+            for line in told(found, explain):
+                click.echo(line)
+            return 0 if found else FAILED
+
+        return place.read(question)
+
+    start_at(path, start)
+
+
+@click.command("tail")
+@click.option("--json", "raw", is_flag=True, help="One JSON object per line, with its index.")
+@click.option("--from-index", "first", type=int, help="From this entry on; default: from now.")
+@click.pass_obj
+def tail_events(path: Path, raw: bool, first: int | None) -> None:
+    """Show events as they come, until Ctrl-C."""
+
+    def start(place: Place) -> int:
+        place.record("tail", "")
+
+        async def question(reader: Reader) -> int:
+            async for at, event in tail(reader, first):
+                _show(at, event, raw=raw)
+                sys.stdout.flush()
+            return 0
+
+        return place.read(question)
+
+    start_at(path, start)
+
+
+def _show(at: int, event: Event, *, raw: bool) -> None:
+    if raw:
+        click.echo(json.dumps({"index": at, **msgspec.to_builtins(event)}))
+        return
+    moment = datetime.fromtimestamp(event.time_ms / 1000, UTC).isoformat(timespec="milliseconds")
+    who = event.client_id or event.subject
+    ended = f"{event.verdict}{f' {event.check}' if event.check else ''}"
+    times = (
+        f" hub {event.hub_us / 1000:.1f} ms, bank {event.bank_us / 1000:.1f} ms"
+        if event.hub_us
+        else ""
+    )
+    what = event.route or event.kind
+    change = f" {event.change}" if event.change else ""
+    click.echo(
+        f"{at} {moment} {what}{change} {event.status or '-'} {ended}{times} {who} {event.interaction_id}"
+    )
+
+
+_BY: Final = {
+    "performance": ("day", "organisation", "route", "group"),
+    "errors": ("route", "status"),
+    "volumes": ("day", "route"),
+    "tpps": ("organisation", "client"),
+}
+
+
+@click.command()
+@click.argument("name", type=click.Choice([*_BY, "availability", "outages"]))
+@click.option(
+    "--from", "first", required=True, help="First day, as in 2026-11-01 (tenant's time zone)."
+)
+@click.option("--to", "last", required=True, help="Last day.")
+@click.option("--face", type=click.Choice(["tpp", "lfi", "any"]), default="tpp", show_default=True)
+@click.option(
+    "--format", "shape", type=click.Choice(["csv", "json"]), default="csv", show_default=True
+)
+@click.pass_obj
+def report(path: Path, name: str, first: str, last: str, face: str, shape: str) -> None:
+    """Report over days: calls with percentiles of Hub and bank time apart (ms), error rates, availability, outages."""
+
+    def start(place: Place) -> int:
+        try:
+            period = Period(date.fromisoformat(first), date.fromisoformat(last), place.zone)
+        except ValueError as error:
+            raise StartError(f"--from and --to: {error}") from None
+        place.record("report", f"{name},{first},{last}")
+
+        async def question(reader: Reader) -> int:
+            index = await index_of(place, reader)
+            sums = [one for one in await index.sums(first, last) if face in {"any", one.face}]
+            seconds = period.seconds(WallClock().now())
+            planned = await outages(cast("Keeper", reader))  # which only looks one record up
+            if name == "outages":
+                rows: list[dict[str, Any]] = [msgspec.to_builtins(one) for one in planned]
+            elif name == "availability":
+                times = [(one.begins, one.ends) for one in planned if not one.cancelled]
+                routes = {one.route for one in sums}
+                rows = availability_table(await index.spans(*seconds), times, routes, seconds)
+            else:
+                rows = table(sums, _BY[name])
+            _print(rows, shape)
+            return 0
+
+        return place.read(question)
+
+    start_at(path, start)
+
+
+def _print(rows: list[dict[str, Any]], shape: str) -> None:
+    if shape == "json":
+        click.echo(json.dumps(rows, indent=1))
+        return
+    sheet = csv.DictWriter(sys.stdout, list(rows[0]) if rows else [], lineterminator="\n")
+    if rows:
+        sheet.writeheader()
+        sheet.writerows(rows)
+
+
+COMMANDS: Final = (search_events, pages, reindex, trace, tail_events, report)
