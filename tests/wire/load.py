@@ -12,6 +12,7 @@ import trio
 from hpack import Decoder, Encoder
 
 from hub.protocol.h2_output import frame
+from tests.waiting import pause_of_a_peer, until
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 DATA, HEADERS, RST, SETTINGS, PING, GOAWAY, WINDOW = 0, 1, 3, 4, 6, 7, 8
@@ -58,9 +59,12 @@ class Load:
                 nursery.start_soon(self._again_and_again, streams)
 
     async def at_least(self, count: int) -> None:
-        with trio.fail_after(30):
-            while self.answered < count:  # noqa: ASYNC110 - another process makes it true
-                await trio.sleep(0.01)
+        await until(
+            lambda: self.answered >= count,
+            30,
+            f"{count} answers",
+            seen=lambda: f"{self.answered} came",
+        )
 
     async def _again_and_again(self, streams: int) -> None:
         while not self.stopping:
@@ -68,7 +72,7 @@ class Load:
                 await Pipe(self, streams).run()
             except OSError:
                 self.refused += 1
-                await trio.sleep(0.02)
+                await pause_of_a_peer(0.02)
 
 
 class Pipe:
