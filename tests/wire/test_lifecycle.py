@@ -7,13 +7,13 @@ import ssl
 from collections import Counter
 from contextlib import asynccontextmanager
 from itertools import count
-from pathlib import Path
 
 import pytest
 import trio
 from cryptography import x509
 
 from bench.evidence import append
+from tests.waiting import ended, until
 from tests.wire.load import Ask, Load
 from tests.wire.own_hub import OwnHub, copy_state, settings_beside
 
@@ -107,20 +107,6 @@ def check_nothing_lost(load):
     assert all(load.statuses[status] for status in (200, 401, 404)), load.statuses
 
 
-async def until(holds, within=5.0):
-    with trio.fail_after(within):
-        while not holds():  # noqa: ASYNC110 - another process makes it true
-            await trio.sleep(0.02)
-
-
-def alive(pid):
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-
-
 async def rotated(standing, sandbox, consented, rotations):
     """Rotate the edge's certificate and key under load; return the load."""
     fresh = reissued(sandbox)
@@ -142,9 +128,11 @@ async def rotated(standing, sandbox, consented, rotations):
                 part.replace(target)
             hub.signal(signal.SIGHUP)
             wanted = serial_of(fresh[number % 2][0])
-            with trio.fail_after(5):
-                while await serial_served(hub, load.context) != wanted:  # noqa: ASYNC110 - as above
-                    await trio.sleep(0.02)
+
+            async def served(serial=wanted):
+                return await serial_served(hub, load.context) == serial
+
+            await until(served, 5, "the new certificate to be served")
             seen.add(wanted)
     assert len(seen) == 2
     check_nothing_lost(load)
@@ -253,10 +241,10 @@ async def test_a_worker_without_a_lease_answers_503_and_serves_again_with_one(
     load.asks = [load.asks[0]]
     async with under_load(load):
         hub.signal(signal.SIGSTOP)  # the keeper hangs: leases run out after a second
-        await until(lambda: load.statuses[503])
+        await until(lambda: load.statuses[503], 5, "an answer of 503")
         hub.signal(signal.SIGCONT)
         good = load.statuses[200]
-        await until(lambda: load.statuses[200] > good + 100)
+        await until(lambda: load.statuses[200] > good + 100, 5, "a hundred good answers")
     assert set(load.statuses) == {200, 503}
     assert not load.broken
 
@@ -324,7 +312,8 @@ async def test_workers_end_with_a_killed_keeper_and_nothing_acknowledged_is_lost
         hub.signal(signal.SIGKILL)
         await trio.to_thread.run_sync(hub.wait)
         load.stopping = True
-    await until(lambda: not any(map(alive, workers)))  # nobody outlives the keeper
+    for worker in workers:  # nobody outlives the keeper
+        await ended(worker, 5, "a worker whose keeper was killed")
     kept = sum(
         1 for e in hub.events() if e.get("check") == "path.unknown" or e.get("status") == 404
     )
