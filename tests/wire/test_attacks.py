@@ -18,6 +18,7 @@ from hpack import Encoder
 
 from bench.evidence import append
 from hub.protocol.h2_output import frame
+from tests.waiting import pause_of_a_peer, until
 from tests.wire.load import PREFACE
 from tests.wire.own_hub import OwnHub, settings_beside
 from tests.wire.test_lifecycle import DISCOVERY, tpp_context
@@ -206,7 +207,7 @@ class Probe:
                 if number == 1:
                     task_status.started()
                 number += 2
-                await trio.sleep(0.05)
+                await pause_of_a_peer(0.05)
 
     async def _answer(self, stream, number):
         buffer = b""
@@ -235,15 +236,13 @@ def memory_of(pid):
 async def attacked(target, sandbox, attack, name, nightly):
     """Run an attack beside a probe and check what must hold; return the attacker."""
     context = tpp_context(sandbox)
-    context.check_hostname = False
     attacker = Attacker(target, context, 60 if nightly else 4)
     probe = Probe(target, context)
     before, pid = memory_of(target.pid), target.pid
     async with trio.open_nursery() as nursery:
         await nursery.start(probe.run)
         await attack(attacker)
-        while len(probe.times) < 20:  # noqa: ASYNC110 - the probe's own pace
-            await trio.sleep(0.05)
+        await until(lambda: len(probe.times) >= 20, 120, "twenty answers to the probe")
         nursery.cancel_scope.cancel()
     grown = memory_of(target.pid) - before
     found = {
@@ -291,7 +290,7 @@ async def test_many_who_never_read(target, sandbox, nightly):
             asks = b"".join(frame(HEADERS, 5, 2 * n + 1, READ) for n in range(50))
             try:
                 await attacker._send(stream, PREFACE + none + asks)
-                await trio.sleep(seconds)
+                await pause_of_a_peer(seconds)
             finally:
                 await trio.aclose_forcefully(stream)
 
@@ -303,21 +302,33 @@ async def test_many_who_never_read(target, sandbox, nightly):
     [pytest.param(False, id="short"), pytest.param(True, id="long", marks=pytest.mark.nightly)],
 )
 async def test_slowloris_in_hellos_and_heads_and_newcomers_connect(target, sandbox, nightly):
-    times = []
+    times, there = [], set()
+    count, newcomers, between_s = (240, 40, 0.3) if nightly else (40, 5, 0.1)
 
     async def attack(attacker):
         async with trio.open_nursery() as nursery:
-            for number in range(240 if nightly else 40):
-                nursery.start_soon(trickle, attacker, number % 2, 12 if nightly else 1)
-            await trio.sleep(0.5)
-            for _ in range(5):
+            for number in range(count):
+                nursery.start_soon(trickle, attacker, number)
+            await until(
+                lambda: len(there) == count, 30, "every attacker to be there", seen=lambda: there
+            )
+            for _ in range(newcomers):
+                await pause_of_a_peer(between_s)
                 began = time.monotonic()
                 with trio.fail_after(5):
                     await trio.aclose_forcefully(await attacker.connect())
                 times.append(time.monotonic() - began)
+            nursery.cancel_scope.cancel()
 
-    async def trickle(attacker, secure, seconds):
-        with suppress(trio.BrokenResourceError, OSError), trio.move_on_after(seconds):
+    async def trickle(attacker, number):
+        try:
+            await slowly(attacker, number)
+        finally:
+            there.add(number)  # the Hub sent it away
+
+    async def slowly(attacker, number):
+        secure = number % 2
+        with suppress(trio.BrokenResourceError, OSError):
             if secure:
                 stream = await attacker.connect()
                 octets = PREFACE
@@ -328,7 +339,8 @@ async def test_slowloris_in_hellos_and_heads_and_newcomers_connect(target, sandb
                 for octet in octets:
                     await stream.send_all(bytes([octet]))
                     attacker.sent += 1
-                    await trio.sleep(0.3)
+                    there.add(number)
+                    await pause_of_a_peer(0.3)
             finally:
                 await trio.aclose_forcefully(stream)
 
