@@ -47,7 +47,7 @@ from hub.trust.snapshot import SEEN, Dates, encode_bucket, encode_client, encode
 _LOOK_S: Final = 1.0
 _RETRY_S: Final = (1, 2, 5, 10, 20, 30)
 _BURST: Final = 3
-_REFILL_S: Final = 20
+_REFILL_S: Final = 30
 _WAITING: Final = 1000
 _AT_ONCE: Final = 3
 """Looks at the framework under way at once: each wakes this process up, beside the requests that it serves."""

@@ -151,10 +151,19 @@ class Framework:
 class Desk:
     """Drive the authorization server as TPP and as bank."""
 
-    def __init__(self, *, details_check=lambda _type, _element: None, validate=None, **changes):
-        self.clock = FixedClock(NOW)
-        self.dice = SeededDice("desk")
-        self.keeper = MemoryKeeper(clock=self.clock)
+    def __init__(
+        self,
+        *,
+        details_check=lambda _type, _element: None,
+        validate=None,
+        clock=None,
+        keeper=None,
+        seed="desk",
+        **changes,
+    ):
+        self.clock = clock or FixedClock(NOW)
+        self.dice = SeededDice(seed)
+        self.keeper = keeper or MemoryKeeper(clock=self.clock)
         self.trust = Framework()
         self.settings = settings(**changes)
         self.observer = Observer(self.clock, log=False)

@@ -114,7 +114,11 @@ ROWS = {
     "AS-DP-01": ["test_a_bad_proof_is_refused", "test_exactly_one_header_is_expected"],
     "AS-DP-02": ["test_query_fragment_case_and_default_port_do_not_matter"],
     "AS-DP-03": ["test_ten_seconds_of_skew_are_tolerated"],
-    "AS-DP-04": ["test_a_proof_is_single_use", "test_one_of_fifty_uses_a_proof"],
+    "AS-DP-04": [
+        "test_a_proof_is_single_use",
+        "test_one_of_fifty_uses_a_proof",
+        "test_f5_a_used_proof_stays_used_after_a_restart",
+    ],
     "AS-DP-06": ["test_a_proof_at_par_binds_the_code", "test_dpop_jkt_binds_the_code"],
     "AS-DP-07": ["test_the_proofs_of_rfc_9449_pass", "test_a_bound_refresh_token_needs_its_key"],
     "AS-DP-08": ["test_tolerated_claims"],
@@ -257,6 +261,8 @@ ROWS = {
         "test_documents_over_the_bound_are_refused",
         "test_a_new_key_costs_one_fetch_however_many_wait",
         "test_a_revoked_key_is_not_given_out",
+        "test_f11_a_removed_key_is_gone_after_one_interval",
+        "test_f11_a_flood_of_unknown_keys_costs_one_fetch_in_thirty_seconds",
     ],
     "RS-01": [
         SUITE + "happy_flow",
@@ -351,6 +357,11 @@ def test_the_row_has_its_tests_or_a_reason(row):
     else:
         assert tests
         assert not set(tests) - names()
+
+
+@pytest.mark.parametrize("attack", range(1, 12))
+def test_each_attack_of_the_catalogue_has_a_test_of_its_number(attack):
+    assert [name for name in names() if name.startswith(f"test_f{attack}_")]
 
 
 CBUAE = [
