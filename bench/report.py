@@ -6,7 +6,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from bench.evidence import ROOT
+from bench.evidence import EVIDENCE, ROOT
+from bench.lanes import lane_parts
 
 REPORT = ROOT / "bench" / "report.html"
 PLOTS = ROOT / "bench"
@@ -105,8 +106,8 @@ def _by(run: Result) -> str:
     return f"<p><small>{html.escape(text)}</small></p>"
 
 
-def write_report(history: Path) -> Path:
-    """Write the report of the newest results in a history; return its path."""
+def write_report(history: Path, evidence: Path = EVIDENCE, report: Path = REPORT) -> Path:
+    """Write the report of the newest results in a history and in the evidence of lanes; return its path."""
     makers = {
         "peers": peers_part,
         "wire": wire_part,
@@ -122,6 +123,8 @@ def write_report(history: Path) -> Path:
             continue
         parts.append(make(run))
         parts += [f'<p><img src="{name}" alt="{name}"></p>' for name in plots(section, run)]
+    for title, by, head_row, rows in lane_parts(evidence):
+        parts.append(f"<h2>{html.escape(title)}</h2>{by}{table(head_row, rows)}")
     head = (
         "<!doctype html><html lang=en><meta charset=utf-8><title>Benchmarks of the API Hub</title>"
     )
@@ -131,8 +134,8 @@ def write_report(history: Path) -> Path:
         "medians of the per-round ratios. nginx and HAProxy check nothing but the client's certificate chain; the Node "
         "gateway makes the Hub's checks but keeps no durable audit.</p>"
     )
-    REPORT.write_text(f"{head}<style>{STYLE}</style>{intro}{''.join(parts)}</html>\n")
-    return REPORT
+    report.write_text(f"{head}<style>{STYLE}</style>{intro}{''.join(parts)}</html>\n")
+    return report
 
 
 def plots(section: str, run: Result) -> list[str]:
