@@ -49,7 +49,7 @@ async def test_a_bank_that_sends_more_than_is_read_has_to_wait(tmp_path):
 
     async with bank(script, tmp_path) as (_, hub):
         answer = await hub.exchange(get(stream_answer=True))
-        await trio.testing.wait_all_tasks_blocked(0.05)
+        await trio.testing.wait_all_tasks_blocked()
         assert sent < 14_000_000, "nobody has read it, so it cannot all have been taken"
         total = 0
         async for piece in answer.stream:

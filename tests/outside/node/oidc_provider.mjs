@@ -114,6 +114,7 @@ const server = https.createServer(
     cert: read(manifest.tpps[0].server_cert),
     ca: read(manifest.ca_bundle),
     requestCert: true,
+    // Whoever comes without a certificate, or with a stranger's, is to be refused by the provider: that is what is compared.
     rejectUnauthorized: false,
   },
   provider.callback(),
