@@ -260,6 +260,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     resets: int
     resets_per_s: float
     continuations: int
+    requests: int
     request_s: float
     drain_s: float
     complete_answer_octets: int

@@ -20,7 +20,7 @@ from typing import Final, final
 import trio
 from msgspec import structs
 
-from hub.edge.desk import Desk
+from hub.edge.desk import CROWDED, Desk
 from hub.edge.exchange import BodyFault, Exchange, Pieces, Scope
 from hub.edge.transport import Transport
 from hub.model.caller import Peer
@@ -198,6 +198,8 @@ class Connection:
         )
         self._exchanges[event.stream] = exchange
         exchange.ended = event.ended
+        exchange.counted = verdict is not CROWDED
+        self._desk.under_way += exchange.counted
         if isinstance(verdict, Response):
             nursery.start_soon(self._serve, exchange, nursery, verdict)
             return
@@ -345,6 +347,7 @@ class Connection:
             self._engine.reset(exchange.stream)
         self._exchanges.pop(exchange.stream, None)
         self._desk.let_go(exchange.held)
+        self._desk.under_way -= exchange.counted
         self._dispatch(self._engine.release(exchange.stream), nursery)
         if not self._exchanges:
             self._schedule(trio.current_time())

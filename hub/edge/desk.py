@@ -26,6 +26,10 @@ _CHECKS: Final = {
 }
 
 
+CROWDED: Final = Response(status=503, headers=((b"retry-after", b"1"),))
+"""The answer to a request beyond ``requests`` at once (RFC 9110 section 15.6.4)."""
+
+
 @contextmanager
 def contained(observer: Observer, name: str) -> Iterator[None]:
     """Keep an exception inside: note it by type and go on. Cancellation passes."""
@@ -65,6 +69,7 @@ class Desk:
         "limits",
         "observer",
         "register",
+        "under_way",
     )
 
     def __init__(
@@ -89,6 +94,7 @@ class Desk:
         self._date: Headers = ()
         self._date_at = -1
         self._held = 0
+        self.under_way = 0
 
     def renew(self, app: App, limits: Limits, hosts: tuple[str, ...]) -> None:
         """Answer by another application within other limits from the next request on."""
@@ -101,7 +107,7 @@ class Desk:
 
         Cancellation: it may or may not have been written.
         """
-        if self.register is None or response.event is not None:
+        if self.register is None or response.event is not None or response is CROWDED:
             return response
         try:
             name = check or _CHECKS.get(response.status, "edge.failed")
@@ -141,7 +147,10 @@ class Desk:
         self._held -= octets
 
     def admit(self, request: Request, head: Head) -> Admission | Response:
-        """Ask the application how to go on; what it raises is a 500."""
+        """Ask the application how to go on, unless there is too much under way; what it raises is a 500."""
+        if self.under_way >= self.limits.requests:
+            self.turned_away(request.peer.address, "edge.crowded")
+            return CROWDED
         if not self.serves(head.authority):
             return Response(status=421)
         try:

@@ -62,7 +62,7 @@ class Exchange:
     """Hold the state of one stream."""
 
     __slots__ = (
-        "_consume", "_full", "_hold", "_limits", "_pieces", "admission", "began", "changed", "dispatched", "ended", "gone", "held", "request",
+        "_consume", "_full", "_hold", "_limits", "_pieces", "admission", "began", "changed", "counted", "dispatched", "ended", "gone", "held", "request",
         "scope", "size", "started", "stream",
     )  # fmt: skip
 
@@ -81,6 +81,7 @@ class Exchange:
         self.admission = admission
         self.ended = False
         self.gone = ""
+        self.counted = False
         self.dispatched = False
         self.started = False
         self.size = 0

@@ -265,3 +265,29 @@ async def test_endless_answer_is_held_back_by_a_peer_that_does_not_read(secure):
                 await trio.lowlevel.checkpoint()
         await trio.aclose_forcefully(stream)
     assert made < 16_000_000
+
+
+async def test_requests_beyond_what_is_answered_at_once_are_told_to_come_again(engine):
+    waiting, go_on = 0, trio.Event()
+
+    async def wait(request: Request) -> Response:
+        nonlocal waiting
+        waiting += 1
+        await go_on.wait()
+        return Response(status=200)
+
+    app = Router({("GET", "/wait"): wait, ("POST", "/wait"): wait, ("GET", "/"): rig.echo})
+    async with rig.listening(app, engine=engine, requests=8) as place:
+        async with rig.h2_client(place) as client, rig.h2_client(place) as other:
+            held = [await client.open("GET", "/wait") for _ in range(8)]
+            shed = [await client.open("GET", "/wait") for _ in range(20)]
+            shed += [await client.open("POST", "/wait", end=False)]
+            for number in shed:
+                status, fields, _ = await client.answer(number)
+                assert (status, fields[b"retry-after"]) == (503, b"1")
+            assert (await other.answer(await other.open()))[0] == 503, "whoever asks"
+            assert waiting == 8
+            go_on.set()
+            assert [(await client.answer(number))[0] for number in held] == [200] * 8
+            assert (await other.answer(await other.open()))[0] == 200, "room again at once"
+    assert not place.notebook.reasons("stream_failed")
