@@ -13,6 +13,7 @@ import trustme
 from hub.edge.router import Router
 from hub.model.http import Request, Response
 from tests.edge import rig
+from tests.waiting import until
 
 
 @pytest.fixture(params=rig.ENGINES)
@@ -83,9 +84,7 @@ async def test_drains_under_load_leave_nothing_unanswered(engine):
             async with trio.open_nursery() as nursery:
                 for _ in range(4):
                     nursery.start_soon(keep_asking, place, tally)
-                with trio.fail_after(20):
-                    while len(place.notebook.answers) < 100:
-                        await trio.lowlevel.checkpoint()
+                await until(lambda: len(place.notebook.answers) >= 100, 20, "a hundred answers")
                 place.drain.start()
     assert tally["answered"] >= 500
     assert (tally["unanswered"], tally["broken"]) == (0, 0)

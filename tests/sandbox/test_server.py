@@ -213,20 +213,23 @@ async def test_connections_over_the_bound_are_closed(keys: Keys, nursery: trio.N
 
 
 async def test_cancelling_the_site_ends_requests_under_way(keys: Keys) -> None:
-    async with trio.open_nursery() as outer:
-        port = await start(outer, keys)
-        async with client(keys, port, http2=True) as http, trio.open_nursery() as calls:
+    under_way = trio.Event()
 
-            async def call() -> None:
-                with pytest.raises(httpx.TransportError):
-                    await http.get("/sleep")
+    async def broken_off(http: httpx.AsyncClient) -> None:
+        with pytest.raises(httpx.TransportError):
+            await http.get("/sleep")
 
-            calls.start_soon(call)
+    async def call(port: int) -> None:
+        async with client(keys, port, http2=True) as http, trio.open_nursery() as pair:
+            pair.start_soon(broken_off, http)
             assert (await http.get("/")).status_code == 200
-            outer.cancel_scope.cancel()
-            with trio.fail_after(5), trio.CancelScope(shield=True):
-                while calls.child_tasks:
-                    await trio.lowlevel.checkpoint()
+            under_way.set()
+
+    with trio.fail_after(10):
+        async with trio.open_nursery() as callers, trio.open_nursery() as site:
+            callers.start_soon(call, await start(site, keys))
+            await under_way.wait()
+            site.cancel_scope.cancel()
 
 
 @both
