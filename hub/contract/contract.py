@@ -27,7 +27,7 @@ from hub.contract import mapper as mapper_module
 from hub.contract import mapping, notation, validators
 from hub.contract.mapper import Mapper, Shape, Strip
 from hub.contract.mapping import TOOLS
-from hub.contract.tables import Matcher, Row, is_beside, plain_id, read_rows
+from hub.contract.tables import Matcher, Row, is_beside, is_served, plain_id, read_rows
 from hub.contract.validators import Violation, judge, load_checks
 from hub.model.fault import Fault, caller_fault
 from hub.model.route import Route
@@ -218,7 +218,9 @@ def load_contract(
         compiled = compile_contract(folder, rows)
     exceptions = tomllib.loads((folder / "mappers.toml").read_text())
     served = tuple(
-        r for r in rows if beside is None or not is_beside(r) or r.route.version in beside
+        r
+        for r in rows
+        if is_served(r) and (beside is None or not is_beside(r) or r.route.version in beside)
     )
     return Contract(served, compiled, _strips(exceptions))
 

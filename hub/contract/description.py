@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from hub.contract.compiling import SchemaFile, read_schemas
 from hub.contract.notation import Type, expand
-from hub.contract.tables import Row, is_beside, read_rows
+from hub.contract.tables import Row, is_beside, is_served, read_rows
 from hub.model.route import Signing, TokenKind
 
 _JSON: Final = "application/json"
@@ -57,7 +57,7 @@ def describe(
     rows = [
         row
         for row in read_rows(folder / "routes")
-        if not is_beside(row) or row.route.version in beside
+        if is_served(row) and (not is_beside(row) or row.route.version in beside)
     ]
     for row in rows:
         operation = _operation(row, files[row.schemas])

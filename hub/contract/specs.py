@@ -229,6 +229,10 @@ def _laid_down(target: Path, name: str, document: Document) -> str:
     family = tomllib.loads(text)["family"]
     if document.base == family["base"]:
         return name
+    if not family["base"]:
+        return (
+            name  # the authorization server's own; its document has a base path that nobody serves
+        )
     version = document.base.rsplit("/", 1)[-1]
     beside = f"{name}@{version}"
     text = text.replace(f'version = "{family["version"]}"', f'version = "{version}"', 1)

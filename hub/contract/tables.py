@@ -114,6 +114,11 @@ def plain_id(route_id: str) -> str:
     return route_id.partition("@")[0]
 
 
+def is_served(row: Row) -> bool:
+    """Tell whether the gateway serves a row; the authorization server's are for the comparison (``hub specs``) only."""
+    return row.route.target != "authorization"
+
+
 def is_beside(row: Row) -> bool:
     """Tell whether a row is of another version, laid beside ours."""
     return "@" in row.route.id

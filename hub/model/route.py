@@ -50,7 +50,7 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
         idempotent: ``x-idempotency-key`` is required.
         cancellable: The bank call is cancelled with its caller.
         paged: ``page`` and ``page-size`` are sent to the bank, ``Links`` and ``Meta`` are made of its ``meta``.
-        target: ``bank`` or ``hub``.
+        target: ``bank`` or ``hub``; ``authorization`` where the gateway does not serve it at all.
         bank_method: Upper case.
         bank_path: Template at Ozone Connect.
         bank_family: Which optional base path applies: ``data-sharing``, ``service-initiation``, ``products``, ``events``.
