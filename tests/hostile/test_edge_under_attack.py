@@ -12,6 +12,7 @@ from hub.model.http import Admission, Request, Response
 from hub.protocol.h2_output import frame
 from tests.edge import rig
 from tests.protocol.h2_frames import DATA, GREETING, HEADERS, PING, PRIORITY, RST, SETTINGS, headers
+from tests.waiting import until
 
 
 @pytest.fixture(params=rig.ENGINES)
@@ -260,9 +261,7 @@ async def test_endless_answer_is_held_back_by_a_peer_that_does_not_read(secure):
         else:
             stream = await trio.open_tcp_stream("127.0.0.1", place.port)
         await stream.send_all(request)
-        with trio.fail_after(10):
-            while not place.notebook.reasons("slow_reader"):
-                await trio.lowlevel.checkpoint()
+        await until(lambda: place.notebook.reasons("slow_reader"), 10, "the slow reader's end")
         await trio.aclose_forcefully(stream)
     assert made < 16_000_000
 

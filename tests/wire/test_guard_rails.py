@@ -5,8 +5,8 @@ import signal
 
 import httpx
 import pytest
-import trio
 
+from tests.waiting import until
 from tests.wire.test_curl_bank import STATUS
 from tests.wire.test_revocation import bank_client
 
@@ -41,9 +41,12 @@ async def test_a_personal_identifier_is_flagged_and_refused_once_the_tenant_want
         try:
             path.write_text(with_refusal(before))
             os.kill(sandbox.manifest.hub.pids[0], signal.SIGHUP)
-            with trio.fail_after(10):
-                while (answer := await approve(bank, tpp, **personal)).status_code == 204:
-                    await trio.lowlevel.checkpoint()
+
+            async def refused() -> httpx.Response | None:
+                got = await approve(bank, tpp, **personal)
+                return None if got.status_code == 204 else got
+
+            answer = await until(refused, 10, "the guard to refuse what it let pass")
             assert answer.status_code == 400
             assert answer.json()["errorCode"] == "Body.InvalidFormat"
             assert "accountIds[1]: looks like an IBAN" in answer.json()["errorMessage"]
@@ -52,9 +55,11 @@ async def test_a_personal_identifier_is_flagged_and_refused_once_the_tenant_want
         finally:
             path.write_text(before)
             os.kill(sandbox.manifest.hub.pids[0], signal.SIGHUP)
-        with trio.fail_after(10):
-            while (await approve(bank, tpp, **personal)).status_code != 204:
-                await trio.lowlevel.checkpoint()
+
+        async def let_pass() -> bool:
+            return (await approve(bank, tpp, **personal)).status_code == 204
+
+        await until(let_pass, 10, "the guard to let pass again")
 
 
 def with_refusal(text: str) -> str:
