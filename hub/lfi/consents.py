@@ -2,7 +2,7 @@
 
 Theory. A list is exact to the second because what ran out is written before it is searched (``settle_due``), and each
 record is rendered as of now. A change is one commit: the consent at the version it was read, a line of its history, the
-death of its tokens where it was revoked, and the events.
+death of its tokens where it was revoked, and the events. Only a large group takes several: each consent whole in one.
 
 Source: hub-apis 3.1 to 3.6; decisions.md section 2.
 """
@@ -15,7 +15,7 @@ from hub.config import Settings
 from hub.lfi.paging import Wanted, meta_of, query_of, read_wanted
 from hub.lfi.shell import Call, Done, Shell
 from hub.lfi.sweep import settle_due
-from hub.model.consent import TERMINAL, Consent, Party, Status
+from hub.model.consent import Consent, Party, Status
 from hub.model.consent_history import audit_entry, creation_line, history_line
 from hub.model.consent_patch import REVOKED_BY, apply_patch, read_patch, revoke
 from hub.model.consent_record import consent_record
@@ -35,7 +35,9 @@ _REVOCATION: Final = members(
 )
 _PERSONAL: Final = "consent.personal_identifier"
 _HISTORY_MOST: Final = 1000
-_GROUP_MOST: Final = 1000
+_PAGE: Final = 1000
+_BATCH: Final = 250
+"""Consents revoked in one commit, with their tokens."""
 
 
 class Consents:
@@ -197,19 +199,20 @@ class Consents:
         )
 
     async def revoke_group(self, call: Call) -> Done | Fault:
-        """Revoke every consent of a group, or one customer's of them, that is not in a final state yet."""
+        """Revoke every consent of a group, or one customer's of them, that is not in a final state yet.
+
+        A large group is revoked in several commits; only the last one acknowledges it, and what was revoked stays so.
+        """
         asked = _revocation_of(call)
         if isinstance(asked, Fault):
             return asked
         revoked_by, user = asked
         group_id = call.parameters["consentGroupId"]
-        page = await self._keeper.search(
-            Query(kind="consent", where=await self._group(group_id), limit=_GROUP_MOST)
-        )
+        where = await self._group(group_id)
+        page = await self._keeper.search(Query(kind="consent", where=where, limit=1))
         if not page.items:
             return unknown("consentGroupId")
-        users = {_user(item.record) for item in page.items} - {""}
-        if revoked_by.endswith("InitiatedByUser") and not user and len(users) > 1:
+        if revoked_by.endswith("InitiatedByUser") and not user and await self._of_several(where):
             return caller_fault(
                 400,
                 "Consent.BusinessRuleViolation",
@@ -217,24 +220,53 @@ class Consents:
                 check="consent.group_customers",
                 path="revokedByPsu.userId",
             )
+        if user:
+            where = (*where, ("psu", user))
+        while True:
+            changes, events, last = await self._revocations(call, revoked_by, where)
+            if last:
+                return Done(changes=changes, events=events, subject=group_id, change="revoke")
+            committed = await self._keeper.commit(changes, events)
+            if isinstance(committed, Fault):
+                return committed
+
+    async def _of_several(self, where: tuple[tuple[str, str], ...]) -> bool:
+        """Tell whether consents belong to more than one customer."""
+        offset, users = 0, set[str]()
+        while len(users) < 2:
+            page = await self._keeper.search(
+                Query(kind="consent", where=where, offset=offset, limit=_PAGE)
+            )
+            users |= {_user(item.record) for item in page.items} - {""}
+            offset += _PAGE
+            if len(page.items) < _PAGE:
+                break
+        return len(users) > 1
+
+    async def _revocations(
+        self, call: Call, revoked_by: str, where: tuple[tuple[str, str], ...]
+    ) -> tuple[tuple[Change, ...], tuple[Event, ...], bool]:
+        """Return what revokes the next consents that are not final yet, and whether they are the last."""
+        due = (("due", call.now + 1),)
+        page = await self._keeper.search(
+            Query(kind="consent", where=where, order="due", at_least=due, limit=_BATCH)
+        )
         changes: list[Change] = []
         events: list[Event] = []
+        patch = _revocation_patch(revoked_by)
         for item in page.items:
-            if not isinstance(consent := item.record, Consent) or consent.status in TERMINAL:
-                continue
-            if user and _user(consent) != user:
+            if not isinstance(consent := item.record, Consent):
                 continue
             changed = revoke(consent, revoked_by, call.now_ms, Party.BANK)
             if isinstance(changed, Fault):
-                continue  # ran out this second
-            patch = _revocation_patch(revoked_by)
+                continue
             changes += await self._changes(call, consent, item.version, changed, patch)
             events.append(
                 consent_event(
                     call, consent.id, "consents.revoke-group", change_of(consent, changed)
                 )
             )
-        return Done(changes=tuple(changes), events=tuple(events), subject=group_id, change="revoke")
+        return tuple(changes), tuple(events), len(page.items) < _BATCH or not changes
 
     async def _changes(
         self, call: Call, consent: Consent, version: int, changed: Consent, patch: dict[str, Any]
