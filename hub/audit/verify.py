@@ -34,6 +34,7 @@ PROOF = "c2sp.org/tlog-proof@v1"
 KINDS = {(33, LOG), (33, WITNESS)}
 WIDTH = 256
 STEP = 1_000_000  # entries, between two lines of progress
+Keys = Sequence["Key"]
 CLOCK_MS = 120_000  # a request may have come in this long before it was written down
 
 
@@ -102,9 +103,6 @@ class Checkpoint:
     origin: str
     size: int
     root: bytes
-
-
-Keys = Sequence[Key]
 
 
 def open_checkpoint(note: bytes, keys: Keys, witnesses: Keys, where: str) -> Checkpoint:
@@ -273,7 +271,7 @@ class Walk:
     waiting: list[tuple[str, Checkpoint]]
     months: dict[str, str]
     rows: list[list[bytes]] = field(default_factory=list)
-    intents: dict[str, int] = field(default_factory=dict)
+    intents: dict[str, list[int]] = field(default_factory=dict)
     pruned: list[tuple[int, bytes]] = field(default_factory=list)
     declared: tuple[int, int, str] = (0, 0, sha256().hexdigest())
     remarks: list[str] = field(default_factory=list)
@@ -333,8 +331,8 @@ class Walk:
         for level, row in enumerate(self.rows):
             if level and row:
                 self._compare(level, self.size >> 8 * level + 8, row)
-        for at in self.intents.values():
-            self.remarks.append(f"entry {at}: an intent without an outcome")
+        for at in sorted(at for waiting in self.intents.values() for at in waiting):
+            self.remarks.append(f"entry {at}: an intent without an outcome that is known")
 
     def check_pruned(self) -> None:
         """Compare the pruned entries with what the log itself says was pruned."""
@@ -346,16 +344,18 @@ class Walk:
 
     def _note_meaning(self, index: int, entry: bytes) -> None:
         try:
-            event = json.loads(entry)  # noqa: TID251 - this file stands alone
+            event = json.loads(entry.decode())  # noqa: TID251 - this file stands alone
             kind, time_ms, change = event["kind"], event["time_ms"], event.get("change")
             if event["v"] != 1 or time_ms < self.time_ms - CLOCK_MS:
                 self.remarks.append(f"entry {index}: its version is unknown, or it is out of time")
             self.time_ms = max(time_ms, self.time_ms)
             if kind == "intent":
-                self.intents[event["interaction_id"]] = index
-            elif kind == "outcome":
-                if self.intents.pop(event["interaction_id"], None) is None:
+                self.intents.setdefault(event["interaction_id"], []).append(index)
+            elif kind == "outcome" and ">" not in (change or ""):
+                if not (waiting := self.intents.pop(event["interaction_id"], [])):
                     self.remarks.append(f"entry {index}: an outcome without an intent")
+                elif left := waiting[event.get("verdict") != "unknown" :]:
+                    self.intents[event["interaction_id"]] = left
             elif (kind, change) == ("node", "month-closed"):
                 month, _, closed = event["subject"].partition(" ")
                 if self.months.get(month) != closed:

@@ -157,7 +157,7 @@ class Recovery:
         await self._close(tried, version, outcome, due)
 
     async def _close(self, attempt: Attempt, version: int, outcome: Outcome, due: int) -> None:
-        moment = self.moment("payment.recovery", Face.NODE, self._dice.uuid())
+        moment = self.moment("payment.recovery", Face.NODE, self._call_of(attempt))
         changes, event = closing(attempt, version, outcome, moment, due=due)
         done = await self._keeper.commit(changes, [event])
         if isinstance(done, Fault):
@@ -168,6 +168,10 @@ class Recovery:
             await self._keeper.commit(changes, [event])
         elif not isinstance(done, Conflict):
             self._observer.note("payment_recovery", outcome=outcome.state)
+
+    def _call_of(self, attempt: Attempt) -> str:
+        """Return the interaction of the intent: by it the log, its verifier and a trace find the outcome."""
+        return attempt.draft.interaction_id if attempt.draft is not None else self._dice.uuid()
 
     def moment(self, route: str, face: Face, interaction_id: str) -> Moment:
         """Return now, on behalf of an action of the Hub's own or of an operator's."""
@@ -233,7 +237,8 @@ class Recovery:
         at: Moment,
     ) -> Reply:
         attempt, version = found
-        changes, event = closing(attempt, version, _outcome(attempt, said, at), at)
+        of_call = msgspec.structs.replace(at, interaction_id=self._call_of(attempt))
+        changes, event = closing(attempt, version, _outcome(attempt, said, at), of_call)
         dropped: Change = Drop("settlement", said.attempt_id, expect=held[1])
         who = f"settled:{said.outcome}:{held[0].by}+{said.by}"
         done = await self._keeper.commit((*changes, dropped), [event, _told(attempt, who, at)])

@@ -428,14 +428,6 @@ async def test_a_log_that_was_rewritten_and_signed_again_is_found_by_a_kept_chec
         verify.verify_log(rewritten.folder, key_of(log), older=kept)
 
 
-async def test_intents_without_outcomes_are_remarked(log, keeper):
-    for kind, name in ((Kind.INTENT, "a"), (Kind.INTENT, "b"), (Kind.OUTCOME, "a")):
-        await keeper.commit([], [Event(kind=kind, time_ms=1, interaction_id=name)])
-    await log.publish(keeper)
-    remarks = verify.verify_log(log.folder, key_of(log)).remarks
-    assert remarks == ["entry 1: an intent without an outcome"]
-
-
 async def test_swapped_entries_are_found(log, keeper):
     await append(keeper, 5)
     await log.publish(keeper)

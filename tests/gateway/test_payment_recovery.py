@@ -390,3 +390,22 @@ async def test_the_log_says_who_settled_nothing_of_the_customer():
     assert b"10.00" not in leaves
     assert b"u-1" not in leaves
     assert orjson.loads((await world.keeper.events(0, 1))[0])
+
+
+@pytest.mark.parametrize("dedupes", [True, False])
+async def test_an_outcome_that_was_found_later_is_of_the_interaction_of_its_intent(dedupes):
+    world = await started(MULTI)
+    await crashed(world, dedupes=dedupes)
+    desk = recovery(world)
+    await desk.inherit()
+    if dedupes:
+        world.bank.answer = answer_of(MADE, 201)
+        await desk.look()
+    else:
+        for name in ("amal", "badr"):
+            await say(world, desk, outcome="never", by=name)
+    events = [orjson.loads(leaf) for leaf in await world.keeper.events(0, 1000)]
+    mine = [event for event in events if event["kind"] in {"intent", "outcome"}]
+    assert [event["kind"] for event in mine] == ["intent", "outcome", "outcome"]
+    assert mine[1]["verdict"] == "unknown"
+    assert len({event["interaction_id"] for event in mine}) == 1
