@@ -83,6 +83,19 @@ def test_without_venv_root_installs_it(checkout, tmp_path):
     assert "cannot make .venv" in done.stderr
 
 
+@pytest.mark.parametrize("elsewhere", [False, True], ids=["here", "moved"])
+def test_an_environment_that_was_made_for_another_folder_is_made_anew(
+    checkout, tmp_path, elsewhere
+):
+    place = tmp_path / "elsewhere" if elsewhere else checkout.resolve()
+    mine = checkout / ".venv/bin"
+    mine.mkdir(parents=True)
+    (mine / "hub").write_text(f'#!/bin/sh\nexec "{place}/.venv/bin/python" -m hub "$@"\n')
+    done = started(checkout, programs(tmp_path / "bin", python3=NO_VENV, id="echo 1000"))
+    assert ("moved or copied: .venv is made anew" in done.stderr) == elsewhere
+    assert done.returncode == 1, "this Python cannot make a venv"
+
+
 def test_the_test_script_demands_the_official_documents_when_asked(checkout, tmp_path):
     environment = {**os.environ, "HUB_SPECS": str(tmp_path / "nowhere")}
     done = subprocess.run(
