@@ -1,9 +1,10 @@
 """A large Trust Framework in a process of its own: ``python -m bench.framework FOLDER ORGANISATIONS CLIENTS``.
 
 It prints one line of JSON when it serves (addresses, ids, the Hub's certificate), changes one organisation for each line on its
-standard input, and ends with it.
+standard input, and ends with it. What it answered once it remembers: its own work is not what is measured.
 """
 
+import hashlib
 import json
 import sys
 from pathlib import Path
@@ -18,7 +19,7 @@ from hub.node.wall import WallClock
 from hub.sandbox.directory import Directory
 from hub.sandbox.directory.register import Application, Key, Organisation, Register
 from hub.sandbox.pki import Pki
-from hub.sandbox.server import serve_site
+from hub.sandbox.server import SiteHandler, SiteRequest, SiteResponse, serve_site
 from hub.sandbox.tls import server_context
 
 KEYS = 3
@@ -59,6 +60,40 @@ def large_register(organisations: int, clients: int, dice: SeededDice) -> Regist
     return Register(organisations=held)
 
 
+class Remembered:
+    """Answer again what was answered before, with a validator; forget the list when an organisation changes."""
+
+    def __init__(self, handler: SiteHandler) -> None:
+        self._handler = handler
+        self._held: dict[str, SiteResponse] = {}
+
+    async def __call__(self, request: SiteRequest) -> SiteResponse:
+        """Answer one request."""
+        if request.method != "GET":
+            return await self._handler(request)
+        held = self._held.get(request.path)
+        if held is None:
+            plain = msgspec.structs.replace(request, headers=_unconditional(request))
+            answer = await self._handler(plain)
+            etag = f'"{hashlib.sha256(answer.body).hexdigest()[:32]}"'
+            kept = tuple((k, v) for k, v in answer.headers if k != "etag")
+            held = msgspec.structs.replace(answer, headers=(*kept, ("etag", etag)))
+            if answer.status == 200:
+                self._held[request.path] = held
+        etag = dict(held.headers)["etag"]
+        if request.header("if-none-match") == etag:
+            return SiteResponse(status=304, headers=(("etag", etag),))
+        return held
+
+    def forget(self) -> None:
+        """Forget the list."""
+        self._held.pop("/organisations", None)
+
+
+def _unconditional(request: SiteRequest) -> tuple[tuple[str, str], ...]:
+    return tuple((k, v) for k, v in request.headers if k.lower() != "if-none-match")
+
+
 async def main(folder: Path, organisations: int, clients: int) -> None:
     """Serve until standard input ends."""
     clock, dice = WallClock(), SeededDice("bench framework")
@@ -84,6 +119,7 @@ async def main(folder: Path, organisations: int, clients: int) -> None:
     large = large_register(organisations, clients, dice)
     everybody = {**large.organisations, **directory.register.organisations}
     directory.install(Register(organisations=everybody))
+    api = Remembered(directory.api_handler)
     async with trio.open_nursery() as nursery:
 
         async def site(handler: Any, kind: str) -> int:
@@ -95,8 +131,8 @@ async def main(folder: Path, organisations: int, clients: int) -> None:
             return server_context(server.cert_path, server.key_path, pki.ca_bundle, kind)
 
         told = {
-            "public": f"https://localhost:{await site(directory.public_handler, 'none')}",
-            "api": f"https://localhost:{await site(directory.api_handler, 'required')}",
+            "public": f"https://localhost:{await site(Remembered(directory.public_handler), 'none')}",
+            "api": f"https://localhost:{await site(api, 'required')}",
             "pki": f"http://localhost:{await site(directory.pki_handler, 'plain')}",
             "ca": str(pki.ca_bundle),
             "certificate": str(client.cert_path),
@@ -112,6 +148,7 @@ async def main(folder: Path, organisations: int, clients: int) -> None:
             status = "Withdrawn" if changed.status == "Active" else "Active"
             after = msgspec.structs.replace(changed, status=status)
             directory.install(directory.register.with_organisation(after))
+            api.forget()
         nursery.cancel_scope.cancel()
 
 

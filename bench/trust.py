@@ -1,16 +1,25 @@
 """What the Trust Framework costs: a warm judgement beside one ES256 verification, and a refresh beside requests in flight.
 
 ``python -m bench.trust`` prints both; the nightly lane of ``tests/bench`` appends them to the evidence.
+
+Theory. A request in flight is a task that waits eight times for a millisecond, as one that reads, asks the keeper, asks
+the bank and answers; what a refresh does to it is the difference of two 99th percentiles, with and without, taken in
+windows of a second or two that follow each other, and of those differences the median: whatever else the machine does is
+in both. The framework is another process, which is stopped for the windows without. Beside that stands the longest
+turn that any task took, in CPU time, which no load of the machine can change. The process under test is the
+worst there can be: it refreshes, it follows the snapshot as a gateway's worker does, and it serves, all in one interpreter.
 """
 
 import gc
 import json
 import resource
+import signal
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
@@ -24,6 +33,7 @@ from hub.model.caller import Caller, Peer
 from hub.model.clock import SeededDice
 from hub.model.event import Event, Kind
 from hub.model.records import Registration
+from hub.node.memory import settle
 from hub.node.wall import SystemDice, WallClock
 from hub.observe import Observer
 from hub.state.keeper import Put
@@ -37,6 +47,8 @@ from hub.trust.view import Risk
 
 ROOT = Path(__file__).parents[1]
 NOW = 1_795_000_000
+TURNS = 8
+WINDOW_S = 1.5
 
 
 def per_call(work: Any, seconds: float = 0.2) -> float:
@@ -73,8 +85,8 @@ def judgement() -> dict[str, float]:
         organisation_id="o",
         status="Active",
         roles=("BDSP",),
-        fetched=NOW,
     )
+    known.confirmed = NOW
     known.install_client("c", client)
     known.install_registration(
         "c",
@@ -107,8 +119,8 @@ def judgement() -> dict[str, float]:
 
 
 @contextmanager
-def framework(folder: Path, organisations: int, clients: int) -> Iterator[tuple[Any, Any]]:
-    """Run a large framework in another process; yield what it told and what changes it."""
+def framework(folder: Path, organisations: int, clients: int) -> Iterator["Framework"]:
+    """Run a large framework in another process."""
     command = [
         sys.executable,
         "-m",
@@ -123,121 +135,228 @@ def framework(folder: Path, organisations: int, clients: int) -> Iterator[tuple[
         assert process.stdin is not None
         assert process.stdout is not None
         try:
-            told = json.loads(process.stdout.readline())
-
-            def change() -> None:
-                process.stdin.write("\n")
-                process.stdin.flush()
-
-            yield told, change
+            yield Framework(process, json.loads(process.stdout.readline()))
         finally:
+            process.send_signal(signal.SIGCONT)
             process.stdin.close()
             process.wait(20)
 
 
-class Lag:
-    """Measure how late a short wait ends, as a request in flight would feel it."""
+class Framework:
+    """A framework that runs elsewhere: what it told, and what can be done to it."""
+
+    def __init__(self, process: "subprocess.Popen[str]", told: dict[str, Any]) -> None:
+        self._process = process
+        self.told = told
+
+    def change(self) -> None:
+        """Withdraw or reinstate one organisation."""
+        assert self._process.stdin is not None
+        self._process.stdin.write("\n")
+        self._process.stdin.flush()
+
+    def stop(self) -> None:
+        """Let it answer nothing."""
+        self._process.send_signal(signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        """Let it answer again."""
+        self._process.send_signal(signal.SIGCONT)
+
+
+class InFlight:
+    """Requests in flight: how long each took."""
 
     def __init__(self) -> None:
-        self.late: list[float] = []
+        self._took: list[float] = []
 
     async def run(self) -> None:
+        """Be one request after another, until cancelled."""
         while True:
             began = trio.current_time()
-            await trio.sleep(0.001)
-            self.late.append(trio.current_time() - began - 0.001)
+            for _ in range(TURNS):
+                await trio.sleep(0.001)
+            self._took.append(trio.current_time() - began)
 
-    def p99_ms(self) -> float:
-        """Return the 99th percentile in milliseconds, and begin anew."""
-        late, self.late = sorted(self.late), []
-        return late[int(len(late) * 0.99)] * 1000 if late else 0.0
+    async def p99_ms(self, seconds: float, over: trio.Event | None = None) -> float:
+        """Return the 99th percentile of a window, milliseconds; it ends early when something is over."""
+        self._took = []
+        with trio.move_on_after(seconds):
+            await (trio.Event() if over is None else over).wait()
+        took = sorted(self._took)
+        return took[int(len(took) * 0.99)] * 1000 if took else 0.0
+
+
+class Turns(trio.abc.Instrument):
+    """Measure the longest turn of any task of the Trust Framework's side, in CPU time of this thread."""
+
+    def __init__(self) -> None:
+        self.longest = 0.0
+        self._began = 0.0
+
+    def before_task_step(self, _task: trio.lowlevel.Task) -> None:
+        """Take the time."""
+        self._began = time.thread_time()
+
+    def after_task_step(self, task: trio.lowlevel.Task) -> None:
+        """Compare."""
+        if task.name.startswith("hub.trust."):
+            self.longest = max(self.longest, time.thread_time() - self._began)
 
 
 @asynccontextmanager
-async def mirror(told: Any, folder: Path) -> AsyncIterator[Trust]:
-    """Run the Hub's side of a framework, with a registration of each client."""
+async def mirror(told: Any, folder: Path, clients: dict[str, str]) -> AsyncIterator[Trust]:
+    """Run the Hub's side of a framework with a registration of each client: one that refreshes, and one that follows."""
     clock = WallClock()
     keeper = MemoryKeeper(clock=clock)
     event = Event(kind=Kind.NODE, time_ms=clock.now_ms())
     rows = [
         Put(Registration(client_id=c, organisation_id=o, software_statement_id=c, tpp_id=c))
-        for c, o in told["clients"].items()
+        for c, o in clients.items()
     ]
     for at in range(0, len(rows), 500):
         await keeper.commit(rows[at : at + 500], [event])
-    trust = Trust(
-        settings=TrustSettings(
-            participants=told["public"] + "/participants",
-            keystore=told["public"],
-            api=told["api"],
-            token_endpoint=told["api"] + "/token",
-            client_id=told["client_id"],
-            ca=Path(told["ca"]),
-            certificate=Path(told["certificate"]),
-            key=Path(told["key"]),
-            crl=told["pki"] + "/issuer.crl",
-        ),
-        tenant=Tenant(
-            provider_id="b",
-            organisation_id="b",
-            organisation_name="B",
-            issuer="https://b",
-            resource_base="https://b",
-        ),
-        keeper=keeper,
-        clock=clock,
-        dice=SystemDice(),
-        observer=Observer(clock, log=False),
-        limits=Limits(**default_limits()),
-        seal=Seal.of_folder(folder, SeededDice("seal")),
-    )
+
+    def trust(*, leader: bool) -> Trust:
+        return Trust(
+            settings=TrustSettings(
+                participants=told["public"] + "/participants",
+                keystore=told["public"],
+                api=told["api"],
+                token_endpoint=told["api"] + "/token",
+                client_id=told["client_id"],
+                ca=Path(told["ca"]),
+                certificate=Path(told["certificate"]),
+                key=Path(told["key"]),
+                crl=told["pki"] + "/issuer.crl",
+            ),
+            tenant=Tenant(
+                provider_id="b",
+                organisation_id="b",
+                organisation_name="B",
+                issuer="https://b",
+                resource_base="https://b",
+            ),
+            keeper=keeper,
+            clock=clock,
+            dice=SystemDice(),
+            observer=Observer(clock, log=False),
+            limits=Limits(**default_limits()),
+            leader=leader,
+            seal=Seal.of_folder(folder, SeededDice("seal")),
+        )
+
+    leader = trust(leader=True)
     async with trio.open_nursery() as nursery:
-        await nursery.start(trust.run)
-        yield trust
+        await nursery.start(leader.run)
+        await nursery.start(trust(leader=False).run)
+        yield leader
         nursery.cancel_scope.cancel()
 
 
-async def refresh(folder: Path, organisations: int, clients: int) -> dict[str, float]:
-    """Return how long a refresh of a changed list takes and what it does to others on the same loop."""
-    with framework(folder, organisations, clients) as (told, change):
-        began = time.monotonic()
-        async with mirror(told, folder) as trust, trio.open_nursery() as nursery:
-            first = time.monotonic() - began
-            lag = Lag()
-            nursery.start_soon(lag.run)
-            await trio.sleep(2.0)
-            idle = lag.p99_ms()
-            before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-            change()
-            began = time.monotonic()
-            problem = await trust.refresh()
-            took = time.monotonic() - began
-            busy = lag.p99_ms()
-            nursery.cancel_scope.cancel()
-            status = trust.status()
+async def of_lists(folder: Path, there: Framework, rounds: int) -> dict[str, float]:
+    """Return what reading a long list that changed does to requests in flight: rounds with and without."""
+    differences: list[float] = []
+    took: list[float] = []
+    requests = InFlight()
+    async with mirror(there.told, folder, {}) as trust, trio.open_nursery() as nursery:
+        nursery.start_soon(requests.run)
+        for _ in range(rounds):
+            idle = await requests.p99_ms(1.0)
+            there.change()
+            began = trio.current_time()
+            busy = await beside(nursery, requests, trust.refresh)
+            took.append(trio.current_time() - began)
+            differences.append(busy - idle)
+        nursery.cancel_scope.cancel()
+    return {
+        "list_s": round(statistics.median(took), 2),
+        "list_rise_ms": round(statistics.median(differences), 2),
+    }
+
+
+async def beside(
+    nursery: trio.Nursery, requests: InFlight, refresh: Callable[[], Any], seconds: float = 60.0
+) -> float:
+    """Return the p99 of requests in flight while a refresh runs."""
+    over = trio.Event()
+
+    async def run() -> None:
+        problem = await refresh()
         assert problem == "", problem
-        return {
-            "organisations": organisations,
-            "clients": float(str(status["clients"])),
-            "keys": float(str(status["clients"])) * 3,
-            "first_s": round(first, 2),
-            "refresh_s": round(took, 2),
-            "p99_idle_ms": round(idle, 2),
-            "p99_refresh_ms": round(busy, 2),
-            "rise_ms": round(busy - idle, 2),
-            "memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
-            "memory_rise_mb": round(
-                (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
-            ),
-        }
+        over.set()
+
+    nursery.start_soon(run)
+    return await requests.p99_ms(seconds, over)
+
+
+async def of_keys(folder: Path, there: Framework, pairs: int) -> dict[str, float]:
+    """Return what looking at every client does to requests in flight: windows with, and without as the framework is stopped."""
+    began = time.monotonic()
+    clients = there.told["clients"]
+    over = trio.Event()
+    differences: list[float] = []
+    async with mirror(there.told, folder, clients) as trust, trio.open_nursery() as nursery:
+        first = time.monotonic() - began
+        requests = InFlight()
+        nursery.start_soon(requests.run)
+        before = resident_mb()
+
+        async def refresh() -> None:
+            problem = await trust.refresh()
+            assert problem == "", problem
+            over.set()
+
+        there.change()
+        nursery.start_soon(refresh)
+        while len(differences) < pairs and not over.is_set():
+            busy = await requests.p99_ms(WINDOW_S, over)
+            if over.is_set() and differences:
+                break
+            there.stop()
+            idle = await requests.p99_ms(WINDOW_S)
+            there.go_on()
+            differences.append(busy - idle)
+        status = trust.status()
+        nursery.cancel_scope.cancel()
+    return {
+        "organisations": float(str(status["organisations"])),
+        "keys": float(str(status["clients"])) * 3,
+        "first_s": round(first, 1),
+        "pairs": len(differences),
+        "keys_rise_ms": round(statistics.median(differences), 2),
+        "memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
+        "memory_rise_mb": round(resident_mb() - before),
+    }
+
+
+def resident_mb() -> float:
+    """Return how much memory this process has now."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * resource.getpagesize() / 2**20
+
+
+async def refresh(
+    folder: Path, organisations: int, clients: int, rounds: int = 8, pairs: int = 12
+) -> dict[str, float]:
+    """Return what refreshes of a large framework do to requests in flight in the same process."""
+    settle()  # as a node does
+    turns = Turns()
+    trio.lowlevel.add_instrument(turns)
+    with framework(folder, organisations, clients) as there:
+        figures = await of_lists(folder, there, rounds)
+        figures |= await of_keys(folder, there, pairs)
+    trio.lowlevel.remove_instrument(turns)
+    rise = max(figures["list_rise_ms"], figures["keys_rise_ms"])
+    return figures | {"rise_ms": rise, "longest_turn_ms": round(turns.longest * 1000, 2)}
 
 
 def main() -> None:
     """Print the figures."""
     print(json.dumps(judgement()))
     with tempfile.TemporaryDirectory() as folder:
-        sizes = [int(a) for a in sys.argv[1:3]] or [1000, 50]
-        print(json.dumps(trio.run(refresh, Path(folder), *sizes)))
+        organisations, clients = map(int, sys.argv[1:3] or (1000, 50))
+        print(json.dumps(trio.run(refresh, Path(folder), organisations, clients)))
 
 
 if __name__ == "__main__":

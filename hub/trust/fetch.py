@@ -8,7 +8,7 @@ on size is a bound on memory.
 """
 
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Final, final
 
@@ -59,6 +59,8 @@ class Known(msgspec.Struct, frozen=True):
 
 
 Fetched = Document | Absent | Unreachable
+Into = Callable[[bytes], Awaitable[None]]
+"""Takes the pieces of a document as they arrive."""
 
 
 @final
@@ -114,9 +116,13 @@ class Fetcher:
             self._plain, self._settings.participants, self._limits.trust_document_octets
         )
 
-    async def organisations(self) -> Fetched:
-        """Fetch the list of all organisations from the directory's API."""
-        return await self._from_api("/organisations", self._limits.trust_document_octets)
+    async def organisations(self, into: Into) -> Fetched:
+        """Fetch the list of all organisations from the directory's API, ``into`` given each piece of one that changed.
+
+        The list may be tens of megabytes: it is never held whole, and the Document's body is empty.
+        """
+        most = self._limits.trust_document_octets
+        return await self._from_api("/organisations", most, into)
 
     def forget_organisations(self) -> None:
         """Forget the last list: it could not be read, and is to be sent again."""
@@ -156,12 +162,13 @@ class Fetcher:
             self._plain, "POST", self._settings.ocsp, KEY_SET_OCTETS, headers, request
         )
 
-    async def _from_api(self, path: str, most: int) -> Fetched:
+    async def _from_api(self, path: str, most: int, into: Into | None = None) -> Fetched:
         token = await self._token()
         if isinstance(token, Unreachable):
             return token
         headers = {"authorization": f"Bearer {token}"}
-        answer = await self._get(self._mutual, self._settings.api + path, most, headers)
+        url = self._settings.api + path
+        answer = await self._exchange(self._mutual, "GET", url, most, headers, None, into)
         if isinstance(answer, Unreachable) and answer.why == "status 401":
             self._memory.token_until = 0
         return answer
@@ -196,10 +203,8 @@ class Fetcher:
         self._memory.token_until = self._clock.now() + max(0, lifetime - 30)
         return token
 
-    async def _get(
-        self, client: Web, url: str, most: int, headers: dict[str, str] | None = None
-    ) -> Fetched:
-        return await self._exchange(client, "GET", url, most, headers or {}, None)
+    async def _get(self, client: Web, url: str, most: int) -> Fetched:
+        return await self._exchange(client, "GET", url, most, {}, None)
 
     async def _exchange(
         self,
@@ -209,6 +214,7 @@ class Fetcher:
         most: int,
         headers: dict[str, str],
         body: bytes | None,
+        into: Into | None = None,
     ) -> Fetched:
         """Send one request under the deadline of one document; every failure is a value."""
         known = self._memory.known.get(url) if method == "GET" else None
@@ -219,8 +225,8 @@ class Fetcher:
         sent = tuple((k.encode(), v.encode()) for k, v in headers.items())
         async with self._room:
             with trio.move_on_after(self._limits.trust_fetch_s):
-                answer = await client.exchange(method, url, sent, body or b"", most)
-                return self._received(method, url, answer, known)
+                answer = await client.exchange(method, url, sent, body or b"", most, into)
+                return self._received(method, url, answer, known, streamed=into is not None)
         return Unreachable(url, f"no answer within {self._limits.trust_fetch_s} s")
 
     def _stays_fresh(self, known: Known) -> bool:
@@ -229,7 +235,13 @@ class Fetcher:
         return known.confirmed <= now and now + self._settings.refresh <= known.fresh
 
     def _received(
-        self, method: str, url: str, answer: Answer | Failure, known: Known | None
+        self,
+        method: str,
+        url: str,
+        answer: Answer | Failure,
+        known: Known | None,
+        *,
+        streamed: bool,
     ) -> Fetched:
         if isinstance(answer, Failure):
             return Unreachable(url, answer.why)
@@ -242,7 +254,7 @@ class Fetcher:
             return Absent(url)
         if answer.status != 200:
             return Unreachable(url, f"status {answer.status}")
-        changed = known is None or known.body != answer.body
+        changed = streamed or known is None or known.body != answer.body
         if method == "GET":
             fresh = now + age if (age := _max_age(answer)) else 0
             held = Known(answer.header(b"etag"), answer.body, now, fresh)

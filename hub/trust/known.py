@@ -1,9 +1,11 @@
 """All that is known of the framework and of this tenant's registrations, in memory, and the judgement made from it.
 
-Theory. Parts are installed whole; each installation throws away what was derived from the old ones (standings, parsed
-keys, warm callers), so that derived values can never outlive their sources. The organisations come in buckets, so that a
-change of one costs one bucket's decoding and no more. A warm caller is one dictionary look-up and
-two comparisons: the certificate's thumbprint stands for all that was checked of it.
+Theory. Parts are installed whole; each installation begins a new epoch, and what was derived in an older one (warm
+callers) is not used again, so that derived values can never outlive their sources. The organisations come in buckets, so
+that a change of one costs one bucket's decoding and no more; the dates of all clients are one number, and those that
+differ from it. So no installation walks over all that is known: whoever serves requests in the same process would wait
+for it. A warm caller is one dictionary look-up and three comparisons: the certificate's thumbprint stands for all that
+was checked of it.
 
 A client that is registered here but of which the framework has not told us yet (or again) is ``loading``: refused with
 ``trust.stale`` and a short ``Retry-After``, never with a verdict on a fact that we do not have.
@@ -34,6 +36,7 @@ class _Warm(msgspec.Struct, frozen=True):
     caller: Caller
     not_after: int
     age: int
+    epoch: int
 
 
 @final
@@ -57,6 +60,10 @@ class Known:
         """Told the serial number of each certificate that was not met before."""
         self.clients: dict[str, Client | None] = {}
         """None: the framework said that it does not know it."""
+        self.confirmed = 0
+        """When the framework last confirmed all clients but the ``late`` ones, seconds; 0 for never."""
+        self.late: dict[str, int] = {}
+        """When it last confirmed the others."""
         self.registrations: dict[str, Registration] = {}
         self.loading: dict[str, int] = {}
         """How often a registration changed since it was read; a reading that was overtaken is not installed."""
@@ -67,14 +74,13 @@ class Known:
         self.seen_until: dict[str, int] = {}
         """When each of them ends, seconds."""
         self.failed_at = failed_at
-        self._standings: dict[str, Standing | None] = {}
+        self._epoch = 0
         self._keys: dict[str, dict[tuple[str, str], PublicKey]] = {}
         self._warm: dict[str, _Warm] = {}
 
     def changed(self) -> None:
-        """Throw away what was derived; call it after each installation."""
-        self._standings.clear()
-        self._warm.clear()
+        """Begin a new epoch: use nothing again that was derived; call it after each installation."""
+        self._epoch += 1
 
     def install_bucket(self, bucket: str, content: bytes) -> bool:
         """Put one bucket of organisations in the place of its former self; tell whether it is another."""
@@ -97,8 +103,7 @@ class Known:
         """Put the framework's word on one client in the place of its former one; its keys stay parsed if they are the same."""
         former = self.clients.get(client_id)
         self.clients[client_id] = client
-        self._standings.pop(client_id, None)
-        self._warm.clear()
+        self.changed()
         if client is None or former is None or _keys_of(former) != _keys_of(client):
             self._keys.pop(client_id, None)
 
@@ -109,20 +114,23 @@ class Known:
             self.registrations.pop(client_id, None)
         else:
             self.registrations[client_id] = registration
-        self._standings.pop(client_id, None)
-        self._warm.clear()
+        self.changed()
 
     def distrust_registration(self, client_id: str) -> None:
         """Refuse a client until its changed registration is read again."""
         self.loading[client_id] = self.loading.get(client_id, 0) + 1
-        self._standings.pop(client_id, None)
-        self._warm.clear()
+        self.changed()
 
     def judge(self, peer: Peer, now: int, risk: Risk) -> Caller | Fault:
         """Return the caller behind a peer, or the first check that failed."""
         bound = self._bounds.of(risk)
         warm = self._warm.get(peer.x5t_s256)
-        if warm is not None and now < warm.not_after and warm.age <= bound:
+        if (
+            warm is not None
+            and warm.epoch == self._epoch
+            and now < warm.not_after
+            and warm.age <= bound
+        ):
             return warm.caller
         if peer.present and self._is_revoked(peer):
             return refuse("trust.certificate_revoked", f"serial {peer.serial}")
@@ -149,9 +157,10 @@ class Known:
         if caller is None:
             return refuse("trust.software_statement_inactive")
         caller = msgspec.structs.replace(caller, x5t_s256=peer.x5t_s256)
-        if len(self._warm) >= _WARM:
-            self._warm.clear()
-        self._warm[peer.x5t_s256] = _Warm(caller, peer.not_after, standing.age_at_failure)
+        if len(self._warm) >= _WARM and peer.x5t_s256 not in self._warm:
+            del self._warm[next(iter(self._warm))]
+        age = standing.age_at_failure
+        self._warm[peer.x5t_s256] = _Warm(caller, peer.not_after, age, self._epoch)
         self.meet(peer)
         return caller
 
@@ -214,13 +223,8 @@ class Known:
 
     def standing(self, client_id: str) -> Standing | None:
         """Return all that is known of a client, or None where nothing is."""
-        if client_id not in self._standings:
-            if client_id not in self.registrations and client_id not in self.loading:
-                return None
-            self._standings[client_id] = self._stand(client_id)
-        return self._standings[client_id]
-
-    def _stand(self, client_id: str) -> Standing:
+        if client_id not in self.registrations and client_id not in self.loading:
+            return None
         registration = self.registrations.get(client_id)
         if client_id in self.loading or registration is None or client_id not in self.clients:
             return Standing(registration=registration, loading=True)
@@ -229,20 +233,24 @@ class Known:
             organisation=self.index.organisations.get(registration.organisation_id.lower()),
             client=client,
             registration=registration,
-            age_at_failure=self.failed_at - self._oldest(client),
+            age_at_failure=self.failed_at - self._oldest(client_id if client is not None else ""),
         )
 
-    def _oldest(self, client: Client | None) -> int:
-        ages = [self.index.fetched]
-        if client is not None:
-            ages.append(client.fetched)
+    def confirmed_at(self, client_id: str) -> int:
+        """Return when the framework last confirmed what we know of a client, seconds; 0 for never."""
+        return self.late.get(client_id, self.confirmed)
+
+    def _oldest(self, client_id: str) -> int:
+        dates = [self.index.fetched]
+        if client_id:
+            dates.append(self.confirmed_at(client_id))
         if self._crl:
-            ages.append(self.revoked.fetched)
-        return min(ages)
+            dates.append(self.revoked.fetched)
+        return min(dates)
 
     def age_at_failure(self) -> int:
         """Return the age of the oldest shared part at the last failed refresh; 0 or less for fresh."""
-        return self.failed_at - self._oldest(None)
+        return self.failed_at - self._oldest("")
 
     def keys(self, client_id: str) -> dict[tuple[str, str], PublicKey]:
         """Return a client's keys by ``kid`` and ``use``, parsed once."""

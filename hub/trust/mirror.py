@@ -20,8 +20,8 @@ _ALIASES: Final = {"IDSP": "ISP"}
 """The roles page and the dump name the same role differently; the dump's name is ours."""
 
 
-class Organisation(msgspec.Struct, frozen=True, kw_only=True):
-    """Hold one organisation of the index."""
+class Organisation(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """Hold one organisation of the index. There are many; none can be part of a cycle."""
 
     id: str
     name: str
@@ -55,7 +55,6 @@ class Client(msgspec.Struct, frozen=True, kw_only=True):
         transport: Key ids of its transport certificates.
         revoked: Key ids that the framework revoked.
         ends: Ends of validity (seconds) of its published certificates by key id, 0 for keys without one; for the radar.
-        fetched: Seconds.
     """
 
     client_id: str
@@ -72,7 +71,6 @@ class Client(msgspec.Struct, frozen=True, kw_only=True):
     transport: tuple[str, ...] = ()
     revoked: tuple[str, ...] = ()
     ends: dict[str, int] = {}
-    fetched: int = 0
 
 
 class Revoked(msgspec.Struct, frozen=True, kw_only=True):

@@ -15,6 +15,7 @@ from cryptography import x509
 from hub.trust.mirror import Client
 
 DAY: Final = 86_400
+SOON: Final = 60 * DAY
 
 
 class Mark(StrEnum):
@@ -82,7 +83,7 @@ def scan_seen(certificates: Iterable[bytes], now: int) -> tuple[Blip, ...]:
 
 def scan_ends(clients: Iterable[Client], now: int) -> tuple[Blip, ...]:
     """Return the blips of those keys published in the framework that end within sixty days or have ended."""
-    soon = now + 60 * DAY
+    soon = now + SOON
     return tuple(
         Blip(
             owner=client.client_id,

@@ -5,7 +5,7 @@ the same client and organisation. Key sets come from the key store below the con
 statement names are followed only where they lie there too.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -29,7 +29,7 @@ from hub.trust.mirror import (
     read_client,
     read_kids,
 )
-from hub.trust.reading import read_buckets
+from hub.trust.reading import reading
 from hub.trust.revocation import OcspAnswer, ask_for, read_crl, read_ocsp
 
 _EMPTY: Final = b'{"keys":[]}'
@@ -44,14 +44,17 @@ def is_id(value: str) -> bool:
     return len(value) == 36 and set(value) <= _ID
 
 
-async def look_at_index(fetcher: Fetcher) -> tuple[dict[str, bytes] | None, int] | Problem:
-    """Fetch all organisations; return their buckets (None: unchanged) and when they were last confirmed."""
-    answer = await fetcher.organisations()
-    if not isinstance(answer, Document):
-        return _problem(answer)
-    if not answer.changed:
-        return None, answer.confirmed
-    buckets = await read_buckets(answer.body)
+async def look_at_index(
+    fetcher: Fetcher, held: Mapping[str, bytes]
+) -> tuple[dict[str, bytes], int] | Problem:
+    """Fetch all organisations; return the buckets that differ from those held, and when the list was last confirmed."""
+    async with reading(held) as reader:
+        answer = await fetcher.organisations(reader.take)
+        if not isinstance(answer, Document):
+            return _problem(answer)
+        if not answer.changed:
+            return {}, answer.confirmed
+        buckets = await reader.changed()
     if isinstance(buckets, DocumentFault):
         fetcher.forget_organisations()
         return buckets
@@ -59,12 +62,14 @@ async def look_at_index(fetcher: Fetcher) -> tuple[dict[str, bytes] | None, int]
 
 
 async def look_at_revocations(
-    fetcher: Fetcher, authorities: Sequence[x509.Certificate], now: int
+    fetcher: Fetcher, authorities: Sequence[x509.Certificate], now: int, former: Revoked
 ) -> Revoked | Problem:
-    """Fetch and verify the revocation list."""
+    """Fetch and verify the revocation list; one that did not change since ``former`` must only be in date still."""
     answer = await fetcher.revocation_list()
     if not isinstance(answer, Document):
         return _problem(answer)
+    if not answer.changed and former.next_update > now:
+        return msgspec.structs.replace(former, fetched=answer.confirmed)
     read = read_crl(answer.body, authorities, now)
     if isinstance(read, Revoked):
         return msgspec.structs.replace(read, fetched=answer.confirmed)
@@ -85,7 +90,6 @@ async def look_at_client(
     organisation_id: str,
     client_id: str,
     statement_keys: Sequence[PublicKey],
-    now: int,
     former: Client | None = None,
 ) -> Client | Absent | Problem:
     """Fetch everything about one application: statement, assertion, keys, revoked keys.
@@ -119,7 +123,7 @@ async def look_at_client(
         return client
     if former is not None:
         client = msgspec.structs.replace(client, key_set=former.key_set)
-    return await look_at_keys(fetcher, client, now)
+    return await look_at_keys(fetcher, client)
 
 
 def read_assertion(
@@ -142,8 +146,8 @@ def read_assertion(
     return dict(parsed.claims)
 
 
-async def look_at_keys(fetcher: Fetcher, client: Client, now: int) -> Client | Problem:
-    """Fetch the key sets of a client and return it with them, confirmed at ``now``."""
+async def look_at_keys(fetcher: Fetcher, client: Client) -> Client | Problem:
+    """Fetch the key sets of a client and return it with them."""
     home = f"/{client.organisation_id}/{client.software_statement_id}"
     keys = await fetcher.key_store(f"{home}/application.jwks")
     if isinstance(keys, Unreachable):
@@ -163,7 +167,7 @@ async def look_at_keys(fetcher: Fetcher, client: Client, now: int) -> Client | P
     if not isinstance(transport, tuple):
         return transport
     return msgspec.structs.replace(
-        client, key_set=body, revoked=tuple(revoked), transport=transport, fetched=now
+        client, key_set=body, revoked=tuple(revoked), transport=transport
     )
 
 

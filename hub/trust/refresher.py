@@ -1,15 +1,16 @@
-"""Keep the mirror fresh: rounds of refreshing, single key sets on demand, and the snapshot that outlives a restart.
+"""Keep the mirror fresh: rounds of refreshing, and the snapshot that outlives a restart.
 
 Theory. ``run`` works through rounds at the configured interval, by wall time looked at every second, so that a moved
-sandbox clock is noticed. Beside it, ``fly`` fetches single key sets for those who wait in ``refresh_keys``: one fetch
-per client however many wait, at most ``_BURST`` in quick succession, then one per ``_REFILL_S`` seconds.
+sandbox clock is noticed. Requests may be served in the same process: between any two turns of the scheduler there is
+at most the work of one bucket, one client or one batch of records, however much is known.
 
 Invariants. A part is replaced only by a newer one that was verified; a failed fetch leaves the old part and moves
-``failed_at``. What is installed is kept in the store, dated, with an event.
+``failed_at``. What is installed is kept in the store, dated, with an event. A client's date is the moment at which the
+round began that confirmed it.
 """
 
 import ssl
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Final, final
@@ -24,16 +25,16 @@ from hub.observe import Observer
 from hub.protocol.jose import PublicKey
 from hub.state.keeper import Change, Drop, Keeper
 from hub.trust.fetch import Absent, Fetcher, Memory, Unreachable, fetching
+from hub.trust.flights import Flights
 from hub.trust.known import Known
 from hub.trust.mirror import Client, DocumentFault, Revoked
-from hub.trust.radar import Blip, Mark, nearest, scan_ends, scan_files, scan_seen
+from hub.trust.radar import SOON, Blip, Mark, nearest, scan_ends, scan_files, scan_seen
 from hub.trust.refresh import (
     Problem,
     described,
     look_at_client,
     look_at_ends,
     look_at_index,
-    look_at_keys,
     look_at_ocsp,
     look_at_revocations,
     look_at_statement_keys,
@@ -42,16 +43,28 @@ from hub.trust.refresh import (
 )
 from hub.trust.revocation import OcspAnswer, read_authorities
 from hub.trust.seal import Seal
-from hub.trust.snapshot import SEEN, Dates, encode_bucket, encode_client, encode_dates, keep, puts
+from hub.trust.snapshot import (
+    SEEN,
+    Dates,
+    encode_bucket,
+    encode_client,
+    encode_dates,
+    encode_met,
+    encode_revoked,
+    keep,
+    puts,
+)
 
 _LOOK_S: Final = 1.0
 _RETRY_S: Final = (1, 2, 5, 10, 20, 30)
-_BURST: Final = 3
-_REFILL_S: Final = 30
-_WAITING: Final = 1000
 _AT_ONCE: Final = 3
 """Looks at the framework under way at once: each wakes this process up, beside the requests that it serves."""
-_BATCH: Final = 200
+_REST, _REST_S = 2.0, 0.02
+"""Pause after each look: this many times as long as it took, at most so many seconds. There is time enough, and a process
+that is always busy makes others wait whenever they wake up."""
+_SILENT: Final = 10
+"""Looks in a row without an answer after which a round asks no more: the framework is down."""
+_BATCH: Final = 100
 _ENDS: Final = 64
 OCSP_S: Final = 600
 """An OCSP answer older than this is asked for again, however long its responder vouches for it."""
@@ -111,9 +124,15 @@ class Refresher:
         self._ended = 0
         self._round_over = trio.Event()
         self._again = trio.Event()
-        self._flights: dict[str, trio.Event] = {}
-        self._rates: dict[str, tuple[float, float]] = {}
-        self._wanted, self._to_fetch = trio.open_memory_channel[str](_WAITING)
+        self._silent = 0
+        self._published: tuple[Blip, ...] = ()
+        self._kept: tuple[Revoked | None, tuple[str, ...]] = (None, ())
+        self.flights = Flights(
+            known=known,
+            observer=observer,
+            fetching=lambda: self._fetching(anew=True),
+            seconds=limits.trust_fetch_s,
+        )
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Look once, then again and again until cancelled; started when the first look is over, successful or not.
@@ -150,15 +169,16 @@ class Refresher:
                 if not self._statement_keys:
                     await self._learn_statement_keys(fetcher)
                 found = await look_at_client(
-                    fetcher, organisation_id, client_id, self._statement_keys, self._clock.now()
+                    fetcher, organisation_id, client_id, self._statement_keys
                 )
         except (OSError, ssl.SSLError) as error:
             return DocumentFault(f"certificates of the trust settings: {type(error).__name__}")
         if isinstance(found, Client):
+            self._known.late = {**self._known.late, client_id: self._clock.now()}
             self._known.install_client(client_id, found)
             self._dirty_clients.add(client_id)
             self._endless.add(client_id)
-            await self._keep("trust.looked")
+            await self._keep("trust.looked", [])
         return found
 
     async def _rest(self, failures: int) -> bool:
@@ -182,17 +202,21 @@ class Refresher:
     async def _round(self, *, anew: bool = False) -> bool:
         """Look at everything once; tell whether all of it answered."""
         self._begun += 1
+        began = self._clock.now()
+        confirmed: set[str] = set()
         problems: list[Problem] = []
         try:
             async with self._fetching(anew=anew) as fetcher:
                 await self._look_at_shared(fetcher, problems)
-                await self._look_at_clients(fetcher, problems)
+                await self._look_at_clients(fetcher, problems, confirmed)
                 await self._ask_ocsp(fetcher, anew=anew)
                 await self._look_at_ends(fetcher)
         except (OSError, ssl.SSLError, ValueError) as error:
             problems.append(DocumentFault(f"trust settings: {type(error).__name__}: {error}"))
+        self._date_clients(began, confirmed)
         self._after(problems)
-        await self._keep("trust.refreshed")
+        await self._sweep_radar()
+        await self._keep("trust.refreshed", self._shared())
         self._ended = self._begun
         self._round_over.set()
         self._round_over = trio.Event()
@@ -207,7 +231,8 @@ class Refresher:
             problems.append(problem)
         if self._settings.crl:
             authorities = read_authorities(self._settings.ca)
-            revoked = await look_at_revocations(fetcher, authorities, self._clock.now())
+            now, former = self._clock.now(), self._known.revoked
+            revoked = await look_at_revocations(fetcher, authorities, now, former)
             if isinstance(revoked, Revoked):
                 self._known.revoked = revoked
             else:
@@ -216,24 +241,32 @@ class Refresher:
 
     async def _look_at_index(self, fetcher: Fetcher) -> Problem | None:
         """Install the buckets that changed, in small steps."""
-        found = await look_at_index(fetcher)
+        found = await look_at_index(fetcher, self._known.buckets)
         if not isinstance(found, tuple):
             return found
         buckets, confirmed = found
-        for bucket, content in (buckets or {}).items():
+        for bucket, content in buckets.items():
             if self._known.install_bucket(bucket, content):
                 self._dirty_buckets.add(bucket)
                 await trio.lowlevel.checkpoint()
         self._known.date_index(confirmed)
         return None
 
-    async def _look_at_clients(self, fetcher: Fetcher, problems: list[Problem]) -> None:
-        """Look at every client, a few at a time."""
+    async def _look_at_clients(
+        self, fetcher: Fetcher, problems: list[Problem], confirmed: set[str]
+    ) -> None:
+        """Look at every client, a few at a time, as long as somebody answers."""
         waiting = iter(self._wanted_clients().items())
+        self._silent = 0
 
         async def look() -> None:
             for client_id, organisation_id in waiting:
-                await self._look_at_one(fetcher, client_id, organisation_id, problems)
+                if self._silent >= _SILENT:
+                    return
+                began = trio.current_time()
+                if await self._look_at_one(fetcher, client_id, organisation_id, problems):
+                    confirmed.add(client_id)
+                await trio.sleep(min(_REST_S, _REST * (trio.current_time() - began)))
 
         async with trio.open_nursery() as nursery:
             for _ in range(_AT_ONCE):
@@ -248,26 +281,32 @@ class Refresher:
 
     async def _look_at_one(
         self, fetcher: Fetcher, client_id: str, organisation_id: str, problems: list[Problem]
-    ) -> None:
+    ) -> bool:
+        """Look at one client; tell whether the framework said anything of it that can be believed."""
+        former = self._known.clients.get(client_id)
         found = await look_at_client(
-            fetcher,
-            organisation_id,
-            client_id,
-            self._statement_keys,
-            self._clock.now(),
-            self._known.clients.get(client_id),
+            fetcher, organisation_id, client_id, self._statement_keys, former
         )
+        self._silent = self._silent + 1 if isinstance(found, Unreachable) else 0
         if isinstance(found, DocumentFault | Unreachable):
             problems.append(found)
-            return
+            return False
         after = found if isinstance(found, Client) else None
         before = self._known.clients.get(client_id)
         if after is not None and before is not None:
             after = msgspec.structs.replace(after, ends=_ends_of(after, before))
-        if client_id not in self._known.clients or not _same(before, after):
+        if client_id not in self._known.clients or before != after:
             self._dirty_clients.add(client_id)
             self._endless.add(client_id)
-        self._known.install_client(client_id, after)
+            self._known.install_client(client_id, after)
+        return True
+
+    def _date_clients(self, began: int, confirmed: set[str]) -> None:
+        """Date the clients that a round has confirmed; the others keep their date."""
+        known = self._known
+        if confirmed or not known.clients:
+            late = {c: known.confirmed_at(c) for c in known.clients if c not in confirmed}
+            known.confirmed, known.late = began, late
 
     async def _ask_ocsp(self, fetcher: Fetcher, *, anew: bool) -> None:
         """Ask about each certificate in use whose last answer is old; silence changes nothing."""
@@ -330,7 +369,6 @@ class Refresher:
             # A clock that was set back must not leave a failure in the future.
             self._known.failed_at = min(self._known.failed_at, self._clock.now())
         self._known.changed()
-        self._sweep_radar()
         age = self._clock.now() - self._known.index.fetched if self._known.index.fetched else -1
         self._observer.gauge("hub_trust_age_seconds", "Age of the trust snapshot", age)
         stale = self._known.age_at_failure()
@@ -350,17 +388,20 @@ class Refresher:
         files = {"trust client": self._settings.certificate, "trust CA": self._settings.ca}
         files |= self._watched
         now = self._clock.now()
-        clients = (client for client in self._known.clients.values() if client is not None)
-        return nearest(
-            (
-                *scan_files(files, now),
-                *scan_seen(self._known.seen.values(), now),
-                *scan_ends(clients, now),
-            )
-        )
+        seen, until = self._known.seen, self._known.seen_until
+        soon = [
+            seen[serial] for serial, end in until.items() if end <= now + SOON and serial in seen
+        ]
+        return nearest((*scan_files(files, now), *scan_seen(soon, now), *self._published))
 
-    def _sweep_radar(self) -> None:
+    async def _sweep_radar(self) -> None:
         """Count what ends soon, and note each end once per mark."""
+        published: list[Blip] = []
+        clients = [client for client in self._known.clients.values() if client is not None]
+        for at in range(0, len(clients), _BATCH):
+            published += scan_ends(clients[at : at + _BATCH], self._clock.now())
+            await trio.lowlevel.checkpoint()
+        self._published = tuple(published)
         blips = self.expiries()
         self._observer.gauge(
             "hub_expiring", "Certificates that end within sixty days or have ended", len(blips)
@@ -373,87 +414,24 @@ class Refresher:
                 )
         self._marked = {key: found.mark for key, found in marks.items()}
 
-    async def fly(self) -> None:
-        """Fetch the key sets that somebody waits for, until cancelled."""
-        async with trio.open_nursery() as nursery:
-            async for client_id in self._to_fetch:
-                nursery.start_soon(self._fetch_keys, client_id)
-
-    async def _fetch_keys(self, client_id: str) -> None:
-        """Fetch one key set and wake all who wait for it."""
-        client = self._known.clients.get(client_id)
-        try:
-            if client is not None:
-                await self._fetch_keys_of(client)
-        finally:
-            self._flights.pop(client_id).set()
-
-    async def _fetch_keys_of(self, client: Client) -> None:
-        with trio.move_on_after(self._limits.trust_fetch_s):
-            try:
-                async with self._fetching(anew=True) as fetcher:
-                    found = await look_at_keys(fetcher, client, client.fetched)
-            except (OSError, ssl.SSLError) as error:
-                self._observer.note("trust.keys_failed", why=type(error).__name__)
-                return
-            if not isinstance(found, Client):
-                self._observer.note("trust.keys_failed", why=described(found))
-                return
-            if self._known.clients.get(client.client_id) is client:
-                self._known.install_client(client.client_id, found)
-
-    async def refresh_keys(self, client_id: str) -> None:
-        """Fetch the client's key set once if the rate allows; return when it is in, or after the deadline.
-
-        Cancellation: harmless; the fetch goes on for the others that wait.
-        """
-        landed = self._flights.get(client_id)
-        if landed is None:
-            landed = self._take_off(client_id)
-        if landed is not None:
-            with trio.move_on_after(self._limits.trust_fetch_s):
-                await landed.wait()
-
-    def _take_off(self, client_id: str) -> trio.Event | None:
-        """Ask the background for one key set, if the client is known and its rate allows."""
-        if self._known.clients.get(client_id) is None or not self._allowed(client_id):
-            return None
-        landed = self._flights[client_id] = trio.Event()
-        try:
-            self._wanted.send_nowait(client_id)
-        except (trio.WouldBlock, trio.BrokenResourceError):
-            del self._flights[client_id]
-            return None
-        return landed
-
-    def _allowed(self, client_id: str) -> bool:
-        now = trio.current_time()
-        left, since = self._rates.get(client_id, (float(_BURST), now))
-        left = min(_BURST, left + (now - since) / _REFILL_S)
-        if left < 1:
-            return False
-        self._rates[client_id] = (left - 1, now)
-        return True
-
-    async def _keep(self, change: str) -> None:
-        """Keep what changed, and the dates, a batch per commit."""
+    async def _keep(self, change: str, shared: Sequence[Change]) -> None:
+        """Keep what changed, a batch per commit, and then what all share."""
         buckets, self._dirty_buckets = self._dirty_buckets, set()
         clients, self._dirty_clients = self._dirty_clients, set()
-        settings = [
-            encode_bucket(self._seal, bucket, self._known.buckets[bucket])
-            for bucket in sorted(buckets)
-        ]
-        settings += [
-            encode_client(self._seal, client_id, _undated(self._known.clients.get(client_id)))
-            for client_id in sorted(clients)
-        ]
-        ended = self._known.forget_ended(self._clock.now())
-        settings.append(encode_dates(self._seal, self._dates()))
-        changes = [*(Drop("setting", SEEN + serial) for serial in ended), *puts(settings)]
-        for batch in _batches(changes):
-            if not await keep(self._keeper, batch, self._event(change, len(batch))):
+        known, left = self._known, [*sorted(buckets), *sorted(clients)]
+        batches = [left[at : at + _BATCH] for at in range(0, len(left), _BATCH)]
+        for batch in [*batches, []]:
+            settings = [
+                encode_bucket(self._seal, name, known.buckets[name])
+                if name in buckets
+                else encode_client(self._seal, name, known.clients.get(name))
+                for name in batch
+            ]
+            changes = puts(settings) or shared
+            if changes and not await keep(self._keeper, changes, self._event(change, len(changes))):
                 self._dirty_buckets |= buckets
                 self._dirty_clients |= clients
+                self._kept = (None, ())
                 self._observer.note("trust.snapshot_not_kept")
                 return
 
@@ -468,32 +446,29 @@ class Refresher:
             count=count,
         )
 
-    def _dates(self) -> Dates:
-        dated = {cid: c.fetched for cid, c in self._known.clients.items() if c is not None}
-        return Dates(
-            index=self._known.index.fetched,
-            clients=dated,
-            revoked=self._known.revoked,
-            ocsp=self._known.ocsp,
-            seen=tuple(self._known.seen),
-            failed=self._known.failed_at,
+    def _shared(self) -> list[Change]:
+        """Return the changes that keep the dates, and the other parts that all share where they changed."""
+        known = self._known
+        ended = known.forget_ended(self._clock.now())
+        changes: list[Change] = [Drop("setting", SEEN + serial) for serial in ended]
+        revoked, met = known.revoked, tuple(known.seen)
+        if self._kept[0] is None or self._kept[0].serials != revoked.serials:
+            changes += puts([encode_revoked(self._seal, revoked)])
+        if self._kept[1] != met:
+            changes += puts([encode_met(self._seal, met)])
+        self._kept = (revoked, met)
+        dates = Dates(
+            index=known.index.fetched,
+            clients=known.confirmed,
+            late=known.late,
+            revoked=revoked.fetched,
+            ocsp={serial: answer for serial, answer in known.ocsp.items() if answer.revoked},
+            failed=known.failed_at,
         )
-
-
-def _undated(client: Client | None) -> Client | None:
-    """Return a client as it is kept: its date is kept with all the others'."""
-    return None if client is None else msgspec.structs.replace(client, fetched=0)
-
-
-def _same(before: Client | None, after: Client | None) -> bool:
-    return _undated(before) == _undated(after)
+        return [*changes, *puts([encode_dates(self._seal, dates)])]
 
 
 def _ends_of(after: Client, before: Client) -> dict[str, int]:
     """Return what is known of the ends of a client's published keys, those that are gone left out."""
     kids = published_kids(after)
     return {kid: end for kid, end in before.ends.items() if kid in kids}
-
-
-def _batches(changes: Sequence[Change]) -> Iterator[Sequence[Change]]:
-    return (changes[at : at + _BATCH] for at in range(0, len(changes), _BATCH))

@@ -1,9 +1,10 @@
 """The last good snapshot, kept as small sealed records, so that a change of one party is one small write.
 
 ``trust/index/XX`` holds the organisations of one of 256 buckets, ``trust/client/ID`` what the framework says of one
-client, ``trust/seen/SERIAL`` a certificate that a worker has met, and ``trust/dates`` when each part was last confirmed,
-the revocation list and what OCSP has said. Buckets are what makes a list of ten thousand organisations cheap: one that
-changed is one bucket written, and one bucket read by each worker.
+client, ``trust/seen/SERIAL`` a certificate that a worker has met, ``trust/met`` the serial numbers of those,
+``trust/revoked`` the revocation list, and ``trust/dates`` when each part was last confirmed and what OCSP says is revoked.
+Buckets are what makes a list of ten thousand organisations cheap: one that changed is one bucket written, and one bucket
+read by each worker. The dates are written in every round, so they are small however much is known.
 """
 
 import zlib
@@ -24,17 +25,28 @@ INDEX: Final = "trust/index/"
 DATES: Final = "trust/dates"
 CLIENT: Final = "trust/client/"
 SEEN: Final = "trust/seen/"
+MET: Final = "trust/met"
+REVOKED: Final = "trust/revoked"
 BUCKETS: Final = tuple(f"{number:02x}" for number in range(256))
 
 
 class Dates(msgspec.Struct, frozen=True, kw_only=True):
-    """Hold when each part was last confirmed (seconds), the revocation list, OCSP's answers and certificates met, by serial number."""
+    """Hold when each part was last confirmed (seconds), and the certificates that OCSP says are revoked.
+
+    Attributes:
+        index: The organisations.
+        clients: All clients but the late ones.
+        late: Clients whose date is another.
+        revoked: The revocation list.
+        ocsp: Answers by serial number.
+        failed: The last failed look at anything.
+    """
 
     index: int = 0
-    clients: dict[str, int] = {}
-    revoked: Revoked = Revoked()
+    clients: int = 0
+    late: dict[str, int] = {}
+    revoked: int = 0
     ocsp: dict[str, OcspAnswer] = {}
-    seen: tuple[str, ...] = ()
     failed: int = 0
 
 
@@ -45,6 +57,7 @@ class StoredClient(msgspec.Struct, frozen=True, kw_only=True):
 
 
 _ROWS: Final = msgspec.msgpack.Decoder(list[Organisation])
+_MET: Final = msgspec.msgpack.Decoder(tuple[str, ...])
 
 
 def bucket_of(organisation_id: str) -> str:
@@ -83,6 +96,17 @@ def encode_dates(seal: Seal, dates: Dates) -> Setting:
     return _sealed(seal, DATES, msgspec.msgpack.encode(dates))
 
 
+def encode_revoked(seal: Seal, revoked: Revoked) -> Setting:
+    """Return the record of the revocation list; its date is kept with all the others'."""
+    undated = msgspec.structs.replace(revoked, fetched=0)
+    return _sealed(seal, REVOKED, msgspec.msgpack.encode(undated))
+
+
+def encode_met(seal: Seal, serials: Iterable[str]) -> Setting:
+    """Return the record of which certificates were met."""
+    return _sealed(seal, MET, msgspec.msgpack.encode(tuple(serials)))
+
+
 def encode_seen(seal: Seal, serial: str, certificate: bytes) -> Setting:
     """Return the record of a certificate that was met."""
     return _sealed(seal, SEEN + serial, certificate)
@@ -101,20 +125,28 @@ async def load(keeper: Keeper, seal: Seal, name: str) -> bytes | None:
 async def load_dates(keeper: Keeper, seal: Seal) -> Dates:
     """Read the dates; empty ones where nothing was kept."""
     content = await load(keeper, seal, DATES)
-    return Dates() if content is None else msgspec.msgpack.decode(content, type=Dates)
+    try:
+        return Dates() if content is None else msgspec.msgpack.decode(content, type=Dates)
+    except msgspec.ValidationError:
+        return Dates()  # kept by an older version: as if never confirmed
 
 
-async def load_client(
-    keeper: Keeper, seal: Seal, client_id: str, fetched: int
-) -> StoredClient | None:
+async def load_revoked(keeper: Keeper, seal: Seal) -> Revoked:
+    """Read the revocation list, undated; an empty one where none was kept."""
+    content = await load(keeper, seal, REVOKED)
+    return Revoked() if content is None else msgspec.msgpack.decode(content, type=Revoked)
+
+
+async def load_met(keeper: Keeper, seal: Seal) -> tuple[str, ...]:
+    """Read the serial numbers of the certificates that were met."""
+    content = await load(keeper, seal, MET)
+    return () if content is None else _MET.decode(content)
+
+
+async def load_client(keeper: Keeper, seal: Seal, client_id: str) -> StoredClient | None:
     """Read one client; None where it was never kept."""
     content = await load(keeper, seal, CLIENT + client_id)
-    if content is None:
-        return None
-    stored = msgspec.msgpack.decode(content, type=StoredClient)
-    if stored.client is None or not fetched:
-        return stored
-    return StoredClient(client=msgspec.structs.replace(stored.client, fetched=fetched))
+    return None if content is None else msgspec.msgpack.decode(content, type=StoredClient)
 
 
 async def keep(keeper: Keeper, changes: Sequence[Change], event: Event) -> bool:

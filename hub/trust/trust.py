@@ -37,12 +37,15 @@ from hub.trust.snapshot import (
     CLIENT,
     DATES,
     INDEX,
+    REVOKED,
     SEEN,
     Dates,
     encode_seen,
     load,
     load_client,
     load_dates,
+    load_met,
+    load_revoked,
 )
 from hub.trust.view import Risk
 
@@ -106,7 +109,6 @@ class Trust:
         self._observer = observer
         self._known.met = self._met
         self._changed: set[tuple[str, str]] = set()
-        self._fetched: dict[str, int] = {}
         self._wake = trio.Event()
         self._enrolment = Enrolment(
             keeper=keeper,
@@ -161,7 +163,7 @@ class Trust:
 
         Cancellation: harmless; the fetch goes on for the others that wait.
         """
-        await self._refresher.refresh_keys(client_id)
+        await self._refresher.flights.refresh_keys(client_id)
 
     # -- for node, portal and operators
 
@@ -213,7 +215,7 @@ class Trust:
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._follow_changes)
-                nursery.start_soon(self._refresher.fly)
+                nursery.start_soon(self._refresher.flights.fly)
                 if self._leader:
                     await nursery.start(self._refresher.run)
                 task_status.started()
@@ -231,13 +233,14 @@ class Trust:
             content = await load(self._keeper, self._seal, INDEX + bucket)
             if content is not None:
                 self._known.install_bucket(bucket, content)
+        self._known.revoked = await load_revoked(self._keeper, self._seal)
         self._apply_dates(dates)
-        for serial in dates.seen:
+        for serial in await load_met(self._keeper, self._seal):
             await self._load_seen(serial)
         for registration in await self._registrations():
             self._known.install_registration(registration.client_id, registration)
         for client_id in self._wanted_clients():
-            await self._load_client(client_id, dates.clients.get(client_id, 0))
+            await self._load_client(client_id)
         self._known.changed()
         await self._tell_of_broken_seals()
 
@@ -284,8 +287,8 @@ class Trust:
             **members,
         )
 
-    async def _load_client(self, client_id: str, fetched: int) -> None:
-        stored = await load_client(self._keeper, self._seal, client_id, fetched)
+    async def _load_client(self, client_id: str) -> None:
+        stored = await load_client(self._keeper, self._seal, client_id)
         if stored is not None:
             self._known.install_client(client_id, stored.client)
 
@@ -330,7 +333,7 @@ class Trust:
             return
         self._known.install_registration(client_id, None if found is None else found[0])
         if found is not None and client_id not in self._known.clients:
-            await self._load_client(client_id, 0)
+            await self._load_client(client_id)
 
     async def _reload_snapshot(self, key: str) -> None:
         """Read one record of the snapshot again, which another process has written."""
@@ -343,21 +346,20 @@ class Trust:
             if content is not None:
                 self._known.install_bucket(key.removeprefix(INDEX), content)
         elif key.startswith(CLIENT):
-            client_id = key.removeprefix(CLIENT)
-            await self._load_client(client_id, self._fetched.get(client_id, 0))
+            await self._load_client(key.removeprefix(CLIENT))
+        elif key == REVOKED:
+            fetched = self._known.revoked.fetched
+            read = await load_revoked(self._keeper, self._seal)
+            self._known.revoked = msgspec.structs.replace(read, fetched=fetched)
         self._known.changed()
 
     def _apply_dates(self, dates: Dates) -> None:
-        self._known.revoked = dates.revoked
+        revoked = msgspec.structs.replace(self._known.revoked, fetched=dates.revoked)
+        self._known.revoked = revoked
         self._known.ocsp = dict(dates.ocsp)
+        self._known.confirmed, self._known.late = dates.clients, dates.late
         if self._leader:
             self._known.failed_at = max(self._known.failed_at, dates.failed)
         elif dates.failed:
             self._known.failed_at = dates.failed
         self._known.date_index(dates.index)
-        self._fetched = dates.clients
-        for client_id, fetched in dates.clients.items():
-            client = self._known.clients.get(client_id)
-            if client is not None and client.fetched != fetched:
-                dated = msgspec.structs.replace(client, fetched=fetched)
-                self._known.install_client(client_id, dated)

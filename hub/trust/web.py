@@ -6,6 +6,7 @@ everything asked here may be asked twice. No redirects, no content coding, no co
 """
 
 import ssl
+from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import Final, Self, final
 from urllib.parse import SplitResult, urlsplit
@@ -65,9 +66,17 @@ class Web:
             await trio.aclose_forcefully(line.stream)
 
     async def exchange(
-        self, method: str, url: str, headers: Headers, body: bytes, most: int
+        self,
+        method: str,
+        url: str,
+        headers: Headers,
+        body: bytes,
+        most: int,
+        into: Callable[[bytes], Awaitable[None]] | None = None,
     ) -> Answer | Failure:
         """Send one request and read its answer, at most ``most`` octets of body.
+
+        With ``into``, the body of a 200 is given to it in pieces, and the answer has none.
 
         Cancellation: the connection is closed; the request may or may not have been answered.
         """
@@ -79,18 +88,24 @@ class Web:
             if isinstance(line, Failure):
                 return line
             answer = await self._over(
-                line, origin, _request(method, parts, headers, body), body, most
+                line, origin, _request(method, parts, headers, body), body, most, into
             )
             if kept and isinstance(answer, Failure) and answer.silent:
                 continue
             return answer
 
     async def _over(
-        self, line: "_Line", origin: str, request: h11.Request, body: bytes, most: int
+        self,
+        line: "_Line",
+        origin: str,
+        request: h11.Request,
+        body: bytes,
+        most: int,
+        into: Callable[[bytes], Awaitable[None]] | None,
     ) -> Answer | Failure:
         reusable = False
         try:
-            answer = await line.ask(request, body, most)
+            answer = await line.ask(request, body, most, into)
             reusable = isinstance(answer, Answer) and line.next_cycle()
         finally:
             if reusable:
@@ -151,7 +166,13 @@ class _Line:
         self.stream = stream
         self._h11 = h11.Connection(h11.CLIENT, max_incomplete_event_size=_PIECE)
 
-    async def ask(self, request: h11.Request, body: bytes, most: int) -> Answer | Failure:
+    async def ask(
+        self,
+        request: h11.Request,
+        body: bytes,
+        most: int,
+        into: Callable[[bytes], Awaitable[None]] | None,
+    ) -> Answer | Failure:
         """Send one request and read its answer."""
         begun = False
         try:
@@ -162,7 +183,7 @@ class _Line:
             if not isinstance(head, h11.Response):
                 return Failure("closed before an answer", silent=True)
             begun = True
-            return await self._rest(head, most)
+            return await self._rest(head, most, into if head.status_code == 200 else None)
         except _BROKEN as error:
             return Failure(f"connection: {_reason(error)}", silent=not begun)
         except h11.RemoteProtocolError as error:
@@ -175,12 +196,18 @@ class _Line:
         pieces.append(self._h11.send(h11.EndOfMessage()))
         await self.stream.send_all(b"".join(piece for piece in pieces if piece))
 
-    async def _rest(self, head: h11.Response, most: int) -> Answer | Failure:
-        body = bytearray()
+    async def _rest(
+        self, head: h11.Response, most: int, into: Callable[[bytes], Awaitable[None]] | None
+    ) -> Answer | Failure:
+        body, size = bytearray(), 0
         while isinstance(event := await self._next(), h11.Data):
-            body += event.data
-            if len(body) > most:
+            size += len(event.data)
+            if size > most:
                 return Failure(f"larger than {most} octets")
+            if into is None:
+                body += event.data
+            else:
+                await into(bytes(event.data))
         return Answer(head.status_code, tuple((k, v) for k, v in head.headers), bytes(body))
 
     async def _next(self) -> object:

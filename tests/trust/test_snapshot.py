@@ -174,13 +174,13 @@ def test_how_long_a_sender_vouches(header, seconds):
 async def test_a_large_list_is_read_in_another_process(world, trust, monkeypatch):
     monkeypatch.setattr(reading, "SMALL", 10)
     began = []
-    run_process = trio.run_process
+    open_process = trio.lowlevel.open_process
 
     async def counted(command, **more):
         began.append(command)
-        return await run_process(command, **more)
+        return await open_process(command, **more)
 
-    monkeypatch.setattr(trio, "run_process", counted)
+    monkeypatch.setattr(trio.lowlevel, "open_process", counted)
     world.directory.withdraw(ORG)
     await refreshed(trust)
     assert judged(trust) == "trust.organisation_inactive"

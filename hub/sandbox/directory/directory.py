@@ -97,6 +97,7 @@ class Directory(Registrar):
         """Use ``open``."""
         super().__init__(folder, register, pki=pki, clock=clock, dice=dice, bases=bases)
         self._tokens: dict[str, _Token] = {}
+        self._listed: tuple[Register | None, bytes] = (None, b"")
 
     @property
     def public_handler(self) -> SiteHandler:
@@ -260,8 +261,7 @@ class Directory(Registrar):
     def _read(self, request: SiteRequest, found: re.Match[str]) -> SiteResponse:
         register = self.register
         if not found["org"]:
-            every = [organisation_document(o) for o in register.organisations.values()]
-            return _cached(request, _encode(every), 60, _JSON)
+            return _cached(request, self._everybody(), 60, _JSON)
         organisation = register.organisations.get(found["org"])
         if organisation is None:
             return _error(404, "not_found")
@@ -272,6 +272,13 @@ class Directory(Registrar):
                 [server_document(organisation, s) for s in organisation.servers.values()]
             )
         return self._statements(organisation, found["item"], assertion=bool(found["assertion"]))
+
+    def _everybody(self) -> bytes:
+        """Return the list of all organisations, made once per state of the register."""
+        if self._listed[0] is not self.register:
+            every = [organisation_document(o) for o in self.register.organisations.values()]
+            self._listed = (self.register, _encode(every))
+        return self._listed[1]
 
     def _statements(
         self, organisation: Organisation, item: str | None, *, assertion: bool
