@@ -273,9 +273,9 @@ class Connection:
             engine.answer(stream, response.status, self._fields(response, len(response.body)), body)
             exchange.started = True
             self._hand_over()
-            if engine.backlog(stream):
+            if waiting := engine.backlog(stream):
                 scope.deadline = math.inf  # from here on each send has its own
-                await self._drained(exchange)
+                await self._wait_for_reader(exchange, waiting)
         else:
             scope.deadline = math.inf
             await self._deliver_stream(exchange, response, scope)
@@ -316,6 +316,16 @@ class Connection:
             scope.deadline = trio.current_time() + patience
         engine.end(exchange.stream)
         self._wake()
+
+    async def _wait_for_reader(self, exchange: Exchange, octets: int) -> None:
+        """Hold what does not fit the peer's window, as far as there is memory for such answers."""
+        if self._desk.hold(octets):
+            exchange.held += octets
+            await self._drained(exchange)
+        else:
+            self._note("slow_reader", "bodies_octets")
+            self._engine.reset(exchange.stream)
+            exchange.gone = "bodies_octets"
 
     async def _drained(self, exchange: Exchange, *, through: bool = False) -> None:
         """Wait until the peer's window (and with ``through`` its socket) took what was queued."""

@@ -11,7 +11,17 @@ from hub.edge.router import Router
 from hub.model.http import Admission, Request, Response
 from hub.protocol.h2_output import frame
 from tests.edge import rig
-from tests.protocol.h2_frames import DATA, GREETING, HEADERS, PING, PRIORITY, RST, SETTINGS, headers
+from tests.protocol.h2_frames import (
+    DATA,
+    GET,
+    GREETING,
+    HEADERS,
+    PING,
+    PRIORITY,
+    RST,
+    SETTINGS,
+    headers,
+)
 from tests.waiting import until
 
 
@@ -142,6 +152,27 @@ async def test_slow_reader_of_an_answer_loses_its_stream_only(engine):
         assert (await reader.until(HEADERS))[5:9] == (3).to_bytes(4)
         await trio.aclose_forcefully(stream)
     assert place.notebook.reasons("slow_reader") == ["send_s"]
+
+
+async def test_answers_that_wait_for_their_readers_are_bounded_together(engine):
+    async def large(request: Request) -> Response:
+        return Response(status=200, body=bytes(100_000))
+
+    app = Router({("GET", "/large"): large, ("GET", "/"): rig.echo})
+    large_get = (*GET[:3], (b":path", b"/large"))
+    async with rig.listening(app, engine=engine, bodies_octets=350_000) as place:
+        stream = await attacker(place)
+        none = frame(SETTINGS, 0, 0, (4).to_bytes(2) + bytes(4))
+        asks = b"".join(headers(number, base=large_get) for number in range(1, 21, 2))
+        await stream.send_all(GREETING + none + asks)
+        reader = rig.Frames(stream)
+        reset = [int.from_bytes((await reader.until(RST))[5:9]) for _ in range(7)]
+        assert len(set(reset)) == 7, "three are held, the others are not"
+        await probe(place)
+        await trio.aclose_forcefully(stream)
+        async with rig.h2_client(place) as client:
+            assert len((await client.answer(await client.open("GET", "/large")))[2]) == 100_000
+    assert set(place.notebook.reasons("slow_reader")) == {"bodies_octets"}
 
 
 async def test_slow_reader_does_not_hold_up_the_end(engine):
