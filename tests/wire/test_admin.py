@@ -1,4 +1,5 @@
-"""``hub admin`` on a Hub of two workers that activates nobody by itself: levels, blocks, outages; at once, on every worker."""
+"""``hub admin`` on a Hub of two workers that activates nobody by itself: levels, blocks, outages,
+payments of unknown outcome; at once, on every worker."""
 
 import os
 import stat
@@ -9,24 +10,31 @@ from datetime import UTC, datetime, timedelta
 import msgspec
 import pytest
 
+from hub.sandbox.control import ask as tell_world
 from hub.sandbox.tpp import Pushed
+from hub.sandbox.tpp.schedules import controls, variable_on_demand
+from tests.waiting import until
+from tests.wire.crashes import book_of
 from tests.wire.newcomer import events, log_of, newcomer, operator, three_places, thumbprint
-from tests.wire.world import ROOT, Sandbox, free_base
+from tests.wire.payer import Payer
+from tests.wire.test_payment_crowd import today
+from tests.wire.world import ROOT, Sandbox, actor, free_base
 
 pytestmark = pytest.mark.wire
-SETTING = "HUB__TRUST__AUTO_ACTIVATE"
+SETTINGS = {"HUB__TRUST__AUTO_ACTIVATE": "false", "HUB__BANK__DEDUPES_BY_KEY": "false"}
 held: dict[str, str] = {}
 
 
 @pytest.fixture(scope="module")
 def strict(tmp_path_factory):
-    """Start a sandbox whose Hub activates nobody."""
+    """Start a sandbox whose Hub activates nobody, and whose bank promises nothing about keys."""
     world = Sandbox(tmp_path_factory.mktemp("strict") / "sandbox", free_base(), "--workers", "2")
-    os.environ[SETTING] = "false"
+    os.environ.update(SETTINGS)
     try:
         world.start()
     finally:
-        del os.environ[SETTING]
+        for name in SETTINGS:
+            del os.environ[name]
     yield world
     assert world.stop() == 0
 
@@ -152,3 +160,63 @@ def test_the_socket_is_its_owners_only_and_a_hub_that_is_not_there_is_one_line(s
     nobody = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=30)
     assert nobody.returncode == 4
     assert len(nobody.stderr.splitlines()) == 1
+
+
+@pytest.fixture
+async def payer(strict):
+    """Let the second TPP hold a consent to two payments a day."""
+    admin(strict, "activate", strict.manifest.tpps[1].client_id)
+    async with actor(strict, 1) as tpp:
+        schedule = variable_on_demand("Day", today(tpp), controls(number=2, most="9.00"))
+        yield await (await Payer.at(tpp)).consented(schedule)
+
+
+async def lost(strict, payer, key: str, **plan) -> str:
+    """Order while the bank misbehaves, until nobody knows the outcome; return the payment's name in the operators' list."""
+    told = {"do": "fault", "at": "bank", "plan": {"path": "/payments", "times": 1, **plan}}
+    assert (await tell_world(strict.folder, told))["ok"]
+    answer, _ = await payer.order(key, "1.01")
+    assert answer.status in {500, 504}, answer
+
+    async def listed():
+        rows = (await operator(strict, "payments-unknown"))["payments"]
+        return [one["payment"] for one in rows if one["consent"] == payer.consent_id]
+
+    return (await until(listed, 20, "the payment to be listed as unknown"))[0]
+
+
+async def test_a_payment_that_was_never_made_gives_its_share_back(strict, payer):
+    name = await lost(strict, payer, "never-1", status=500)
+    assert name in admin(strict, "payments", "unknown").stdout
+    assert (await payer.order("never-2", "1.02"))[0].status == 201
+    assert (await payer.order("never-3", "1.03"))[0].status == 400, "its share stays taken"
+    first = admin(strict, "payments", "settle", name, "--never", "--by", "amal")
+    assert first.stdout.strip() == "noted; another operator must say the same"
+    alone = admin(strict, "payments", "settle", name, "--never", "--by", "amal")
+    assert (alone.returncode, "payment.four_eyes" in alone.stderr) == (1, True)
+    second = admin(strict, "payments", "settle", name, "--never", "--by", "badr")
+    assert second.stdout.strip() == "settled"
+    assert "taken 1 payments" in admin(strict, "payments", "left", payer.consent_id).stdout
+    assert (await payer.order("never-4", "1.04"))[0].status == 201
+    assert (await payer.order("never-1", "1.01"))[0].status == 400
+    assert set(book_of(strict, payer.consent_id)[0]) == {"never-2", "never-4"}
+    told = [e for e in log_of(strict.folder / "state") if e.get("consent_id") == payer.consent_id]
+    changes = [e["change"] for e in told if e["kind"] == "admin"]
+    assert changes == ["proposed:never:amal", "settled:never:amal+badr"]
+
+
+async def test_a_payment_that_the_bank_did_make_is_answered_from_then_on(strict, payer):
+    name = await lost(strict, payer, "made-1", half_answer=True)
+    [payment_id] = book_of(strict, payer.consent_id)[0].values()
+    said = {"payment": name, "outcome": "made", "id": payment_id}
+    assert not (await operator(strict, "payment-settle", **said, by="amal"))["settled"]
+    done = admin(strict, "payments", "settle", name, "--made", payment_id, "--by", "badr")
+    assert (done.returncode, done.stdout.strip()) == (0, "settled"), done.stderr
+    again, message = await payer.order("made-1", "1.01")
+    assert again.status == 201
+    assert message["Data"]["PaymentId"] == payment_id
+    left = await operator(strict, "allowance", consent=payer.consent_id)
+    assert left["taken"]["number"] == 1
+    late = await operator(strict, "payment-settle", payment=name, outcome="never", by="amal")
+    assert (late["ok"], late["check"]) == (False, "payment.not_unknown")
+    assert len(book_of(strict, payer.consent_id)[0]) == 1
