@@ -48,6 +48,8 @@ class Load:
         self.gone_away = 0
         self.stopping = False
         self.times: list[tuple[float, float]] = []
+        self.each: list[tuple[int, float]] = []
+        self.retry_after = 0
 
     @property
     def answered(self) -> int:
@@ -82,6 +84,7 @@ class Pipe:
         self.load = load
         self.streams = streams
         self.open: dict[int, float] = {}
+        self.said: dict[int, int] = {}
         self.next = 1
         self.leaving = False
         self.buffer = b""
@@ -142,7 +145,9 @@ class Pipe:
     def _frame(self, kind: int, flags: int, stream: int, payload: bytes) -> bytes:
         if kind == HEADERS:
             fields = dict(self.decoder.decode(payload))
-            self.load.statuses[int(fields[":status"])] += 1
+            self.said[stream] = int(fields[":status"])
+            self.load.statuses[self.said[stream]] += 1
+            self.load.retry_after += "retry-after" in fields
         if kind == DATA and payload:
             credit = frame(WINDOW, 0, 0, len(payload).to_bytes(4))
             self._ended(flags, stream)
@@ -163,6 +168,7 @@ class Pipe:
         if flags & 1 and (began := self.open.pop(stream, None)) is not None:
             now = trio.current_time()
             self.load.times.append((now, now - began))
+            self.load.each.append((self.said.pop(stream, 0), now - began))
 
     def _go(self, last: int, code: int) -> None:
         self.leaving = True

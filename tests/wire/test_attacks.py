@@ -8,7 +8,6 @@ at the catalogue's numbers.
 
 import os
 import ssl
-import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -89,7 +88,6 @@ FRAMES = {
     "A6 made you reset by a priority": made_you_reset_by_priority,
     "A6 made you reset by data on a closed stream": made_you_reset_by_closed,
     "A7 continuations": continuation,
-    "A8 HPACK bomb": hpack_bomb,
     "A9 pings": lambda _: frame(PING, 0, 0, bytes(8)),
     "A9 settings": lambda _: frame(SETTINGS, 0, 0, b"\0\4\0\0\xff\xff"),
     "A9 window updates": lambda _: frame(WINDOW, 0, 0, (1).to_bytes(4)),
@@ -271,101 +269,6 @@ async def test_flood(target, sandbox, name, nightly):
         await attacker.flood(FRAMES[name], LONG if nightly else SHORT)
 
     await attacked(target, sandbox, attack, name, nightly)
-
-
-@pytest.mark.parametrize(
-    "nightly",
-    [pytest.param(False, id="short"), pytest.param(True, id="long", marks=pytest.mark.nightly)],
-)
-async def test_many_who_never_read(target, sandbox, nightly):
-    async def attack(attacker):
-        async with trio.open_nursery() as nursery:
-            for _ in range(400 if nightly else 30):
-                nursery.start_soon(hold, attacker, 40 if nightly else 1)
-
-    async def hold(attacker, seconds):
-        with suppress(trio.BrokenResourceError, OSError):
-            stream = await attacker.connect()
-            none = frame(SETTINGS, 0, 0, b"\0\4" + bytes(4))
-            asks = b"".join(frame(HEADERS, 5, 2 * n + 1, READ) for n in range(50))
-            try:
-                await attacker._send(stream, PREFACE + none + asks)
-                await pause_of_a_peer(seconds)
-            finally:
-                await trio.aclose_forcefully(stream)
-
-    await attacked(target, sandbox, attack, "A11 windows of nothing", nightly)
-
-
-@pytest.mark.parametrize(
-    "nightly",
-    [pytest.param(False, id="short"), pytest.param(True, id="long", marks=pytest.mark.nightly)],
-)
-async def test_slowloris_in_hellos_and_heads_and_newcomers_connect(target, sandbox, nightly):
-    times, there = [], set()
-    count, newcomers, between_s = (240, 40, 0.3) if nightly else (40, 5, 0.1)
-
-    async def attack(attacker):
-        async with trio.open_nursery() as nursery:
-            for number in range(count):
-                nursery.start_soon(trickle, attacker, number)
-            await until(
-                lambda: len(there) == count, 30, "every attacker to be there", seen=lambda: there
-            )
-            for _ in range(newcomers):
-                await pause_of_a_peer(between_s)
-                began = time.monotonic()
-                with trio.fail_after(5):
-                    await trio.aclose_forcefully(await attacker.connect())
-                times.append(time.monotonic() - began)
-            nursery.cancel_scope.cancel()
-
-    async def trickle(attacker, number):
-        try:
-            await slowly(attacker, number)
-        finally:
-            there.add(number)  # the Hub sent it away
-
-    async def slowly(attacker, number):
-        secure = number % 2
-        with suppress(trio.BrokenResourceError, OSError):
-            if secure:
-                stream = await attacker.connect()
-                octets = PREFACE
-            else:
-                stream = await trio.open_tcp_stream("127.0.0.1", attacker.hub.port)
-                octets = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(500)
-            try:
-                for octet in octets:
-                    await stream.send_all(bytes([octet]))
-                    attacker.sent += 1
-                    there.add(number)
-                    await pause_of_a_peer(0.3)
-            finally:
-                await trio.aclose_forcefully(stream)
-
-    await attacked(target, sandbox, attack, "A12 slowloris", nightly)
-    assert max(times) < 1.0, "new clients connect within a second"
-
-
-@pytest.mark.parametrize(
-    "nightly",
-    [pytest.param(False, id="short"), pytest.param(True, id="long", marks=pytest.mark.nightly)],
-)
-async def test_handshakes_again_and_again(target, sandbox, nightly):
-    async def attack(attacker):
-        count = 3000 if nightly else 60
-        async with trio.open_nursery() as nursery:
-            for _ in range(8):
-                nursery.start_soon(many, attacker, count // 8)
-
-    async def many(attacker, count):
-        for _ in range(count):
-            with suppress(trio.BrokenResourceError, OSError):
-                await trio.aclose_forcefully(await attacker.connect())
-                attacker.sent += 4000  # a full mutual handshake
-
-    await attacked(target, sandbox, attack, "A14 handshakes", nightly)
 
 
 async def test_smuggled_requests_get_one_refusal_and_nothing_more(target, sandbox):
