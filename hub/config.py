@@ -309,6 +309,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     calls_client_per_s: float
     calls_organisation_per_s: float
     calls_platform_per_s: float
+    pages_attended_per_day: int
+    pages_unattended_per_day: int
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

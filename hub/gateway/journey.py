@@ -4,13 +4,12 @@ from typing import Any, final
 
 import trio
 
-from hub.audit.pages import ATTENDED, UNATTENDED
 from hub.gateway.errors import recorded_code
+from hub.gateway.usage import page_of
 from hub.gateway.values import Access, Call
 from hub.model.event import Event, Kind, Verdict
 from hub.model.fault import Fault, Source
 from hub.model.http import Request, Response
-from hub.model.route import TokenKind
 
 
 @final
@@ -80,18 +79,8 @@ class Journey:
             octets_out=len(response.body),
             hub_us=max(0, spent - self.bank_us) if request.received_ns else 0,
             bank_us=self.bank_us,
-            change=_page(call, fault),
+            change=page_of(call) if call is not None and fault is None else "",
         )
-
-
-def _page(call: Call | None, fault: Fault | None) -> str:
-    """Say of a page of a customer's data whether the customer was there; what is no such page says nothing."""
-    if call is None or fault is not None or not call.route.permissions:
-        return ""
-    if call.route.token is not TokenKind.USER:
-        return ""
-    there = call.request.header(b"x-fapi-customer-ip-address") is not None
-    return ATTENDED if there else UNATTENDED
 
 
 def _verdict(fault: Fault | None, status: int) -> Verdict:

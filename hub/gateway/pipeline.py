@@ -127,7 +127,9 @@ class Gateway:
             failpoint=failpoint,
         )
         self._files = Files(keeper=keeper, bank=bank, provider_id=settings.tenant.provider_id)
-        self._throttle = Throttle(keeper=keeper, limits=settings.limits)
+        self._throttle = Throttle(
+            keeper=keeper, limits=settings.limits, time_zone=settings.tenant.time_zone
+        )
         nonces = settings.switches.dpop_nonce
         self._verifier = Verifier(
             keeper=keeper,
@@ -203,6 +205,8 @@ class Gateway:
 
     async def _serve(self, call: Call, access: Access, journey: Journey) -> Ended:
         fault = await self._throttle.judge(call, access) or enforce(call, access)
+        if fault is None and self._throttle.limits_pages:
+            fault = await self._throttle.judge_page(call, access)
         if fault is not None:
             return fault
         if journey.media is None:

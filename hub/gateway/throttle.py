@@ -4,15 +4,24 @@ Theory. One Hub serves one bank, so the standard's five levels are four here: a 
 organisation), the platform. Each level that the tenant limits is a token bucket that holds two seconds' worth; all are asked in
 one claim. The first that is empty refuses, and says when to come back.
 
-Source: errors.md section 7 (429 without a body).
+Pages of a customer's data are counted by the audit log, and limited only where the tenant says so: then the keeper holds one
+bucket per customer, day and kind, which nothing refills. What is asked for counts, whatever the bank answers; a keeper that starts
+anew begins the day anew.
+
+Source: errors.md section 7 (429 without a body); decisions.md section 4 (page counts).
 """
 
+from datetime import datetime, time, timedelta
+from math import ceil
 from typing import Final
+from zoneinfo import ZoneInfo
 
 import msgspec
 
+from hub.audit.pages import ATTENDED, UNATTENDED
 from hub.config import Limits
 from hub.gateway.errors import at_resources
+from hub.gateway.usage import page_of
 from hub.gateway.values import Access, Call
 from hub.model.fault import Fault, caller_fault
 from hub.state.keeper import Keeper, Take
@@ -23,9 +32,14 @@ _BURST_S: Final = 2
 class Throttle:
     """Count calls against the tenant's limits."""
 
-    def __init__(self, *, keeper: Keeper, limits: Limits) -> None:
-        """Take the keeper, which counts, and the rates; a rate of 0 is no limit."""
+    def __init__(self, *, keeper: Keeper, limits: Limits, time_zone: str) -> None:
+        """Take the keeper, which counts, the rates (0 is no limit), and the zone whose days count."""
         self._keeper = keeper
+        self._zone = ZoneInfo(time_zone)
+        self._pages = {
+            ATTENDED: limits.pages_attended_per_day,
+            UNATTENDED: limits.pages_unattended_per_day,
+        }
         self._rates = {
             "operation": limits.calls_operation_per_s,
             "client": limits.calls_client_per_s,
@@ -61,6 +75,39 @@ class Throttle:
                 return msgspec.structs.replace(fault, retry_after=grant.retry_after)
         return None
 
+    @property
+    def limits_pages(self) -> bool:
+        """Tell whether the tenant limits pages at all."""
+        return any(self._pages.values())
+
+    async def judge_page(self, call: Call, access: Access) -> Fault | None:
+        """Count one page of a customer's data against the day's limit, where there is one.
+
+        Faults: 429 without a body until the day is over, checks ``throttle.attended`` and ``throttle.unattended``.
+
+        Cancellation: the page may have been counted.
+        """
+        kind = page_of(call)
+        most = self._pages.get(kind, 0)
+        if not most or access.consent is None:
+            return None
+        now = datetime.fromtimestamp(call.now, self._zone)
+        customer = (access.consent.psu_identifiers or {}).get("userId") or access.consent.id
+        bucket = f"pages.{kind} {now.date()} {customer}"
+        granted = await self._keeper.claim([Take(bucket, 0.0, most)])
+        if isinstance(granted, Fault):
+            return at_resources(granted)
+        if granted[0].granted:
+            return None
+        fault = caller_fault(429, "", "", check=f"throttle.{kind}")
+        return msgspec.structs.replace(fault, retry_after=_until_midnight(now))
+
     def _take(self, level: str, name: str) -> Take:
         rate = self._rates[level]
         return Take(f"calls.{level} {name}", rate, max(1, round(rate * _BURST_S)))
+
+
+def _until_midnight(now: datetime) -> int:
+    """Return the seconds until the next day begins in the zone of ``now``, 1 or more."""
+    tomorrow = datetime.combine(now.date() + timedelta(days=1), time(), now.tzinfo)
+    return max(1, ceil(tomorrow.timestamp() - now.timestamp()))

@@ -11,6 +11,7 @@ from typing import Final
 
 import msgspec
 
+from hub.audit.pages import ATTENDED, UNATTENDED
 from hub.gateway.values import Access, Call
 from hub.model.consent_change import date_time_of
 from hub.model.route import TokenKind
@@ -19,6 +20,14 @@ from hub.state.keeper import Put
 _SHARED: Final = "lastDataShared"
 _MINUTE: Final = 16
 """Characters of a date-time up to its minute."""
+
+
+def page_of(call: Call) -> str:
+    """Say of a page of a customer's data whether the customer is there; what is no such page says nothing."""
+    if not call.route.permissions or call.route.token is not TokenKind.USER:
+        return ""
+    there = call.request.header(b"x-fapi-customer-ip-address") is not None
+    return ATTENDED if there else UNATTENDED
 
 
 def shared(call: Call, access: Access) -> tuple[Put, ...]:
