@@ -1,18 +1,14 @@
 """The index of the log: searching, sums, percentiles, availability; and that large logs stay quick."""
 
 import random
-import time
 from datetime import date
 
 import msgspec
 import pytest
 import trio
 
-from bench.evidence import append as record
-from hub.audit import verify
 from hub.audit.histogram import Histogram
 from hub.audit.index import open_index, party_of
-from hub.audit.open import open_log
 from hub.audit.reports import (
     Operation,
     Period,
@@ -24,12 +20,8 @@ from hub.audit.reports import (
     volume_rows,
 )
 from hub.audit.search import Selection, search
-from hub.model.clock import FixedClock
 from hub.model.event import Event, Kind, Verdict, leaf_bytes
 from hub.model.terms import Face
-from hub.state.open import open_keeper
-from tests.audit.crash_child import ORIGIN, PEM
-from tests.state.keepers import limits
 
 NOW = 1_800_000_000
 DUBAI = "Asia/Dubai"
@@ -269,91 +261,6 @@ async def test_the_reports_of_the_standard_follow_from_the_same_figures(keeper, 
     both = performance_rows("LFI", mine, operations, lfi, period)
     assert [row["ErrorRatePercentage"] for row in both] == [0, 100]
     assert both[0]["AverageResponseTimeMicroseconds"] == 50_000
-
-
-# Large logs
-
-
-async def large(folder, count) -> dict[str, float]:
-    """Fill a log, and time what people wait for; seconds."""
-    dice, clock, figures = random.Random(7), FixedClock(NOW), {}
-    consents = [f"c{n}" for n in range(max(10, count // 100))]
-
-    async with open_keeper(folder, clock=clock, limits=limits()) as keeper:
-        for start in range(0, count, 5000):
-            events = [
-                call(
-                    NOW + at // 100,
-                    interaction_id=f"i{at}",
-                    consent_id=dice.choice(consents),
-                    client_id=f"t{at % 50}",
-                    organisation_id=f"o{at % 20}",
-                    route=ROUTES[at % 3],
-                    status=200 if at % 10 else 403,
-                )
-                for at in range(start, min(count, start + 5000))
-            ]
-            await keeper.commit((), events)
-        log = open_log(folder, origin=ORIGIN, pem=PEM)
-        began = time.monotonic()
-        await log.publish(keeper)
-        figures["publish_all_s"] = time.monotonic() - began
-    began = time.monotonic()
-    async with open_keeper(folder, clock=clock, limits=limits()) as keeper:
-        open_log(folder, origin=ORIGIN, pem=PEM)
-        figures["restart_s"] = time.monotonic() - began
-        index = open_index(folder, DUBAI)
-        began = time.monotonic()
-        await index.follow(keeper)
-        figures["index_all_s"] = time.monotonic() - began
-        for name, selection in (
-            ("interaction", Selection(interaction_id=f"i{count // 2}")),
-            ("consent", Selection(consent_id=consents[3])),
-            ("tpp", Selection(tpp="t7")),
-            ("organisation", Selection(tpp="o7")),
-            ("refused", Selection(verdict="refused")),
-            ("status", Selection(status=403, route=ROUTES[1])),
-            (
-                "time",
-                Selection(
-                    start_ms=(NOW + count // 200) * 1000, end_ms=(NOW + count // 200 + 5) * 1000
-                ),
-            ),
-        ):
-            worst = 0.0
-            for _ in range(5):
-                began = time.monotonic()
-                found = await search(keeper, selection, limit=20, index=index)
-                worst = max(worst, time.monotonic() - began)
-                assert found
-            figures[f"search_{name}_s"] = worst
-        index.close()
-    began = time.monotonic()
-    seen: list[int] = []
-    keys = [verify.Key.parse(log.vkey)]
-    report = verify.verify_log(log.folder, keys, progress=lambda at, _size: seen.append(at))
-    figures["verify_all_s"] = time.monotonic() - began
-    assert report.size == count
-    assert len(seen) >= max(1, count // 1_000_000)
-    return {name: round(value, 4) for name, value in figures.items()}
-
-
-def judge(figures) -> None:
-    assert figures["search_interaction_s"] < 0.05
-    assert figures["restart_s"] < 5
-    for name, value in figures.items():
-        assert not name.startswith("search_") or value < 0.25, name
-
-
-async def test_a_hundred_thousand_events_are_searched_at_once(tmp_path):
-    judge(await large(tmp_path, 100_000))
-
-
-@pytest.mark.nightly
-async def test_ten_million_events_are_searched_at_once(tmp_path):
-    figures = await large(tmp_path, 10_000_000)
-    record("audit-ten-million", {"events": 10_000_000}, [7], figures)
-    judge(figures)
 
 
 def test_an_event_costs_less_than_four_hundred_octets():
