@@ -71,7 +71,8 @@ def _record(path: Path, name: str, server_id: str, metadata: Path | None) -> Non
     """
 
     def start() -> int:
-        tenant = load(path).settings.tenant
+        settings = load(path).settings
+        tenant = settings.tenant
         routes = load_contract(config_folder() / "contract", None).routes
         made = make_record(
             tenant,
@@ -79,6 +80,7 @@ def _record(path: Path, name: str, server_id: str, metadata: Path | None) -> Non
             name=name or tenant.organisation_name,
             endpoints=endpoints_of(routes),
             metadata={**DEFAULT_METADATA, **(_read_metadata(metadata) if metadata else {})},
+            notifications=settings.trust.push_key is not None,
         )
         document = orjson.dumps(made, option=orjson.OPT_INDENT_2)
         click.echo(document.decode())

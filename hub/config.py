@@ -173,6 +173,7 @@ class TrustSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         outage_read: Seconds that reads go on with the last good snapshot.
         outage_pay: Seconds that payments go on.
         auto_activate: Activate each registration at once (sandbox only).
+        push_key: File with the key that notifications of the framework must present; none are taken without it.
     """
 
     participants: str
@@ -191,6 +192,7 @@ class TrustSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     outage_read: int = 14_400
     outage_pay: int = 1_800
     auto_activate: bool = False
+    push_key: Path | None = None
 
 
 class StateSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

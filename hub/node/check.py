@@ -13,6 +13,7 @@ from hub.config import ConfigError, Settings
 from hub.node.errors import StartError
 from hub.node.keys import load_signing_key
 from hub.node.token_key import load_token_key
+from hub.trust.push import read_push_key
 
 SANDBOX_MARK: Final = "API Hub Sandbox Trust Framework"
 """Part of the name of every sandbox's certificate authorities (``hub.sandbox.pki``)."""
@@ -50,12 +51,21 @@ def check_files(settings: Settings) -> None:
             Signer.load("log", path.read_bytes())
         except (OSError, NoteError) as error:
             raise ConfigError(f"keys.log, log.retiring: {path}: {error}") from None
+    _check_push_key(settings.trust.push_key)
     try:
         ZoneInfo(settings.tenant.time_zone)
     except (ZoneInfoNotFoundError, ValueError):
         raise ConfigError(
             f"tenant.time_zone: expected an IANA time zone, got {settings.tenant.time_zone!r}"
         ) from None
+
+
+def _check_push_key(path: Path | None) -> None:
+    try:
+        if path is not None:
+            read_push_key(path)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"trust.push_key: {path}: {error}") from None
 
 
 def _pairs(settings: Settings) -> Iterator[tuple[str, Path, Path]]:

@@ -15,6 +15,7 @@ import msgspec
 import orjson
 
 from hub.config import Tenant
+from hub.trust.push import PATH
 
 SEGMENTS: Final[Mapping[str, str]] = {
     "account-information": "account-information",
@@ -52,6 +53,7 @@ def make_record(
     name: str,
     endpoints: Mapping[tuple[str, str], Sequence[str]],
     metadata: Mapping[str, Mapping[str, Any]],
+    notifications: bool = False,
 ) -> dict[str, Any]:
     """Return the tenant's authorisation server as the framework wants it registered.
 
@@ -61,6 +63,7 @@ def make_record(
         name: What customers are shown.
         endpoints: Path templates below the resource base by family and version (``("payment", "2.1")``).
         metadata: ``ApiMetadata`` by family.
+        notifications: Whether the Hub takes notifications of the framework.
     """
     record: dict[str, Any] = {
         "OrganisationId": tenant.organisation_id,
@@ -87,6 +90,8 @@ def make_record(
             for (family, version), paths in sorted(endpoints.items())
         ],
     }
+    if notifications:
+        record["NotificationWebhook"] = tenant.issuer + PATH
     return {"AuthorisationServerId": server_id} | record if server_id else record
 
 

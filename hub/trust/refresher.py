@@ -152,10 +152,14 @@ class Refresher:
         Cancellation: harmless; the round goes on.
         """
         wanted = self._begun + 1
-        self._again.set()
+        self.ask()
         while self._ended < wanted:
             await self._round_over.wait()
         return self.problem
+
+    def ask(self) -> None:
+        """Ask for a look at everything, and do not wait for it."""
+        self._again.set()
 
     async def look(self, organisation_id: str, client_id: str) -> Client | Absent | Problem:
         """Fetch one client and its organisation now, install them, and return the client.

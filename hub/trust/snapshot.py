@@ -27,6 +27,8 @@ CLIENT: Final = "trust/client/"
 SEEN: Final = "trust/seen/"
 MET: Final = "trust/met"
 REVOKED: Final = "trust/revoked"
+PUSHED: Final = "trust/pushed"
+"""The last notification of the framework, which asks the process that refreshes to look anew."""
 BUCKETS: Final = tuple(f"{number:02x}" for number in range(256))
 
 

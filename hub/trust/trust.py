@@ -29,6 +29,7 @@ from hub.state.keeper import Invalidation, Keeper, Put, Query
 from hub.trust.decide import Bounds, refuse
 from hub.trust.enrol import Enrolment
 from hub.trust.known import Known
+from hub.trust.push import Notifications, read_push_key
 from hub.trust.radar import Blip
 from hub.trust.refresher import Refresher
 from hub.trust.seal import Seal
@@ -37,6 +38,7 @@ from hub.trust.snapshot import (
     CLIENT,
     DATES,
     INDEX,
+    PUSHED,
     REVOKED,
     SEEN,
     Dates,
@@ -109,7 +111,16 @@ class Trust:
         self._observer = observer
         self._known.met = self._met
         self._changed: set[tuple[str, str]] = set()
+        self._heard = (SEEN, PUSHED) if leader else ("trust/",)
         self._wake = trio.Event()
+        self._pushed: tuple[int, str] = (0, "")
+        self._notifications = Notifications(
+            read_push_key(settings.push_key) if settings.push_key else b"",
+            keeper=keeper,
+            clock=clock,
+            dice=dice,
+            seal=seal,
+        )
         self._enrolment = Enrolment(
             keeper=keeper,
             clock=clock,
@@ -169,7 +180,7 @@ class Trust:
 
     def tpp_routes(self) -> Mapping[tuple[str, str], Handler]:
         """Return the handlers of this package on the TPP edge, by method and path."""
-        return self._enrolment.routes()
+        return {**self._enrolment.routes(), **self._notifications.routes()}
 
     def ready(self) -> bool:
         """Tell whether the snapshot is good enough for reads: there is one, and its outage bound is not reached."""
@@ -187,6 +198,8 @@ class Trust:
             "registrations": len(self._known.registrations),
             "revoked": len(self._known.revoked.serials),
             "problem": self._refresher.problem,
+            "notified": self._pushed[0],
+            "notification": self._pushed[1],
         }
 
     def expiries(self) -> tuple[Blip, ...]:
@@ -306,7 +319,7 @@ class Trust:
         """Hear that a record changed: distrust a registration at once, and have it read again."""
         if what.kind == "registration":
             self._known.distrust_registration(what.key)
-        elif what.kind != "setting" or not what.key.startswith(SEEN if self._leader else "trust/"):
+        elif what.kind != "setting" or not what.key.startswith(self._heard):
             return
         self._changed.add((what.kind, what.key))
         self._wake.set()
@@ -339,6 +352,8 @@ class Trust:
         """Read one record of the snapshot again, which another process has written."""
         if key.startswith(SEEN):
             await self._load_seen(key.removeprefix(SEEN))
+        elif key == PUSHED:
+            await self._notified()
         elif key == DATES:
             self._apply_dates(await load_dates(self._keeper, self._seal))
         elif key.startswith(INDEX):
@@ -352,6 +367,13 @@ class Trust:
             read = await load_revoked(self._keeper, self._seal)
             self._known.revoked = msgspec.structs.replace(read, fetched=fetched)
         self._known.changed()
+
+    async def _notified(self) -> None:
+        """Hear that the framework has pushed: look at everything, if that is this process's work."""
+        content = await load(self._keeper, self._seal, PUSHED) if self._leader else None
+        if content is not None:
+            self._pushed = (self._clock.now(), content.decode(errors="replace"))
+            self._refresher.ask()
 
     def _apply_dates(self, dates: Dates) -> None:
         revoked = msgspec.structs.replace(self._known.revoked, fetched=dates.revoked)

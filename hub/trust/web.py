@@ -18,6 +18,7 @@ import trio
 from hub.model.http import Headers
 
 _PIECE: Final = 65_536
+_CLOSE_S: Final = 1.0
 _BROKEN: Final = (trio.BrokenResourceError, trio.ClosedResourceError, OSError, ssl.SSLError)
 _FIXED: Final = ((b"accept-encoding", b"identity"), (b"user-agent", b"api-hub"))
 
@@ -61,9 +62,10 @@ class Web:
         _error: BaseException | None,
         _trace: TracebackType | None,
     ) -> None:
-        """Close every connection, without ceremony."""
-        for line in list(self._open):
-            await trio.aclose_forcefully(line.stream)
+        """Close every connection, without ceremony; all of them also when cancelled."""
+        with trio.move_on_after(_CLOSE_S, shield=True):
+            for line in list(self._open):
+                await trio.aclose_forcefully(line.stream)
 
     async def exchange(
         self,
