@@ -1,7 +1,8 @@
-"""Make instances of JSON schemas by a seeded generator of ours, biased to boundaries, and mutate them one rule at a time."""
+"""Make instances of JSON schemas by a seeded generator of ours, biased to boundaries, and mutate them: one mutation per keyword."""
 
 import random
 import re
+from collections.abc import Iterator
 from typing import Any
 
 _CODES = {
@@ -159,3 +160,95 @@ def mutate(value: Any, dice: random.Random) -> Any:
         changed = [value + "x" * 600, "", 7, None, re.sub("[0-9]", "٣", value), value + "\n"]
         return dice.choice(changed)
     return dice.choice(["text", None, -(10**20), [value]])
+
+
+GONE = object()
+"""In the place of a value: the member is taken away."""
+Mutation = tuple[str, tuple[str | int, ...], Any]
+"""The keyword that is meant to be broken, where, and what stands there then."""
+
+
+def mutations(schema: Any, value: Any, at: tuple[str | int, ...] = ()) -> Iterator[Mutation]:
+    """Yield, for each keyword that speaks of a value or of what is in it, a change meant to break that keyword alone."""
+    for union in ("allOf", "oneOf", "anyOf"):
+        for inner in schema.get(union, ()):
+            yield from mutations(inner, value, at)
+    if "type" in schema:
+        yield "type", at, [value] if schema["type"] != "array" else {"0": value}
+    if "enum" in schema:
+        yield "enum", at, "no such word"
+        yield "enum", at, f"{schema['enum'][0]} "
+    if isinstance(value, dict):
+        yield from _of_object(schema, value, at)
+    elif isinstance(value, list):
+        yield from _of_array(schema, value, at)
+    elif isinstance(value, str):
+        yield from _of_string(schema, value, at)
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        for keyword, step in (("minimum", -1), ("maximum", 1)):
+            if keyword in schema:
+                yield keyword, at, schema[keyword] + step
+
+
+def _of_object(schema: Any, value: Any, at: tuple[str | int, ...]) -> Iterator[Mutation]:
+    for name in schema.get("required", ()):
+        if name in value:
+            yield "required", (*at, name), GONE
+    if schema.get("additionalProperties") is False:
+        yield "additionalProperties", (*at, "Zz"), 1
+    if len(value) == schema.get("minProperties", 0) > 0:
+        yield "minProperties", (*at, next(iter(value))), GONE
+    for name, inner in schema.get("properties", {}).items():
+        if name in value and inner:
+            yield from mutations(inner, value[name], (*at, name))
+
+
+def _of_array(schema: Any, value: Any, at: tuple[str | int, ...]) -> Iterator[Mutation]:
+    least, most = schema.get("minItems", 0), schema.get("maxItems")
+    if least:
+        yield "minItems", at, value[: least - 1]
+    if most is not None and value:
+        yield "maxItems", at, (value * (most + 1))[: most + 1]
+    if schema.get("items"):
+        for number, item in enumerate(value[:2]):
+            yield from mutations(schema["items"], item, (*at, number))
+
+
+def _of_string(schema: Any, value: str, at: tuple[str | int, ...]) -> Iterator[Mutation]:
+    if schema.get("minLength", 0) > 0:
+        yield "minLength", at, value[: schema["minLength"] - 1]
+    if "maxLength" in schema:
+        yield "maxLength", at, (value or "x").ljust(schema["maxLength"] + 1, "x")
+    if "pattern" in schema:
+        yield "pattern", at, value + "\n"
+        yield "pattern", at, re.sub("[0-9]", "٣", value) + "-"
+    if "format" in schema:
+        yield "format", at, re.sub("[0-9]", "9", value)
+        yield "format", at, value + " "
+
+
+def mutated(schema: Any, value: Any, dice: random.Random, turn: int) -> tuple[str, Any]:
+    """Return a keyword and an instance mutated by it; each keyword of the schema has its ``turn``."""
+    found: dict[str, list[Mutation]] = {}
+    for mutation in mutations(schema, value):
+        found.setdefault(mutation[0], []).append(mutation)
+    keywords = [*sorted(found), ""]
+    keyword = keywords[turn % len(keywords)]
+    if not keyword:
+        return keyword, mutate(value, dice)
+    _, path, instead = dice.choice(found[keyword])
+    return keyword, changed(value, path, instead)
+
+
+def changed(value: Any, path: tuple[str | int, ...], instead: Any) -> Any:
+    """Return a copy of a value with something else at a place."""
+    if not path:
+        return instead
+    copy = dict(value) if isinstance(value, dict) else list(value)
+    name = path[0]
+    if len(path) == 1 and instead is GONE:
+        del copy[name]
+    else:
+        inner = copy.get(name) if isinstance(copy, dict) else copy[name]
+        copy[name] = changed(inner, path[1:], instead)
+    return copy

@@ -70,6 +70,17 @@ async def test_a_row_of_the_table(given, status, code, text):
     assert "core.bank" not in everything
 
 
+async def test_a_code_of_the_banks_own_is_told_and_not_recorded():
+    world = await World().start()
+    world.bank.answer = said(400, "LFI.Ayesha1980")
+    answer = await world.get("/accounts")
+    assert orjson.loads(answer.body)["Errors"][0]["Code"] == "LFI.Ayesha1980"
+    assert (await world.events())[-1]["code"] == "LFI.*"
+    world.bank.answer = said(400, "Consent.Invalid")
+    await world.get("/accounts")
+    assert (await world.events())[-1]["code"] == "Consent.Invalid"
+
+
 async def test_the_banks_404_is_told_only_where_it_is_declared():
     world = await World().start()
     world.bank.answer = said(404)
