@@ -2,7 +2,7 @@
 
 tokens per core             python -m bench.tokens --evidence
 from a revocation to its effect   pytest -m nightly tests/wire/test_revocation_race.py
-a million consents          pytest -m nightly tests/state/test_scale.py
+a million consents          pytest -m nightly tests/wire/test_many_consents.py
 """
 
 import html
@@ -65,6 +65,7 @@ def consents(record: Record) -> tuple[list[str], Rows]:
     """Return the table of a store with many consents."""
     names = {
         "start": "the store opens",
+        "hub_ready": "a Hub is ready",
         "cold_p50": "cold lookup, p50",
         "cold_p99": "cold lookup, p99",
         "warm": "warm lookup",

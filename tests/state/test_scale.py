@@ -1,11 +1,8 @@
-"""Many consents: start-up, cold lookups and searches stay quick; a million of them nightly, ten thousand always."""
+"""Many consents: start-up, cold lookups and searches stay quick; ten thousand here, a million in tests/wire/test_many_consents.py."""
 
 import random
 import time
 
-import pytest
-
-from bench.evidence import append
 from hub.model.consent import Consent, ConsentType, Status
 from hub.state.cache import Cache
 from hub.state.keeper import Put, Query
@@ -109,10 +106,3 @@ def assert_quick(found: dict[str, float]) -> None:
 
 async def test_ten_thousand_consents_do_not_slow_the_store(tmp_path, clock):
     assert_quick(await measured(tmp_path, clock, 10_000))
-
-
-@pytest.mark.nightly
-async def test_a_million_consents_do_not_slow_the_store(tmp_path, clock):
-    found = await measured(tmp_path, clock, 1_000_000)
-    append("a million consents", {"consents": 1_000_000, "lookups": 2000}, [1], found)
-    assert_quick(found)
