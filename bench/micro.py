@@ -131,7 +131,7 @@ def _call(route: Route, parameters: dict[str, str]) -> Call:
     )  # fmt: skip
     return Call(
         request=request, route=route, parameters=parameters, now_ms=int(time.time() * 1000),
-        interaction_id=interaction_id, sent_id=True,
+        interaction_id=interaction_id, sent_id=True, fields=dict(request.headers),
     )  # fmt: skip
 
 

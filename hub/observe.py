@@ -4,16 +4,23 @@ One ``Observer`` per process, made by ``node`` and handed down. ``answered`` is 
 ``note`` by anybody for things that are not requests (a refused handshake, a refresh, a retry). Lines go to a bounded
 queue and a thread of their own, so that a blocked standard output cannot stall the loop; what does not fit is counted.
 The thread is woken for the first line only and then takes what has gathered every ``_GATHER_S``: waking it for each line
-costs more than the line. Metrics are looked up by their labels once and remembered.
+costs more than the line. What is counted for each answer is counted in plain numbers by the one thread that answers, and
+becomes metrics when somebody asks for them: the locks of a metrics library cost more than the rest of the observation.
 """
 
 import sys
 import threading
+from bisect import bisect_left
 from collections import deque
-from typing import Final, TextIO
+from collections.abc import Iterator
+from typing import Final, TextIO, final
 
+import msgspec
 import orjson
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
+from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
+from typing_extensions import override
 
 from hub.model.clock import Clock
 from hub.model.event import Event
@@ -56,29 +63,10 @@ class Observer:
         self._lines: deque[bytes] = deque()
         self._waiting = threading.Event()
         self._closing = threading.Event()
-        self._meters: dict[tuple[str, str, int], _Meter] = {}
+        self._answers = Answers()
         self._names: dict[str, Counter] = {}
         self.registry = CollectorRegistry()
-        self._answers = Counter(
-            "hub_answers",
-            "Answers by face, route and status",
-            ["face", "route", "status"],
-            registry=self.registry,
-        )
-        self._seconds = Histogram(
-            "hub_answer_seconds",
-            "Hub time per answer",
-            ["face", "route"],
-            buckets=_BUCKETS,
-            registry=self.registry,
-        )
-        self._bank_seconds = Histogram(
-            "hub_bank_seconds",
-            "Bank time per answer",
-            ["route"],
-            buckets=_BUCKETS,
-            registry=self.registry,
-        )
+        self.registry.register(self._answers)
         self._notes = Counter(
             "hub_notes", "Things that happened, by name", ["name"], registry=self.registry
         )
@@ -95,16 +83,10 @@ class Observer:
         """Count one answer and write its line; called by the edge when the answer was handed to the transport."""
         event = response.event
         route = event.route if event is not None and event.route else "unrouted"
-        meter = self._meters.get((request.face, route, response.status))
-        if meter is None:
-            meter = self._meter(request.face, route, response.status)
         bank_us = event.bank_us if event is not None else 0
-        meter.answers.inc()
-        meter.seconds.observe(max(0.0, duration_ns / 1e9 - bank_us / 1e6))
-        if bank_us:
-            meter.bank_seconds.observe(bank_us / 1e6)
+        self._answers.add(request.face, route, response.status, duration_ns, bank_us)
         if self._log:
-            self._line(self._describe(request, response, duration_ns, event))
+            self._put(_LINES.encode(self._describe(request, response, duration_ns, event)))
 
     def note(self, name: str, **fields: str | int | bool) -> None:
         """Count and log something that is not a request; ``name`` is a stable word, ``fields`` hold no secrets.
@@ -135,50 +117,46 @@ class Observer:
         self._waiting.set()
         self._thread.join(1.0)
 
-    def _meter(self, face: str, route: str, status: int) -> "_Meter":
-        meter = _Meter(
-            answers=self._answers.labels(face, route, status),
-            seconds=self._seconds.labels(face, route),
-            bank_seconds=self._bank_seconds.labels(route),
-        )
-        self._meters[face, route, status] = meter
-        return meter
-
     def _describe(
         self, request: Request, response: Response, duration_ns: int, event: Event | None
-    ) -> dict[str, object]:
-        line: dict[str, object] = {
-            "time": self._clock.now_ms(),
-            "face": request.face,
-            "method": request.method,
-            "status": response.status,
-            "us": duration_ns // 1000,
-            "address": request.peer.address,
-        }
+    ) -> "_Line":
+        now, us, address = self._clock.now_ms(), duration_ns // 1000, request.peer.address
         if event is None:
-            return line
-        for name in (
-            "interaction_id",
-            "client_id",
-            "consent_id",
-            "route",
-            "verdict",
-            "check",
-            "code",
-            "bank_us",
-            "octets_in",
-            "octets_out",
-        ):
-            value = getattr(event, name)
-            if value:
-                line[name] = value
-        return line
+            return _Line(
+                time=now,
+                face=request.face,
+                method=request.method,
+                status=response.status,
+                us=us,
+                address=address,
+            )
+        return _Line(
+            time=now,
+            face=request.face,
+            method=request.method,
+            status=response.status,
+            us=us,
+            address=address,
+            interaction_id=event.interaction_id,
+            client_id=event.client_id,
+            consent_id=event.consent_id,
+            route=event.route,
+            verdict=event.verdict,
+            check=event.check,
+            code=event.code,
+            bank_us=event.bank_us,
+            octets_in=event.octets_in,
+            octets_out=event.octets_out,
+        )
 
     def _line(self, fields: dict[str, object]) -> None:
+        self._put(orjson.dumps(fields, default=str))
+
+    def _put(self, line: bytes) -> None:
         if len(self._lines) >= _QUEUE:
             self._lost.inc()
             return
-        self._lines.append(orjson.dumps(fields, default=str))
+        self._lines.append(line)
         if not self._waiting.is_set():
             self._waiting.set()
 
@@ -200,12 +178,95 @@ class Observer:
                 self._lost.inc(count)
 
 
-class _Meter:
-    """Hold the metrics of one face, route and status."""
+class _Line(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Hold one answer's line; what is empty is left out."""
 
-    __slots__ = ("answers", "bank_seconds", "seconds")
+    time: int
+    face: str
+    method: str
+    status: int
+    us: int
+    address: str
+    interaction_id: str = ""
+    client_id: str = ""
+    consent_id: str = ""
+    route: str = ""
+    verdict: str = ""
+    check: str = ""
+    code: str = ""
+    bank_us: int = 0
+    octets_in: int = 0
+    octets_out: int = 0
 
-    def __init__(self, answers: Counter, seconds: Histogram, bank_seconds: Histogram) -> None:
-        self.answers = answers
-        self.seconds = seconds
-        self.bank_seconds = bank_seconds
+
+_LINES: Final = msgspec.json.Encoder()
+
+
+@final
+class _Spread:
+    """Count durations by bucket."""
+
+    __slots__ = ("counts", "sum")
+
+    def __init__(self) -> None:
+        self.counts = [0] * (len(_BUCKETS) + 1)
+        self.sum = 0.0
+
+    def add(self, seconds: float) -> None:
+        self.counts[bisect_left(_BUCKETS, seconds)] += 1
+        self.sum += seconds
+
+    def buckets(self) -> list[tuple[str, float]]:
+        """Return the upper edge of each bucket with how many lie at or below it."""
+        total, found = 0, []
+        for edge, count in zip((*map(str, _BUCKETS), "+Inf"), self.counts, strict=True):
+            total += count
+            found.append((edge, float(total)))
+        return found
+
+
+@final
+class Answers(Collector):
+    """Count and time answers by face, route and status; ``add`` by one thread only."""
+
+    def __init__(self) -> None:
+        """Begin with none."""
+        self._counts: dict[tuple[str, str, int], int] = {}
+        self._hub: dict[tuple[str, str], _Spread] = {}
+        self._bank: dict[str, _Spread] = {}
+
+    def add(self, face: str, route: str, status: int, duration_ns: int, bank_us: int) -> None:
+        """Count one answer, of whose time the bank took ``bank_us``."""
+        name = (face, route, status)
+        count = self._counts.get(name)
+        if count is None:
+            self._hub.setdefault((face, route), _Spread())
+            count = 0
+        self._counts[name] = count + 1
+        self._hub[face, route].add(max(0.0, duration_ns / 1e9 - bank_us / 1e6))
+        if bank_us:
+            spread = self._bank.get(route)
+            if spread is None:
+                spread = self._bank[route] = _Spread()
+            spread.add(bank_us / 1e6)
+
+    @override
+    def collect(self) -> Iterator[Metric]:
+        answers = CounterMetricFamily(
+            "hub_answers",
+            "Answers by face, route and status",
+            labels=["face", "route", "status"],
+        )
+        for (face, route, status), count in list(self._counts.items()):
+            answers.add_metric([face, route, str(status)], count)
+        yield answers
+        hub = HistogramMetricFamily(
+            "hub_answer_seconds", "Hub time per answer", labels=["face", "route"]
+        )
+        for place, spread in list(self._hub.items()):
+            hub.add_metric(list(place), spread.buckets(), spread.sum)
+        yield hub
+        bank = HistogramMetricFamily("hub_bank_seconds", "Bank time per answer", labels=["route"])
+        for route, spread in list(self._bank.items()):
+            bank.add_metric([route], spread.buckets(), spread.sum)
+        yield bank

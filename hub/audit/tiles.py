@@ -21,6 +21,8 @@ from hub.protocol.merkle import HASH_OCTETS, fold, leaf_hash
 
 WIDTH: Final = 256
 _CACHED: Final = 512
+_ROOTS: Final = 2048
+"""Roots of full tiles that are remembered, 32 octets each: a publication asks for up to 255 of each level."""
 
 
 class LogError(Exception):
@@ -75,6 +77,8 @@ class Tiles:
         self.folder = folder
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._full = lru_cache(maxsize=_CACHED)(self._read_full)
+        self.root = lru_cache(maxsize=_ROOTS)(self._root_of)
+        """Return the root over a full tile ``(level, index)``, which never changes; raise LogError if it is not there."""
         self._laid: dict[int | None, int] = {}
 
     def lay(self, level: int | None, index: int, data: Sequence[bytes], size: int) -> None:
@@ -177,6 +181,9 @@ class Tiles:
     def _read_full(self, level: int, index: int) -> bytes:
         return self.read(level, index, WIDTH)
 
+    def _root_of(self, level: int, index: int) -> bytes:
+        return _perfect(self.hashes(level, index, WIDTH))
+
     def hashes(self, level: int, index: int, width: int) -> list[bytes]:
         """Return the first ``width`` hashes of a tile.
 
@@ -248,7 +255,7 @@ class View:
         Raises:
             LogError: That tile is missing or damaged.
         """
-        return _perfect(self._tiles.hashes(level - 1, index, WIDTH))
+        return self._tiles.root(level - 1, index)
 
 
 def _perfect(hashes: list[bytes]) -> bytes:

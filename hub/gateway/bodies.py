@@ -34,7 +34,7 @@ class Bodies:
 
         Cancellation: harmless.
         """
-        media = (call.request.header(b"content-type") or b"").split(b";")[0].strip().lower()
+        media = (call.header(b"content-type") or b"").split(b";")[0].strip().lower()
         signing = call.route.request_signing
         if media == b"application/jwt" and signing is not Signing.NEVER:
             value = await self._signed(call, access)

@@ -6,10 +6,14 @@ allowed by the token's own nature is said first; whether an account exists is ne
 Source: decisions.md section 4; errors.md section 7; routes.md section 3.
 """
 
+from typing import Final
+
 from hub.gateway.values import Access, Call
 from hub.gateway.verify import denied
-from hub.model.consent import Status, status_at
+from hub.model.caller import Caller
+from hub.model.consent import Consent, Status, status_at
 from hub.model.fault import Fault, caller_fault
+from hub.model.records import AccessToken
 from hub.model.route import Route, TokenKind
 
 
@@ -25,14 +29,54 @@ def enforce(call: Call, access: Access) -> Fault | None:
     ``Consent.AccountTemporarilyBlocked`` (``enforce.suspended``); 400 ``Consent.Invalid`` (``enforce.status``); 403
     ``Consent.PermanentAccountAccessFailure`` (``enforce.account``).
     """
+    consent = access.consent
+    if (
+        consent is not None
+        and _was_permitted(call.route, access)
+        and status_at(consent, call.now) is Status.AUTHORIZED
+    ):
+        return _account_fault(call, access)
     fault = _token_fault(call.route, access)
-    if fault is not None or access.consent is None:
+    if fault is not None or consent is None:
         return fault
-    if status_at(access.consent, call.now) is Status.REVOKED:
+    if status_at(consent, call.now) is Status.REVOKED:
         return denied("enforce.revoked")
     if call.route.token is not TokenKind.USER:
         return None
-    return _consent_fault(call, access) or _account_fault(call, access)
+    fault = _consent_fault(call, access)
+    if fault is None:
+        _remember(call.route, access)
+    return fault or _account_fault(call, access)
+
+
+Permit = tuple[Route, Caller, AccessToken, Consent]
+_KEPT_MOST: Final = 2048
+_PERMITTED: Final[dict[tuple[int, int, int, int], Permit]] = {}
+"""Who was permitted what: everything of the decision that depends on neither the moment nor the account. All four are frozen
+and shared; a change of any makes another object, for which the decision is made anew."""
+
+
+def _was_permitted(route: Route, access: Access) -> bool:
+    caller, token, consent = access.caller, access.token, access.consent
+    kept = _PERMITTED.get((id(route), id(caller), id(token), id(consent)))
+    # What is kept is alive, so nothing else can have its identity; compared all the same.
+    return (
+        kept is not None
+        and kept[0] is route
+        and kept[1] is caller
+        and kept[2] is token
+        and kept[3] is consent
+    )
+
+
+def _remember(route: Route, access: Access) -> None:
+    caller, token, consent = access.caller, access.token, access.consent
+    if consent is None:
+        return
+    if len(_PERMITTED) >= _KEPT_MOST:
+        _PERMITTED.clear()
+    name = (id(route), id(caller), id(token), id(consent))
+    _PERMITTED[name] = (route, caller, token, consent)
 
 
 def _token_fault(route: Route, access: Access) -> Fault | None:

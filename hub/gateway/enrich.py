@@ -20,6 +20,7 @@ from hub.model.caller import Caller
 from hub.model.consent import Consent
 from hub.model.fault import Fault, caller_fault
 from hub.model.http import Headers
+from hub.model.route import Route
 from hub.upstream.bank import BankCall
 
 PAGE_SIZE: Final = 100
@@ -45,6 +46,39 @@ def ask(call: Call, access: Access, resource_base: str, declared: tuple[str, ...
 
     Faults: 400 ``Resource.InvalidFormat``, check ``request.paging``.
     """
+    route, consent, path = call.route, access.consent, call.request.path
+    alike = not (
+        call.request.query
+        or route.consent_parameter
+        or len(path) > _SHORT
+        or b"page" in call.fields
+        or b"page-size" in call.fields
+    )
+    name = (id(route), id(consent), path)
+    if alike:
+        kept = _ASKED.get(name)
+        if (
+            kept is not None
+            and kept[0] is route
+            and kept[1] is consent
+            and kept[2] == resource_base
+        ):
+            return kept[3]
+    asked = _asked(call, access, resource_base, declared)
+    if alike and isinstance(asked, Asked):
+        if len(_ASKED) >= _KEPT_MOST:
+            _ASKED.clear()
+        _ASKED[name] = (route, consent, resource_base, asked)
+    return asked
+
+
+_ASKED: Final[dict[tuple[int, int, str], tuple[Route, Consent | None, str, Asked]]] = {}
+"""What was asked without a query or paging, by route, consent and path: the same each time; all of it is frozen and shared."""
+
+
+def _asked(
+    call: Call, access: Access, resource_base: str, declared: tuple[str, ...]
+) -> Asked | Fault:
     sent = parse_qsl(call.request.query, keep_blank_values=True) if call.request.query else []
     paging = dict(sent)
     page = _whole(call, paging.get("page"), "page", 1, PAGE_MOST)
@@ -84,7 +118,7 @@ def _known(call: Call, consent: Consent | None) -> dict[str, str]:
 def _whole(call: Call, found: str | None, name: str, default: int, most: int) -> int | None:
     """Return a paging parameter from the query or, as the official collections send it, from a header."""
     if found is None:
-        header = call.request.header(name.encode())
+        header = call.header(name.encode())
         found = None if header is None else header.decode("latin-1")
     if found is None:
         return default
@@ -205,10 +239,12 @@ def _fixed_headers(call: Call, access: Access, provider_id: str) -> Headers:
 
 def forwarded(call: Call) -> Headers:
     """Return the TPP's headers that the bank wants too."""
+    if not call.route.forward:
+        return ()
     return tuple(
         (name.encode(), value)
         for name in call.route.forward
-        if (value := call.request.header(name.encode())) is not None
+        if (value := call.header(name.encode())) is not None
     )
 
 

@@ -21,6 +21,8 @@ class Journey:
         self._request = request
         self._call: Call | None = None
         self.now_ms = now_ms
+        self.fields = dict(reversed(request.headers))
+        """The first value of each header."""
         self.interaction_id = ""
         self.access: Access | None = None
         self.media: bytes | None = None
@@ -36,6 +38,7 @@ class Journey:
             now_ms=self.now_ms,
             interaction_id=self.interaction_id,
             sent_id=sent_id,
+            fields=self.fields,
         )
         return self._call
 
@@ -57,6 +60,7 @@ class Journey:
         """Return the one event of this request."""
         fault = outcome if isinstance(outcome, Fault) else None
         access, call = self.access, self._call
+        caller = access.caller if access is not None else None
         consent = access.token.consent_id if access is not None else ""
         if not consent and call is not None and access is not None:
             consent = call.parameters.get(call.route.consent_parameter, "")
@@ -66,8 +70,8 @@ class Journey:
             time_ms=self.now_ms,
             interaction_id=self.interaction_id,
             face=request.face,
-            client_id=self.client_id,
-            organisation_id=access.caller.organisation_id if access is not None else "",
+            client_id=caller.client_id if caller is not None else "",
+            organisation_id=caller.organisation_id if caller is not None else "",
             x5t_s256=request.peer.x5t_s256,
             consent_id=consent,
             route=call.route.id if call is not None else "",

@@ -104,6 +104,7 @@ class Gateway:
         self._keeper = keeper
         self._bank = bank
         self._contract = contract
+        self._bodied = frozenset(r.id for r in contract.routes if contract.takes_body(r.id))
         self._keys = signing_keys
         self._clock = clock
         self._dice = dice
@@ -170,8 +171,9 @@ class Gateway:
         Cancellation: what was sent to the bank is abandoned; nothing is half done.
         """
         journey = Journey(request, self._clock.now_ms())
-        for _ in range(_ATTEMPTS):
-            journey = Journey(request, self._clock.now_ms())
+        for again in range(_ATTEMPTS):
+            if again:
+                journey = Journey(request, self._clock.now_ms())
             outcome = await self._travel(request, journey)
             response = await self._record(request, journey, outcome)
             if response is not None:
@@ -181,7 +183,7 @@ class Gateway:
         return await self._record(request, journey, busy) or bare(503)
 
     async def _travel(self, request: Request, journey: Journey) -> Ended:
-        sent = request.header(b"x-fapi-interaction-id")
+        sent = journey.fields.get(b"x-fapi-interaction-id")
         text = sent.decode("latin-1") if sent is not None else ""
         lawful = is_uuid(text)
         journey.interaction_id = text if lawful else self._dice.uuid()
@@ -195,7 +197,7 @@ class Gateway:
             return access
         journey.access = access
         raw = call.route.handler == _REPORT
-        journey.media = JWT if raw else answer_media(call.route, request.header(b"accept"))
+        journey.media = JWT if raw else answer_media(call.route, call.header(b"accept"))
         if (sent is not None and not lawful) or (
             sent is None and self._settings.switches.strict_interaction_id
         ):
@@ -214,12 +216,12 @@ class Gateway:
         fault = self._contract.check_query(call.route, call.request.query)
         if fault is not None:
             return fault
-        missing = next((n for n in call.route.forward if not call.request.header(n.encode())), "")
+        missing = [name for name in call.route.forward if not call.header(name.encode())]
         if missing:
-            text = f"{missing}: is required"
+            text = f"{missing[0]}: is required"
             return caller_fault(400, "Resource.InvalidFormat", text, check="request.header")
         body: Any = None
-        if self._contract.takes_body(call.route.id):
+        if call.route.id in self._bodied:
             body = await self._bodies.read(call, access)
             if isinstance(body, Fault):
                 return body
@@ -296,7 +298,8 @@ class Gateway:
         outcome = self._normalise(call, asked, body, answer)
         if isinstance(outcome, Fault):
             return outcome
-        return msgspec.structs.replace(outcome, courtesy=shared(call, access))
+        noted = shared(call, access)
+        return msgspec.structs.replace(outcome, courtesy=noted) if noted else outcome
 
     def _question(self, call: Call, body: Any) -> bytes:
         if body is None:

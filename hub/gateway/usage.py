@@ -26,7 +26,7 @@ def page_of(call: Call) -> str:
     """Say of a page of a customer's data whether the customer is there; what is no such page says nothing."""
     if not call.route.permissions or call.route.token is not TokenKind.USER:
         return ""
-    there = call.request.header(b"x-fapi-customer-ip-address") is not None
+    there = b"x-fapi-customer-ip-address" in call.fields
     return ATTENDED if there else UNATTENDED
 
 

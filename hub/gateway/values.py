@@ -24,6 +24,7 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
         now_ms: Wall time of arrival, milliseconds; every decision of this call is made at this moment.
         interaction_id: As sent, or made.
         sent_id: The TPP sent an interaction id.
+        fields: The first value of each header, looked up by name.
     """
 
     request: Request
@@ -32,6 +33,11 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     now_ms: int
     interaction_id: str
     sent_id: bool
+    fields: dict[bytes, bytes]
+
+    def header(self, name: bytes) -> bytes | None:
+        """Return the first value of a header given in lower case, or None."""
+        return self.fields.get(name)
 
     @property
     def now(self) -> int:

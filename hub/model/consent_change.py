@@ -3,6 +3,7 @@
 import hashlib
 from base64 import urlsafe_b64encode
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -11,6 +12,7 @@ import orjson
 from hub.model.consent import Consent, Status, status_at
 
 
+@lru_cache(maxsize=256)
 def date_time_of(seconds: int) -> str:
     """Return the RFC 3339 text of a moment in seconds since 1970, in UTC."""
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

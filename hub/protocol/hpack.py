@@ -142,10 +142,16 @@ class Decoder:
         """
         fields: list[Field] = []
         at, end, total = 0, len(block), 0
+        table = self._table
         try:
             while at < end:
                 octet = block[at]
-                if octet & 0x80:
+                if 0x80 < octet < 0xFF:  # the usual case, without a call
+                    index, at = octet - 0x81, at + 1
+                    field = (
+                        _STATIC[index] if index < _STATIC_COUNT else table[index - _STATIC_COUNT]
+                    )
+                elif octet & 0x80:
                     index, at = _integer(block, at, 0x7F)
                     field = self._indexed(index)
                 elif octet & 0x40:
@@ -159,7 +165,8 @@ class Decoder:
                     continue
                 else:
                     field, at = self._literal(block, at, 0x0F)
-                total += len(field[0]) + len(field[1]) + 32
+                name, value = field
+                total += len(name) + len(value) + 32
                 if total > self._limit:
                     raise ListTooLarge
                 fields.append(field)
@@ -219,8 +226,12 @@ def _integer(block: bytes, at: int, mask: int) -> tuple[int, int]:
 
 
 def _string(block: bytes, at: int) -> tuple[bytes, int]:
-    coded = block[at] & 0x80
-    length, at = _integer(block, at, 0x7F)
+    octet = block[at]
+    coded = octet & 0x80
+    if octet & 0x7F != 0x7F:
+        length, at = octet & 0x7F, at + 1
+    else:
+        length, at = _integer(block, at, 0x7F)
     end = at + length
     if end > len(block):
         raise HpackError("truncated")

@@ -371,8 +371,9 @@ def check_answer(headers: Headers) -> None:
     Raises:
         ValueError: a name is no lower-case token, or a value holds CR, LF or NUL.
     """
-    for name, value in headers:
+    for name, _ in headers:
         if name not in _KNOWN_NAMES and _TOKEN.fullmatch(name) is None:
             raise ValueError("an answer's field name is not a lower-case token")
-        if b"\n" in value or b"\r" in value or b"\0" in value:
-            raise ValueError("an answer's field value holds a line end or NUL")
+    values = b"".join([value for _, value in headers])
+    if b"\n" in values or b"\r" in values or b"\0" in values:
+        raise ValueError("an answer's field value holds a line end or NUL")

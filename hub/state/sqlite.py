@@ -3,6 +3,8 @@
 Theory. One connection writes, on one thread at a time; two others read, so that neither a lookup nor a search ever
 waits for a sync (WAL). ``write`` takes a group of works and runs them in order inside one transaction; each sees what
 those before it did, and a conflict of one leaves the others alone, because a work decides (``plan``) before it writes.
+It is made of two: ``prepare``, which computes and holds the interpreter, and ``commit``, which waits for the disk and does
+not; a thread of its own is worth its price for the second only.
 The frontier of the tree is kept in memory, copied for the group, and put back if the group fails.
 
 Invariants. When ``write`` returns, everything it answered for is synced to the disk. When it raises ``FullError``, nothing
@@ -10,9 +12,9 @@ of the group was written and the next call may succeed. Any other failure of the
 failed fsync the kernel may have dropped what it could not write, so trying again could lie.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Final, final
+from typing import Any, Final, TypeVar, final
 
 import apsw
 import msgspec
@@ -27,6 +29,7 @@ from hub.state.plan import Plan, Step, plan
 from hub.state.schema import StoreError, StoreFailedError, check_sqlite, check_version, migrate
 from hub.state.selection import Selection
 
+T = TypeVar("T")
 _SEEN: Final = kind_of(Seen)
 _ROWS: Final = msgspec.msgpack.Decoder(tuple[tuple[str, str | int], ...])
 _CHECKPOINT_PAGES: Final = 2000
@@ -115,6 +118,7 @@ class Store:
         self._frontier = self._stored_frontier(path)
         counted = self._writer.execute("SELECT count(*) FROM record WHERE kind = ?", (_SEEN,))
         self._seen = int(counted.get)
+        self._before = self._frontier, self._seen
 
     def _open_readonly(self, path: Path) -> None:
         self._writer: Any = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)
@@ -164,6 +168,11 @@ class Store:
 
     # Writing: on one thread at a time
 
+    @property
+    def divisible(self) -> bool:
+        """Tell whether readers see nothing of a group that is prepared and not committed."""
+        return self._reader is not self._writer
+
     def write(self, works: Sequence[Work]) -> list[Done]:
         """Run a group of works in order, in one transaction, and sync it.
 
@@ -171,20 +180,42 @@ class Store:
             FullError: Nothing was written; later it may be.
             StoreFailedError: The process must end.
         """
-        frontier, seen = self._frontier.copy(), self._seen
+        done = self.prepare(works)
+        self.commit()
+        return done
+
+    def prepare(self, works: Sequence[Work]) -> list[Done]:
+        """Run a group of works in order, in a transaction that ``commit`` must end next.
+
+        Raises:
+            FullError: Nothing is written; later it may be.
+            StoreFailedError: The process must end.
+        """
+        self._before = self._frontier.copy(), self._seen
+        return self._undone_if_failed(lambda: self._transaction(works))
+
+    def commit(self) -> None:
+        """Commit what was prepared, and sync it; the one call that waits for the disk.
+
+        Raises:
+            FullError: Nothing was written; later it may be.
+            StoreFailedError: The process must end.
+        """
+        self._undone_if_failed(self._end)
+        self._full = False
+        self._failpoint(Point.AFTER_COMMIT_BEFORE_ACK)
+
+    def _undone_if_failed(self, act: Callable[[], T]) -> T:
         try:
-            done = self._transaction(works)
+            return act()
         except apsw.Error as error:
-            self._frontier, self._seen = frontier, seen
+            self._frontier, self._seen = self._before
             self._roll_back()
             raise self._judge(error) from error
         except BaseException:
-            self._frontier, self._seen = frontier, seen
+            self._frontier, self._seen = self._before
             self._roll_back()
             raise
-        self._full = False
-        self._failpoint(Point.AFTER_COMMIT_BEFORE_ACK)
-        return done
 
     def _transaction(self, works: Sequence[Work]) -> list[Done]:
         self._writer.execute("BEGIN IMMEDIATE")
@@ -195,9 +226,11 @@ class Store:
         if leaves:
             self._write_events(start, leaves)
             self._failpoint(Point.AFTER_EVENTS)
+        return done
+
+    def _end(self) -> None:
         self._failpoint(Point.BEFORE_COMMIT)
         self._writer.execute("COMMIT")
-        return done
 
     def _run(self, work: Work, leaves: list[tuple[str, bytes]]) -> Done:
         match work:
@@ -342,13 +375,18 @@ class Store:
         self._pages = pages
         return apsw.SQLITE_OK
 
+    @property
+    def grown(self) -> bool:
+        """Tell whether it is time for a ``checkpoint``."""
+        return self._pages >= _CHECKPOINT_PAGES
+
     def checkpoint(self) -> None:
-        """Move the log into the database if it has grown; after ``write`` and on the same thread.
+        """Move the log into the database if it has grown; between two writes.
 
         Raises:
             StoreFailedError: The process must end. A full disk is no failure: the log grows until there is space.
         """
-        if self._pages < _CHECKPOINT_PAGES:
+        if not self.grown:
             return
         self._pages = 0
         try:

@@ -1,8 +1,10 @@
 """Group commit: whoever waits while the disk syncs is written together in the next transaction.
 
-Theory. One task takes everything that waits, hands it to one thread, and wakes all of it when it is durable. While the
-thread is away, the next group gathers; so the slower the disk, the larger the groups, and durability costs latency but
-no throughput. Before a change is acknowledged, everybody who caches is told to forget it: watchers at once, an audience
+Theory. One task takes everything that waits, writes it into one transaction, has one thread commit it, and wakes all of it
+when it is durable. While the thread is away, the next group gathers; so the slower the disk, the larger the groups, and
+durability costs latency but no throughput. What computes is done by the task itself: on the thread, each statement would
+give the interpreter away and get it back a switch interval later. What is large is prepared on the thread all the same, so
+that nobody waits for it. Before a change is acknowledged, everybody who caches is told to forget it: watchers at once, an audience
 (the socket's workers) by awaiting them, which does not hold up the next group.
 
 Invariants. Acknowledgement comes after durability, and after forgetting. At most ``queue`` works are waiting, in
@@ -12,8 +14,9 @@ writing or being told at any moment. After ``StoreFailedError`` nothing is ackno
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from typing import Final, TypeVar, final
+from typing import Final, TypeVar, cast, final
 
+import outcome
 import trio
 
 from hub.model.failpoint import Failpoint, Point, no_failpoint
@@ -22,32 +25,45 @@ from hub.state.entry import unavailable
 from hub.state.keeper import Conflict, Invalidation
 from hub.state.plan import touched
 from hub.state.schema import StoreFailedError
-from hub.state.sqlite import Commit, Done, FullError, Purge, Store, Work
+from hub.state.sqlite import Claims, Commit, Done, FullError, Purge, Store, Work
+from hub.state.thread import Thread
 
 T = TypeVar("T")
 Forget = Callable[[Invalidation], None]
 Tell = Callable[[Sequence[Invalidation]], Awaitable[None]]
 
-_GROUP: Final = 1024
+_GROUP: Final = 512
+_LARGE: Final = 16
+"""A work of more changes than this is prepared on the thread: the task may be held for a millisecond, not for ten."""
 
 
 @final
 class _Waiting:
     """One work and whoever waits for it."""
 
-    __slots__ = ("done", "result", "until", "work")
+    __slots__ = ("_task", "done", "until", "work")
 
     def __init__(self, work: Work, until: float) -> None:
         self.work = work
         self.until = until
-        self.done = trio.Event()
-        self.result: Done = ()
+        self.done = False
+        self._task: trio.lowlevel.Task | None = None
+
+    async def wait(self) -> Done:
+        """Wait for ``finish``, for the one task that does. Cancellation: the result is forgotten."""
+        self._task = trio.lowlevel.current_task()
+        return cast("Done", await trio.lowlevel.wait_task_rescheduled(self._leave))
+
+    def _leave(self, _raise: object) -> trio.lowlevel.Abort:
+        self._task = None
+        return trio.lowlevel.Abort.SUCCEEDED
 
     def finish(self, result: Done) -> None:
         """Wake whoever waits; the first result is the one that counts."""
-        if not self.done.is_set():
-            self.result = result
-            self.done.set()
+        self.done = True
+        if self._task is not None:
+            task, self._task = self._task, None
+            trio.lowlevel.reschedule(task, outcome.Value(result))
 
 
 @final
@@ -73,7 +89,7 @@ class Writer:
         self._impatient: deque[_Waiting] = deque()
         self._under_way = 0
         self._wake = trio.Event()
-        self._thread = trio.CapacityLimiter(1)
+        self._thread = Thread("commit")
         self._watchers: list[Forget] = []
         self._audience: list[Tell] = []
         self._closed = ""
@@ -93,12 +109,11 @@ class Writer:
         waiting = _Waiting(work, trio.current_time() + self._patience_s)
         self._under_way += 1
         self._waiting.append(waiting)
-        while self._impatient and self._impatient[0].done.is_set():
+        while self._impatient and self._impatient[0].done:
             self._impatient.popleft()
         self._impatient.append(waiting)
         self._wake.set()
-        await waiting.done.wait()
-        return waiting.result
+        return await waiting.wait()
 
     def _refusal(self) -> Fault | None:
         if self._closed:
@@ -127,6 +142,7 @@ class Writer:
                 self._waiting, [unavailable("keeper.stopping", self._closed)] * len(self._waiting)
             )
             self._waiting = []
+            self._thread.close()
 
     async def _be_impatient(self) -> None:
         """Answer every work that waited too long; one clock for all, since all have the same patience."""
@@ -134,17 +150,16 @@ class Writer:
         while True:
             now = trio.current_time()
             queue = self._impatient
-            while queue and (queue[0].done.is_set() or queue[0].until <= now):
+            while queue and (queue[0].done or queue[0].until <= now):
                 queue.popleft().finish(late)
             await trio.sleep_until(queue[0].until if queue else now + self._patience_s)
 
     async def _write_group(self, nursery: trio.Nursery) -> None:
+        await trio.lowlevel.checkpoint_if_cancelled()
         group, self._waiting = self._waiting[:_GROUP], self._waiting[_GROUP:]
         self._failpoint(Point.BEFORE_GROUP)
         try:
-            results = await trio.to_thread.run_sync(
-                self._write, [waiting.work for waiting in group], limiter=self._thread
-            )
+            results = await self._written([waiting.work for waiting in group])
         except FullError as error:
             refusal = unavailable("keeper.disk", str(error))
             self._finish(group, [refusal] * len(group))
@@ -155,10 +170,16 @@ class Writer:
             raise
         self._failpoint(Point.BEFORE_INVALIDATION)
         self._acknowledge(nursery, group, results)
+        if self._store.grown:
+            await self._thread.run(self._store.checkpoint)
 
-    def _write(self, works: Sequence[Work]) -> list[Done]:
-        results = self._store.write(works)
-        self._store.checkpoint()
+    async def _written(self, works: Sequence[Work]) -> list[Done]:
+        """Write a group, on the thread what waits or is large; nothing here can be cancelled half-way."""
+        store = self._store
+        if not store.divisible or any(map(_is_large, works)):
+            return await self._thread.run(lambda: store.write(works))
+        results = store.prepare(works)
+        await self._thread.run(store.commit)
         return results
 
     def _acknowledge(
@@ -210,6 +231,16 @@ def _changed(work: Work, result: Done) -> list[Invalidation]:
     if isinstance(work, Purge):
         return [Invalidation(str(kind), str(key)) for kind, key in result]  # type: ignore[misc]
     return []
+
+
+def _is_large(work: Work) -> bool:
+    match work:
+        case Commit():
+            return len(work.steps) > _LARGE or len(work.leaves) > _LARGE
+        case Claims():
+            return len(work.onces) > _LARGE
+        case Purge():
+            return True
 
 
 def _leave(those: list[T], this: T) -> None:
