@@ -7,21 +7,26 @@ import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
 
+import httpx
 import msgspec
 import pytest
 
+from hub.node.keys import new_signing_key
 from hub.sandbox.control import ask as tell_world
+from hub.sandbox.tls import client_context
 from hub.sandbox.tpp import Pushed
 from hub.sandbox.tpp.schedules import controls, variable_on_demand
+from hub.trust.push import ROUTE
 from tests.waiting import until
 from tests.wire.crashes import book_of
-from tests.wire.newcomer import events, log_of, newcomer, operator, three_places, thumbprint
+from tests.wire.newcomer import do, events, log_of, newcomer, operator, three_places, thumbprint
 from tests.wire.payer import Payer
 from tests.wire.test_payment_crowd import today
 from tests.wire.world import ROOT, Sandbox, actor, free_base
 
 pytestmark = pytest.mark.wire
 SETTINGS = {"HUB__TRUST__AUTO_ACTIVATE": "false", "HUB__BANK__DEDUPES_BY_KEY": "false"}
+PUSH_KEY = "a-key-that-only-the-framework-and-we-know"
 held: dict[str, str] = {}
 
 
@@ -29,11 +34,14 @@ held: dict[str, str] = {}
 def strict(tmp_path_factory):
     """Start a sandbox whose Hub activates nobody, and whose bank promises nothing about keys."""
     world = Sandbox(tmp_path_factory.mktemp("strict") / "sandbox", free_base(), "--workers", "2")
-    os.environ.update(SETTINGS)
+    key = tmp_path_factory.mktemp("push") / "push.key"
+    key.write_text(PUSH_KEY)
+    given = {**SETTINGS, "HUB__TRUST__PUSH_KEY": str(key)}
+    os.environ.update(given)
     try:
         world.start()
     finally:
-        for name in SETTINGS:
+        for name in given:
             del os.environ[name]
     yield world
     assert world.stop() == 0
@@ -113,6 +121,51 @@ async def test_an_operator_revokes_a_consent(strict):
         assert done.stdout.strip() == f"{consent}  Revoked"
         assert (await acting.get("/accounts", tokens.access_token)).status == 401
     assert admin(strict, "revoke", "unknown").returncode == 1
+
+
+async def accounts_everywhere(sandbox, section) -> set[int]:
+    """Ask for accounts over eight connections, so that both workers are met."""
+    found = set()
+    for _ in range(8):
+        async with newcomer(sandbox, section) as acting:
+            found.add((await acting.get("/accounts", held["token"])).status)
+    return found
+
+
+async def notify(sandbox, key: str) -> int:
+    """Push a notification as the framework does: with no certificate of a TPP, the key as a password."""
+    context = client_context(sandbox.folder / sandbox.manifest.ca_bundle)
+    async with httpx.AsyncClient(verify=context, trust_env=False, auth=("tf", key)) as client:
+        url = sandbox.manifest.hub.issuer + "/trust-framework/notifications"
+        return (await client.post(url, json={"Message": "something changed"})).status_code
+
+
+async def test_the_framework_pushes_and_a_delisting_is_obeyed_at_once(strict):
+    section = strict.manifest.tpps[0]
+    given = {"organisation_id": section.organisation_id}
+
+    async def all_refused() -> bool:
+        return await accounts_everywhere(strict, section) == {401}
+
+    async def all_pass() -> bool:
+        return await accounts_everywhere(strict, section) == {200}
+
+    await do(strict, "withdraw", **given)
+    try:
+        assert await notify(strict, "a-key-that-is-not-the-one-that-we-know") == 401
+        assert await all_pass()
+        assert await notify(strict, PUSH_KEY) == 204
+        await until(all_refused, 30, "every worker to have heard of the push")
+        last = thumbprint(strict.folder / section.transport_cert)
+        told = events(strict.folder / "state", last)
+        assert {e["check"] for e in told} == {"trust.organisation_inactive"}
+    finally:
+        await do(strict, "reinstate", **given)
+        assert await notify(strict, PUSH_KEY) == 204
+    await until(all_pass, 30, "every worker to have heard of the second push")
+    pushes = [e for e in log_of(strict.folder / "state", 900) if e.get("route") == ROUTE]
+    assert [e.get("check", "") for e in pushes] == ["trust.push_key", "", ""]
+    assert "something changed" in admin(strict, "trust").stdout
 
 
 def test_outages_are_planned_shown_and_called_off(strict):
@@ -220,3 +273,31 @@ async def test_a_payment_that_the_bank_did_make_is_answered_from_then_on(strict,
     late = await operator(strict, "payment-settle", payment=name, outcome="never", by="amal")
     assert (late["ok"], late["check"]) == (False, "payment.not_unknown")
     assert len(book_of(strict, payer.consent_id)[0]) == 1
+
+
+async def test_a_reload_takes_the_configuration_and_its_keys_over_in_every_worker(strict, tmp_path):
+    path = strict.folder / "hub.toml"
+    text = path.read_text()
+    new = new_signing_key(tmp_path / "new.key", "PS256").kid
+    changed = text.replace('signing = ["', f'signing = ["{tmp_path / "new.key"}", "', 1)
+    assert changed != text
+    context = client_context(strict.folder / strict.manifest.ca_bundle)
+
+    async def published() -> list[bool]:
+        """Ask over eight connections, so that both workers are met."""
+        told = []
+        for _ in range(8):
+            async with httpx.AsyncClient(verify=context, trust_env=False) as client:
+                keys = (await client.get(strict.manifest.hub.issuer + "/jwks")).json()["keys"]
+            told.append(new in {key["kid"] for key in keys})
+        return told
+
+    async def everywhere() -> bool:
+        return all(await published())
+
+    path.write_text(changed)
+    assert not any(await published()), "nothing but the command makes the Hub read it"
+    assert admin(strict, "reload").returncode == 0
+    await until(everywhere, 40, "the new key at every worker")
+    told = [e for e in log_of(strict.folder / "state") if e.get("change") == "reload"]
+    assert [e["subject"] for e in told if e["kind"] == "configuration"] == ["keys.signing"]
