@@ -45,6 +45,22 @@ async def test_client_secrets_are_refused(suite):
     refused(await suite.post_token(suite.first, **CREDENTIALS, **given), "invalid_request")
 
 
+@pytest.mark.parametrize("chunked", [True, False])
+async def test_a_form_over_its_bound_is_not_read(suite, chunked):
+    form = b"request=" + b"A" * 81_920
+
+    async def pieces():
+        for at in range(0, len(form), 8192):
+            yield form[at : at + 8192]
+
+    url = suite.metadata["pushed_authorization_request_endpoint"]
+    headers = {"content-type": "application/x-www-form-urlencoded"}
+    sent = pieces() if chunked else form
+    answer = await suite.first.http.post(url, content=sent, headers=headers)
+    assert answer.status_code == 413
+    assert (await suite.push(suite.asked())).status_code == 201
+
+
 async def test_jarm_is_refused_where_it_is_off(suite):
     for mode in ("jwt", "query.jwt", "form_post", "fragment.jwt"):
         refused(await suite.push(suite.asked(response_mode=mode)), "invalid_request")
