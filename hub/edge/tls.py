@@ -7,7 +7,9 @@ CA bundle is obeyed by every handshake after it. Source: FAPI 2.0 Security Profi
 """
 
 import ssl
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final, final
@@ -107,6 +109,26 @@ class ServerTls:
             context.load_verify_locations(cafile=self._client_ca)
             watch(context)
         return context
+
+
+@contextmanager
+def nonsense_names() -> Iterator[None]:
+    """Keep Python from printing a traceback with the peer's octets where a server name is no ASCII.
+
+    Such a name never reaches ``sni_callback``; the handshake fails all the same, and is noted. Only for a call that does
+    not wait: the hook is the whole process's.
+    """
+    former = sys.unraisablehook
+
+    def hook(unraisable: "sys.UnraisableHookArgs") -> None:
+        if unraisable.exc_type is not UnicodeDecodeError:
+            former(unraisable)
+
+    sys.unraisablehook = hook
+    try:
+        yield
+    finally:
+        sys.unraisablehook = former
 
 
 def _no_password() -> str:

@@ -302,5 +302,17 @@ async def test_mutated_hellos_leave_the_listener_as_it_was(count):
         append("attack: C4 mutated hellos", {"connections": count}, (3,), "descriptors as before")
 
 
+async def test_a_server_name_of_no_letters_is_refused_without_a_traceback(capfd):
+    """Under pytest a traceback that Python would print is an error of this test."""
+    octets = hello()
+    assert octets.count(b"localhost") == 1
+    async with trio.open_nursery() as nursery:
+        place = await opened(nursery, rig.echo_router(), tls=server_tls("as.bank.example"))
+        await greet_with(place, octets.replace(b"localhost", b"localh\xefst"))
+        nursery.cancel_scope.cancel()
+    assert place.notebook.reasons("handshake_refused") == ["callback_failed"]
+    assert capfd.readouterr().err == ""
+
+
 def descriptors() -> int:
     return len(list(Path("/proc/self/fd").iterdir()))

@@ -44,6 +44,7 @@ def block(*extra, path="/nowhere", method="GET"):
 GET = block()
 POST = block(method="POST")
 READ = block(path=DISCOVERY)
+ENTRY = Encoder().encode([("x", "y" * 4000)])
 
 
 def stream_of(number):
@@ -74,8 +75,7 @@ def continuation(n):
 
 
 def hpack_bomb(n):
-    entry = Encoder().encode([("x", "y" * 4000)])
-    return frame(HEADERS, 5, stream_of(n), GET + entry + b"\xbe" * 3000)
+    return frame(HEADERS, 5, stream_of(n), GET + ENTRY + b"\xbe" * 3000)
 
 
 FRAMES = {
