@@ -270,6 +270,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     commit_s: float
     bank_connections: int
     bank_streams: int
+    bank_exchanges: int
     bank_exchange_s: float
     bank_connect_s: float
     bank_idle_s: float

@@ -29,14 +29,15 @@ class Input:
         "_greeted", "_octets", "_started",
     )  # fmt: skip
 
-    def __init__(self, bounds: Bounds, budgets: Budgets) -> None:
-        """Wait for the preface."""
+    def __init__(self, bounds: Bounds, budgets: Budgets, *, preface: bool = True) -> None:
+        """Wait for the preface; a server sends none."""
         self._bounds = bounds
         self._budgets = budgets
         self._buffer = b""
         self._block: list[bytes] = []
         self._block_stream = self._block_flags = self._continued = self._octets = 0
-        self._started = self._greeted = self._charged = False
+        self._started = not preface
+        self._greeted = self._charged = False
 
     @property
     def partial(self) -> bool:

@@ -122,7 +122,7 @@ _huffman_cached: Final = lru_cache(maxsize=4096)(huffman)
 class Decoder:
     """Decode the header blocks of one connection, in order."""
 
-    __slots__ = ("_limit", "_most", "_size", "_table")
+    __slots__ = ("_limit", "_most", "_size", "_table", "changes")
 
     def __init__(self, header_octets: int) -> None:
         """Start with an empty table; ``header_octets`` bounds the decoded list of one block."""
@@ -130,6 +130,8 @@ class Decoder:
         self._size = 0
         self._most = TABLE_OCTETS
         self._limit = header_octets
+        self.changes = 0
+        """Counts changes of the table: while it stands still, the same octets mean the same fields."""
 
     def decode(self, block: bytes) -> list[Field]:
         """Return the fields of a block.
@@ -191,6 +193,9 @@ class Decoder:
         return (name, value), at
 
     def _add(self, field: Field) -> None:
+        if not self._most:
+            return
+        self.changes += 1
         self._table.appendleft(field)
         self._size += len(field[0]) + len(field[1]) + 32
         self._evict()
@@ -198,8 +203,10 @@ class Decoder:
     def _resize(self, size: int) -> None:
         if size > TABLE_OCTETS:
             raise HpackError("table size")
-        self._most = size
-        self._evict()
+        if size != self._most:
+            self.changes += 1
+            self._most = size
+            self._evict()
 
     def _evict(self) -> None:
         while self._size > self._most:
@@ -259,13 +266,20 @@ def _prefixed(value: int, mask: int) -> bytes:
     return bytes(out)
 
 
+def literal_name(name: bytes) -> bytes:
+    """Return the beginning of a literal without indexing (RFC 7541 section 6.2.2); ``literal_value`` follows."""
+    index = _NAMES.get(name, 0)
+    return _prefixed(index, 0x0F) if index else b"\0" + _prefixed(len(name), 0x7F) + name
+
+
+def literal_value(value: bytes) -> bytes:
+    """Return a string literal that is not Huffman-coded (section 5.2)."""
+    return _prefixed(len(value), 0x7F) + value
+
+
 def _encode(name: bytes, value: bytes) -> bytes:
     whole = _WHOLE.get((name, value))
-    if whole is not None:
-        return whole
-    index = _NAMES.get(name, 0)
-    head = _prefixed(index, 0x0F) if index else b"\0" + _prefixed(len(name), 0x7F) + name
-    return head + _prefixed(len(value), 0x7F) + value
+    return whole if whole is not None else literal_name(name) + literal_value(value)
 
 
 _encode_cached: Final = lru_cache(maxsize=2048)(_encode)

@@ -190,7 +190,7 @@ _FORBIDDEN_OCTET: Final = re.compile(
 )
 """Percent-encoded controls, ``/``, ``\\`` and unreserved characters: RFC 3986 section 6.2.2.2 would change them."""
 
-_VALUE_OCTETS: Final = bytes((9, *range(0x20, 0x7F), *range(0x80, 0x100)))
+VALUE_OCTETS: Final = bytes((9, *range(0x20, 0x7F), *range(0x80, 0x100)))
 _HOP_BY_HOP: Final = frozenset(
     (b"connection", b"proxy-connection", b"keep-alive", b"transfer-encoding", b"upgrade")
 )
@@ -242,7 +242,7 @@ def check_fields(fields: list[tuple[bytes, bytes]]) -> str:
         if value and (value[0] in b" \t" or value[-1] in b" \t"):
             return "field_value"
     # One pass of a C loop over all values; 5 us less per request than a check of each.
-    if b"".join([value for _, value in fields]).translate(None, _VALUE_OCTETS):
+    if b"".join([value for _, value in fields]).translate(None, VALUE_OCTETS):
         return "field_value"
     return ""
 

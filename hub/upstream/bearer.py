@@ -30,6 +30,10 @@ _SCOPES_MOST: Final = 64
 class Bearer(Protocol):
     """Give the value of the ``authorization`` header."""
 
+    def at_once(self, scope: str) -> bytes | None:
+        """Return the value for a call of that scope, empty for no header; None where it must be waited for."""
+        ...
+
     async def value(self, scope: str) -> bytes | Fault:
         """Return the value for a call of that scope; empty for no header.
 
@@ -42,6 +46,11 @@ class Bearer(Protocol):
 
 class NoBearer:
     """Send nothing: mutual TLS is enough."""
+
+    def at_once(self, scope: str) -> bytes | None:
+        """Return nothing."""
+        del scope
+        return b""
 
     async def value(self, scope: str) -> bytes | Fault:
         """Return nothing."""
@@ -74,6 +83,11 @@ class ApiKey:
         if not key or b"\n" in key:
             raise ValueError(f"{self._path}: expected one line with the API key")
         self._stamp, self._key = stamp, key
+
+    def at_once(self, scope: str) -> bytes | None:
+        """Return the key."""
+        del scope
+        return self._key
 
     async def value(self, scope: str) -> bytes | Fault:
         """Return the key."""
@@ -156,6 +170,10 @@ class JwtAuth:
 
     async def value(self, scope: str) -> bytes | Fault:
         """Return a bearer with at least a third of its life before it."""
+        return self.at_once(scope)
+
+    def at_once(self, scope: str) -> bytes:
+        """Return a bearer with at least a third of its life before it."""
         now = self._clock.now()
         kept = self._kept.get(scope)
         if kept is not None and now < kept[0] <= now + self._life:
@@ -193,6 +211,10 @@ class ClientCredentials:
         self._clock = clock
         self._kept: dict[str, tuple[int, bytes]] = {}
         self._fetching = trio.Lock()
+
+    def at_once(self, scope: str) -> bytes | None:
+        """Return a token that is still valid for ten seconds, if there is one."""
+        return self._fresh(scope)
 
     async def value(self, scope: str) -> bytes | Fault:
         """Return a token that is still valid for ten seconds, fetching one if need be."""

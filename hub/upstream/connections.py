@@ -12,7 +12,6 @@ Source: issue 3 point 4; hub-behaviour 10; ozone-connect 3.7.
 """
 
 import ssl
-from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -32,8 +31,8 @@ from hub.upstream.exchange import AnswerStream, Progress, Upload, converse, fini
 from hub.upstream.faults import bank_failure
 from hub.upstream.h1 import AnswerReader, request_head
 from hub.upstream.health import Health
-from hub.upstream.multiplex import Multiplexed
-from hub.upstream.pool import Pool
+from hub.upstream.multiplex import Multiplexed, Sending
+from hub.upstream.pool import Pool, Slot
 from hub.upstream.tls import TlsConnection, client_context
 
 _COUNTED: Final = frozenset(
@@ -139,17 +138,15 @@ class BankConnections:
                 sent=False,
             )
         progress = Progress()
-        result: BankAnswer | Fault | None = None
         settled = False
         try:
-            with trio.move_on_at(started + patience(call, self._limits)):
-                result = await self._try(call, progress, started)
-            self._settle(result or progress.expired(), permit)
+            result = await self._try(call, progress, started)
+            self._settle(result, permit)
             settled = True
         finally:
             if not settled:
                 self._circuit.given_up(permit)
-        return result or progress.expired()
+        return result
 
     def _settle(self, result: BankAnswer | Fault, permit: Permit) -> None:
         if isinstance(result, BankAnswer):
@@ -163,42 +160,57 @@ class BankConnections:
             self._observer.note("bank.circuit_opened")
 
     async def _try(self, call: BankCall, progress: Progress, started: float) -> BankAnswer | Fault:
-        authorization = await self._authorization(call)
-        if isinstance(authorization, Fault):
-            return authorization
-        upload = Upload(call.body, call.stream, call.headers)
-        head = request_head(
-            call.method,
-            self._target(call),
-            self._authority,
-            (*authorization, *_with_accept(call.headers)),
-            upload.length,
-        )
-        if not await self._pool.acquire():
-            return bank_failure("bank.busy", "too many exchanges wait", sent=False)
-        lent = _Slot(self._pool)
+        """Get what an exchange needs, without waiting where it is there, then exchange."""
+        deadline = started + patience(call, self._limits)
+        authorization: bytes | Fault | None = self._authorization(call)
+        if authorization is None:
+            with trio.move_on_at(deadline):
+                authorization = await self._bearer.value(call.scope)
+        slot = self._slot()
+        if slot is None and isinstance(authorization, bytes):
+            with trio.move_on_at(deadline) as scope:
+                slot = await self._pool.acquire()
+            if slot is None and not scope.cancelled_caught:
+                return bank_failure("bank.busy", "too many exchanges wait", sent=False)
         try:
-            if self._multiplexed is not None:
-                fields = (*authorization, *_with_accept(call.headers))
-                result = await self._over_http2(call, fields, upload, progress, started, lent)
-                if result is not None:
-                    return result
-            return await self._over_a_connection(call, head, upload, progress, started, lent)
+            if slot is None or not isinstance(authorization, bytes):
+                return authorization if isinstance(authorization, Fault) else progress.expired()
+            upload = Upload(call.body, call.stream, call.headers)
+            sending = Sending(
+                call, self._target(call), authorization, upload, progress, started, deadline, slot
+            )
+            return await self._send(sending)
         finally:
-            lent.give_back()
+            if slot is not None:
+                slot.give_back()
 
-    async def _over_a_connection(
-        self,
-        call: BankCall,
-        head: bytes,
-        upload: Upload,
-        progress: Progress,
-        started: float,
-        slot: "_Slot",
-    ) -> BankAnswer | Fault:
+    def _slot(self) -> Slot | None:
+        """Return a slot without waiting; a bank that speaks HTTP/2 says itself how much it takes."""
+        pool, multiplexed = self._pool, self._multiplexed
+        slot = pool.take()
+        if slot is None and multiplexed is not None:
+            pool.most = max(self._limits.bank_connections, multiplexed.most)
+            slot = pool.take()
+        return slot
+
+    async def _send(self, sending: Sending) -> BankAnswer | Fault:
+        multiplexed = self._multiplexed
+        if multiplexed is not None and multiplexed.spoken:
+            result = await multiplexed.exchange(sending)
+            while multiplexed.spare:
+                self._pool.rest(multiplexed.spare.pop())
+            if result is not None:
+                return result
+            self._pool.most = self._limits.bank_connections
+        with trio.move_on_at(sending.deadline):
+            return await self._over_a_connection(sending)
+        return sending.progress.expired()
+
+    async def _over_a_connection(self, sending: Sending) -> BankAnswer | Fault:
+        call, progress = sending.call, sending.progress
         connection = self._pool.reuse()
         if connection is not None:
-            result = await self._over(connection, call, head, upload, progress, started, slot)
+            result = await self._over(connection, sending)
             again = call.repeatable and call.method == "GET" and not progress.received
             if not (isinstance(result, Fault) and result.check == "bank.reset" and again):
                 return result
@@ -206,31 +218,7 @@ class BankConnections:
         fresh = await self._open(progress)
         if isinstance(fresh, Fault):
             return fresh
-        return await self._over(fresh, call, head, upload, progress, started, slot)
-
-    async def _over_http2(
-        self,
-        call: BankCall,
-        fields: Headers,
-        upload: Upload,
-        progress: Progress,
-        started: float,
-        slot: "_Slot",
-    ) -> BankAnswer | Fault | None:
-        """Exchange over HTTP/2; None where the bank has chosen HTTP/1.1."""
-        multiplexed = self._multiplexed
-        if multiplexed is None or not multiplexed.spoken:
-            return None
-
-        def keep() -> Callable[[], None]:
-            return slot.keep().give_back
-
-        result = await multiplexed.exchange(
-            call, self._target(call), fields, upload, progress, started, keep
-        )
-        while multiplexed.spare:
-            self._pool.rest(multiplexed.spare.pop())
-        return result
+        return await self._over(fresh, sending)
 
     async def _open(
         self, progress: Progress, context: ssl.SSLContext | None = None
@@ -245,36 +233,29 @@ class BankConnections:
         except trio.TooSlowError:
             return bank_failure("bank.unreachable", "connect: no answer", sent=progress.sent)
 
-    async def _over(
-        self,
-        connection: TlsConnection,
-        call: BankCall,
-        head: bytes,
-        upload: Upload,
-        progress: Progress,
-        started: float,
-        slot: "_Slot",
-    ) -> BankAnswer | Fault:
+    async def _over(self, connection: TlsConnection, sending: Sending) -> BankAnswer | Fault:
         """Exchange over one connection; it rests, is closed, or goes with the stream, whatever happens."""
+        call, upload = sending.call, sending.upload
         reader = AnswerReader(self._limits.bank_header_octets, self._limits.bank_answer_octets)
         keep = False
         handed_over = False
         try:
-            fault = await converse(connection, head, upload, reader, progress)
+            fault = await converse(
+                connection, self._head(sending), upload, reader, sending.progress
+            )
             if fault is not None:
                 return fault
             body: list[bytes] = []
             most = self._limits.bank_answer_octets
             if call.stream_answer:
                 most = self._limits.complete_answer_octets
-            progress.stage = "receiving"
+            sending.progress.stage = "receiving"
             fault = await finish(connection, reader, body, most)
             if fault is not None:
                 return fault
             stream = None
             if not reader.complete:
-                deadline = started + patience(call, self._limits)
-                stream = self._stream(connection, reader, b"".join(body), deadline, slot.keep())
+                stream = self._stream(connection, reader, b"".join(body), sending)
                 handed_over = True
             keep = reader.reusable
             return BankAnswer(
@@ -282,7 +263,7 @@ class BankConnections:
                 headers=tuple(reader.headers),
                 body=b"" if stream is not None else b"".join(body),
                 stream=stream,
-                bank_us=int((trio.current_time() - started) * 1e6),
+                bank_us=int((trio.current_time() - sending.started) * 1e6),
             )
         finally:
             if not handed_over:
@@ -299,25 +280,36 @@ class BankConnections:
         connection: TlsConnection,
         reader: AnswerReader,
         first: bytes,
-        deadline: float,
-        slot: "_Slot",
+        sending: Sending,
     ) -> AnswerStream:
+        slot = sending.slot.keep()
+
         def done(ended: TlsConnection, reusable: bool) -> None:  # noqa: FBT001 - a callback
             self._streams.discard(stream)
             self._part(ended, keep=reusable)
             slot.give_back()
 
-        stream = AnswerStream(connection, reader, first, deadline, done)
+        stream = AnswerStream(connection, reader, first, sending.deadline, done)
         self._streams.add(stream)
         return stream
 
-    async def _authorization(self, call: BankCall) -> Headers | Fault:
+    def _authorization(self, call: BankCall) -> bytes | None:
+        """Return the header's value, empty for none; None where it must be waited for."""
         if call.bearer:
-            return ((b"authorization", b"Bearer " + call.bearer.encode("ascii")),)
-        value = await self._bearer.value(call.scope)
-        if isinstance(value, Fault):
-            return value
-        return ((b"authorization", value),) if value else ()
+            return b"Bearer " + call.bearer.encode("ascii")
+        return self._bearer.at_once(call.scope)
+
+    def _head(self, sending: Sending) -> bytes:
+        authorization = sending.authorization
+        given: Headers = ((b"authorization", authorization),) if authorization else ()
+        call = sending.call
+        return request_head(
+            call.method,
+            sending.target,
+            self._authority,
+            (*given, *_with_accept(call.headers)),
+            sending.upload.length,
+        )
 
     def _target(self, call: BankCall) -> str:
         path = self._settings.base_paths.get(call.family, "") + call.path
@@ -380,27 +372,8 @@ class BankConnections:
         return tuple((s.st_mtime_ns, s.st_size) for s in (path.stat() for path in paths))
 
 
-class _Slot:
-    """Hold one slot of the pool; it is given back exactly once, by its exchange or by the stream that kept it."""
-
-    __slots__ = ("_pool",)
-
-    def __init__(self, pool: Pool) -> None:
-        self._pool: Pool | None = pool
-
-    def keep(self) -> "_Slot":
-        """Return a slot that takes this one's place."""
-        pool, self._pool = self._pool, None
-        return _Slot(pool) if pool is not None else self
-
-    def give_back(self) -> None:
-        """Give it back, if that was not done."""
-        pool, self._pool = self._pool, None
-        if pool is not None:
-            pool.release()
-
-
 def _with_accept(headers: Headers) -> Headers:
-    if any(name == b"accept" for name, _ in headers):
-        return headers
+    for name, _ in headers:
+        if name == b"accept":
+            return headers
     return ((b"accept", b"application/json"), *headers)

@@ -1,14 +1,12 @@
-"""Many exchanges over few HTTP/2 connections to the bank.
+"""Many exchanges over few HTTP/2 connections to the bank: which connection, which request again, what becomes of a body.
 
-Theory. No task of its own reads a connection: whoever waits for an answer reads for all, and when it leaves, another one
-that waits goes on. Octets to be sent gather in one buffer that one task at a time sends; a task that is cancelled leaves
-the rest to the next. So a cancelled exchange resets its own stream and harms no other. A request that the bank provably
-has not processed (REFUSED_STREAM, or above the last stream of a GOAWAY) is sent once more over another connection,
-whatever its method, if its body is still whole.
+A request goes over the first connection that has room, so that many share one. One that the bank provably has not processed
+(REFUSED_STREAM, or above the last stream of a GOAWAY) is sent once more over another connection, whatever its method, if
+its body is still whole; a GET also where a connection that had been used before ended without a single octet of the
+answer. Nothing is sent a third time. How a connection is shared, and its deadlines, is the business of ``shared``.
 """
 
-import ssl
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from typing import Final, Self, final
 
 import trio
@@ -16,117 +14,67 @@ import trio
 from hub.config import Limits
 from hub.model.fault import Fault
 from hub.model.http import Headers
+from hub.protocol.h2_answer import Answer
+from hub.protocol.h2_client import H2Client
+from hub.protocol.h2_request import field_block, request_block
 from hub.upstream.bank import BankAnswer, BankCall, BankStreamBroken
-from hub.upstream.exchange import Progress, Upload, patience
+from hub.upstream.exchange import Progress, Upload
 from hub.upstream.faults import bank_failure
-from hub.upstream.h2 import H2Answer, H2Client
+from hub.upstream.pool import Slot
+from hub.upstream.shared import Shared
 from hub.upstream.tls import TlsConnection
 
 Connect = Callable[[Progress], Awaitable[TlsConnection | Fault]]
-_BROKEN: Final = (OSError, ssl.SSLError, trio.ClosedResourceError, trio.BusyResourceError)
+_ACCEPT: Final = (b"accept", b"application/json")
+_WRITTEN_MOST: Final = 64
 
 
 @final
-class Shared:
-    """One HTTP/2 connection that several exchanges use at once."""
+class Sending:
+    """Hold one exchange on its way: the call, what goes with it, and how long it may take."""
 
-    def __init__(self, tls: TlsConnection, client: H2Client) -> None:
-        """Take a connection after its handshake."""
-        self._tls = tls
-        self.client = client
-        self._unsent = b""
-        self._sending = False
-        self._reading = False
-        self._waiting: dict[H2Answer, trio.Event] = {}
-        self.opened = trio.current_time()
-        self.finished = 0
+    __slots__ = (
+        "authorization",
+        "call",
+        "deadline",
+        "progress",
+        "slot",
+        "started",
+        "target",
+        "upload",
+    )
 
-    def usable(self, age: float) -> bool:
-        """Tell whether one more exchange may begin."""
-        return self.client.room and trio.current_time() - self.opened < age
+    def __init__(
+        self,
+        call: BankCall,
+        target: str,
+        authorization: bytes,
+        upload: Upload,
+        progress: Progress,
+        started: float,
+        deadline: float,
+        slot: Slot,
+    ) -> None:
+        """Take all that an attempt needs.
 
-    async def flush(self) -> None:
-        """Send what is to be sent, unless somebody does already.
-
-        Raises:
-            OSError: The connection broke.
-
-        Cancellation: the rest goes with the next.
+        Args:
+            call: What is asked.
+            target: Its path and query at the bank.
+            authorization: The value of the header that authenticates us; empty for none.
+            upload: Its body.
+            progress: Told how far it comes.
+            started: When the exchange began, trio's clock.
+            deadline: When it ends.
+            slot: Kept until the end of a streamed answer.
         """
-        self._unsent += self.client.take()
-        if self._sending:
-            return
-        self._sending = True
-        try:
-            while self._unsent or self._tls.unsent:
-                data, self._unsent = self._unsent, b""
-                await self._tls.send(data)
-                self._unsent += self.client.take()
-        finally:
-            self._sending = False
-
-    def push(self) -> None:
-        """Send what goes without waiting; a peer that takes nothing gets nothing new."""
-        self._unsent += self.client.take()
-        if self._sending:
-            return
-        data, self._unsent = self._unsent, b""
-        try:
-            self._tls.push(data)
-        except _BROKEN:
-            self.client.end()
-        if self._tls.unsent:
-            self.client.leaving = True
-
-    async def until(self, answer: H2Answer, holds: Callable[[], bool]) -> None:
-        """Wait until something holds that frames may make true; read for all while nobody else does.
-
-        Cancellation: nothing is lost; another one reads on.
-        """
-        try:
-            while not holds():
-                if self._reading:
-                    self._waiting[answer] = event = trio.Event()
-                    await event.wait()
-                else:
-                    await self._read()
-        finally:
-            self._waiting.pop(answer, None)
-            if not self._reading:
-                self._wake_one()
-
-    async def _read(self) -> None:
-        self._reading = True
-        try:
-            await self.flush()
-            data = await self._tls.receive()
-            if data:
-                self.client.receive(data)
-            else:
-                self.client.end()
-            await self.flush()
-        except _BROKEN:
-            self.client.end()
-        finally:
-            self._reading = False
-            self._wake_touched()
-
-    def _wake_touched(self) -> None:
-        touched, self.client.touched = self.client.touched, set()
-        for answer in touched:
-            if (event := self._waiting.pop(answer, None)) is not None:
-                event.set()
-
-    def _wake_one(self) -> None:
-        for answer in self._waiting:
-            self._waiting.pop(answer).set()
-            return
-
-    def close(self) -> None:
-        """End the connection at once."""
-        self.client.end()
-        self._tls.close()
-        self._wake_touched()
+        self.call = call
+        self.target = target
+        self.authorization = authorization
+        self.upload = upload
+        self.progress = progress
+        self.started = started
+        self.deadline = deadline
+        self.slot = slot
 
 
 @final
@@ -134,13 +82,14 @@ class SharedStream:
     """Yield the body of a long answer as it comes; the bank's window opens as it is taken."""
 
     def __init__(
-        self, shared: Shared, answer: H2Answer, deadline: float, done: Callable[[], None]
+        self, shared: Shared, answer: Answer, deadline: float, done: Callable[[], None]
     ) -> None:
         """Take over an answer whose head is in; ``done`` is called once at its end."""
         self._shared = shared
         self._answer = answer
         self.deadline = deadline
         self._done: Callable[[], None] | None = done
+        answer.want = 0
 
     def __aiter__(self) -> Self:
         """Return itself."""
@@ -154,18 +103,17 @@ class SharedStream:
         answer, shared = self._answer, self._shared
         came = False
         try:
-            with trio.move_on_at(self.deadline):
-                await shared.until(answer, lambda: bool(answer.pieces) or answer.over)
-                came = True
+            came = await shared.until(answer, answer.ready, self.deadline)
         finally:
             if not came:
                 self.close()
         if answer.pieces:
-            return shared.client.took(answer)
-        if answer.complete:
-            self.close()
-            raise StopAsyncIteration
+            piece = shared.client.took(answer)
+            shared.nudge()
+            return piece
         self.close()
+        if answer.complete:
+            raise StopAsyncIteration
         check = "bank.reset" if came else "bank.timeout"
         raise BankStreamBroken(
             bank_failure(check, f"the answer broke off: {answer.problem}", sent=True)
@@ -206,18 +154,25 @@ class Multiplexed:
         self._opening = trio.Lock()
         self._declined_until = 0.0
         self._streams: set[SharedStream] = set()
+        self._written: dict[bytes, bytes] = {}
         self.spare: list[TlsConnection] = []
         """Connections over which the bank chose HTTP/1.1; whoever sees them takes them."""
 
     @property
     def spoken(self) -> bool:
         """Tell whether the bank speaks HTTP/2, as far as we know."""
-        return trio.current_time() >= self._declined_until
+        return not self._declined_until or trio.current_time() >= self._declined_until
 
     @property
     def connections(self) -> int:
         """Return how many connections are open."""
         return len(self._shared)
+
+    @property
+    def most(self) -> int:
+        """Return how many exchanges the bank takes at once, as far as we know; 0 before it has spoken."""
+        streams = max((one.client.most for one in self._shared), default=0)
+        return min(self._limits.bank_exchanges, streams * self._limits.bank_connections)
 
     def close(self) -> None:
         """End all connections; new ones may be opened."""
@@ -242,55 +197,54 @@ class Multiplexed:
         kept = []
         for shared in self._shared:
             idle = not shared.client.open
-            if shared.client.problem or (idle and not shared.usable(self._limits.bank_age_s)):
+            if shared.client.problem or (idle and not self._usable(shared, now)):
                 shared.close()
             else:
                 kept.append(shared)
         self._shared = kept
 
-    async def exchange(
-        self,
-        call: BankCall,
-        target: str,
-        headers: Headers,
-        upload: Upload,
-        progress: Progress,
-        started: float,
-        keep: Callable[[], Callable[[], None]],
-    ) -> BankAnswer | Fault | None:
-        """Send one call; None if the bank speaks HTTP/1.1 only, and nothing was sent.
+    def _usable(self, shared: Shared, now: float) -> bool:
+        return shared.usable(now, self._limits.bank_age_s, self._limits.bank_idle_s)
 
-        ``keep`` takes over what is to be released at the end of a streamed answer.
+    async def exchange(self, sending: Sending) -> BankAnswer | Fault | None:
+        """Send one call; None if the bank speaks HTTP/1.1 only, and nothing was sent.
 
         Faults: as ``Bank.exchange``. Cancellation: its stream is reset.
         """
+        call, progress = sending.call, sending.progress
         for last in (False, True):
-            shared = await self._acquire(progress)
+            shared = self._ready() or await self._acquire(sending)
             if shared is None or isinstance(shared, Fault):
                 return shared
             used = shared.finished > 0
-            result, refused = await self._over(
-                shared, call, target, headers, upload, progress, started, keep
-            )
+            result, refused = await self._over(shared, sending)
             if not isinstance(result, Fault) or result.check != "bank.reset" or last:
                 return result
-            whole = upload.stream is None
+            whole = sending.upload.stream is None
             repeatable = call.repeatable and call.method == "GET" and used and not progress.received
             if not ((refused and whole) or repeatable):
                 return result
             self._note("bank.sent_again")
         return None  # pragma: no cover - the loop has returned
 
-    async def _acquire(self, progress: Progress) -> Shared | Fault | None:
+    def _ready(self) -> Shared | None:
+        """Return a connection that has room now."""
+        now = trio.current_time()
+        for shared in self._shared:
+            if self._usable(shared, now):
+                return shared
+        return None
+
+    async def _acquire(self, sending: Sending) -> Shared | Fault | None:
+        progress = sending.progress
         progress.stage = "connect"
-        async with self._opening:
-            if not self.spoken:
-                return None
-            self.reap()
-            for shared in self._shared:
-                if shared.usable(self._limits.bank_age_s):
-                    return shared
-            return await self._open(progress)
+        with trio.move_on_at(sending.deadline):
+            async with self._opening:
+                if not self.spoken:
+                    return None
+                self.reap()
+                return self._ready() or await self._open(progress)
+        return progress.expired()
 
     async def _open(self, progress: Progress) -> Shared | Fault | None:
         opened = await self._connect(progress)
@@ -301,74 +255,80 @@ class Multiplexed:
             self.spare.append(opened)
             return None
         client = H2Client(
-            streams=self._limits.bank_streams, header_octets=self._limits.bank_header_octets
+            streams=self._limits.bank_streams,
+            header_octets=self._limits.bank_header_octets,
+            now=trio.current_time(),
         )
         shared = Shared(opened, client)
         self._shared.append(shared)
         return shared
 
-    async def _over(
-        self,
-        shared: Shared,
-        call: BankCall,
-        target: str,
-        headers: Headers,
-        upload: Upload,
-        progress: Progress,
-        started: float,
-        keep: Callable[[], Callable[[], None]],
-    ) -> tuple[BankAnswer | Fault, bool]:
+    async def _over(self, shared: Shared, sending: Sending) -> tuple[BankAnswer | Fault, bool]:
         """Exchange over one connection; return what came, and whether the bank says it has done nothing."""
+        progress, upload, client = sending.progress, sending.upload, shared.client
         progress.stage, progress.sent = "sending", True
-        client = shared.client
-        empty = upload.stream is None and not upload.body
         try:
-            answer = client.begin(
-                call.method, self._authority, target, _framed(headers, upload), end=empty
-            )
+            block = self._block(sending)
         except ValueError as error:
             return bank_failure("bank.malformed", str(error), sent=False), False
+        answer = client.begin(
+            block, upload.body, ends=upload.stream is None, want=self._most(sending.call)
+        )
         handed_over = False
         try:
-            await _send_body(shared, answer, upload, empty=empty)
-            progress.stage = "waiting for the answer"
-            fault = await self._gather(shared, answer, call, progress)
+            await shared.send()
+            fault = await _complete(shared, answer, sending)
             if fault is not None:
                 return fault, answer.refused
-            stream = None
-            body = b""
-            if answer.complete and answer.size <= self._most(call):
-                body = b"".join([client.took(answer) for _ in range(len(answer.pieces))])
+            body, stream = b"", None
+            if answer.complete and answer.size <= answer.want:
+                body = client.body(answer)
                 shared.finished += 1
             else:
-                deadline = started + patience(call, self._limits)
-                stream = self._stream(shared, answer, deadline, keep())
+                stream = self._stream(shared, answer, sending)
                 handed_over = True
+            now = trio.current_time()
+            shared.used = now
             return BankAnswer(
                 status=answer.status,
-                headers=tuple(answer.headers),
+                headers=answer.headers,
                 body=body,
                 stream=stream,
-                bank_us=int((trio.current_time() - started) * 1e6),
+                bank_us=int((now - sending.started) * 1e6),
             ), False
-        except _BROKEN as error:
-            client.end()
-            return bank_failure("bank.reset", f"the connection broke: {error}", sent=True), False
         finally:
             if not handed_over:
                 client.cancel(answer)
-            shared.push()
+                shared.nudge()
 
-    def _stream(
-        self, shared: Shared, answer: H2Answer, deadline: float, release: Callable[[], None]
-    ) -> SharedStream:
+    def _block(self, sending: Sending) -> bytes:
+        """Write the request's header block; the bearer's part is the same for many."""
+        call, authorization = sending.call, sending.authorization
+        last = self._written.get(authorization)
+        if last is None:
+            if len(self._written) >= _WRITTEN_MOST:
+                self._written.clear()
+            last = field_block(b"authorization", authorization) if authorization else b""
+            self._written[authorization] = last
+        return request_block(
+            call.method.encode("ascii"),
+            self._authority,
+            sending.target.encode("latin-1"),
+            _framed(call.headers, sending.upload),
+            last,
+        )
+
+    def _stream(self, shared: Shared, answer: Answer, sending: Sending) -> SharedStream:
+        slot = sending.slot.keep()
+
         def done() -> None:
             self._streams.discard(stream)
             shared.finished += 1
-            release()
-            shared.push()
+            shared.used = trio.current_time()
+            slot.give_back()
+            shared.nudge()
 
-        stream = SharedStream(shared, answer, deadline, done)
+        stream = SharedStream(shared, answer, sending.deadline, done)
         self._streams.add(stream)
         return stream
 
@@ -376,69 +336,76 @@ class Multiplexed:
         limits = self._limits
         return limits.complete_answer_octets if call.stream_answer else limits.bank_answer_octets
 
-    async def _gather(
-        self, shared: Shared, answer: H2Answer, call: BankCall, progress: Progress
-    ) -> Fault | None:
-        """Wait until the answer is complete, or long enough to be handed over as a stream."""
-        most = self._most(call)
-        await shared.until(answer, lambda: answer.over or bool(answer.status))
-        progress.received = bool(answer.status)
-        taken: list[tuple[bytes, int]] = []
-        size = 0
-        while not answer.over and size <= most:
-            await shared.until(answer, lambda: answer.over or bool(answer.pieces))
-            while answer.pieces and not answer.over:
-                piece = shared.client.took(answer)
-                taken.append((piece, 0))
-                size += len(piece)
-        answer.pieces.extendleft(reversed(taken))
-        if answer.problem:
-            check = "bank.malformed" if answer.malformed else "bank.reset"
-            return bank_failure(check, answer.problem, sent=not answer.refused)
-        if answer.size > most and not call.stream_answer:
-            return bank_failure("bank.malformed", "the answer is too long", sent=True)
-        return None
 
-
-async def _send_body(shared: Shared, answer: H2Answer, upload: Upload, *, empty: bool) -> None:
-    """Send head and body as far as the windows allow; stop when the bank has answered before the end."""
-    if not empty and upload.stream is None:
-        await _send_piece(shared, answer, upload.body, end=True)
-    elif upload.stream is not None:
+async def _complete(shared: Shared, answer: Answer, sending: Sending) -> Fault | None:
+    """Send a streamed body, then wait until the answer is complete, or long enough to be handed over as a stream."""
+    progress = sending.progress
+    if sending.upload.stream is not None:
         try:
-            sent = 0
-            async for piece in upload.stream:
-                sent += len(piece)
-                if upload.length is not None and sent > upload.length:
-                    raise ConnectionResetError("the upload is longer than it announced")
-                await _send_piece(shared, answer, piece, end=False)
-                if answer.over:
-                    break
-            if upload.length is not None and sent != upload.length and not answer.over:
-                raise ConnectionResetError("the upload is not as long as it announced")
-            shared.client.send(answer, b"", end=True)
-        finally:
-            if isinstance(upload.stream, AsyncGenerator):
-                await upload.stream.aclose()
-    await shared.flush()
+            with trio.move_on_at(sending.deadline):
+                await _send_pieces(shared, answer, sending.upload, sending.upload.stream)
+                progress.stage = "waiting for the answer"
+        except ValueError as error:
+            return bank_failure("bank.reset", str(error), sent=True)
+    else:
+        progress.stage = "waiting for the answer"
+    came = await shared.until(answer, answer.ready, sending.deadline)
+    progress.received = bool(answer.status)
+    if answer.problem:
+        check = "bank.malformed" if answer.malformed else "bank.reset"
+        return bank_failure(check, answer.problem, sent=not answer.refused)
+    if not came:
+        return progress.expired()
+    if answer.size > answer.want and not sending.call.stream_answer:
+        return bank_failure("bank.malformed", "the answer is too long", sent=True)
+    return None
 
 
-async def _send_piece(shared: Shared, answer: H2Answer, data: bytes, *, end: bool) -> None:
-    at = 0
-    while at < len(data) and not answer.over:
-        room = shared.client.window(answer)
-        if not room:
-            await shared.until(answer, lambda: answer.over or shared.client.window(answer) > 0)
-            continue
-        piece = data[at : at + room]
-        at += len(piece)
-        shared.client.send(answer, piece, end=end and at == len(data))
-        await shared.flush()
+async def _send_pieces(
+    shared: Shared, answer: Answer, upload: Upload, stream: AsyncIterator[bytes]
+) -> None:
+    """Send a body as far as the windows allow; stop when the bank has answered before its end.
+
+    Raises:
+        ValueError: It is not as long as announced.
+    """
+    client, sent = shared.client, 0
+
+    def fits() -> bool:
+        return answer.over or not client.backlog(answer)
+
+    try:
+        async for piece in stream:
+            sent += len(piece)
+            if upload.length is not None and sent > upload.length:
+                raise ValueError("the upload is longer than it announced")
+            client.write(answer, piece)
+            await shared.send()
+            await shared.until(answer, fits, trio.current_effective_deadline())
+            if answer.over:
+                return
+        if upload.length is not None and sent != upload.length:
+            raise ValueError("the upload is not as long as it announced")
+        client.end(answer)
+        await shared.send()
+    finally:
+        if isinstance(stream, AsyncGenerator):
+            await stream.aclose()
 
 
 def _framed(headers: Headers, upload: Upload) -> Headers:
-    """Announce the length where there is a body of known length, whatever the headers said."""
-    ours = tuple([field for field in headers if field[0] != b"content-length"])
-    if upload.length is None or not (upload.length or upload.stream is not None):
-        return ours
-    return (*ours, (b"content-length", b"%d" % upload.length))
+    """Ask for JSON where nothing else is asked for; announce the length of a body, whatever the headers said."""
+    length: tuple[tuple[bytes, bytes], ...] = ()
+    if upload.length is not None and (upload.length or upload.stream is not None):
+        length = ((b"content-length", b"%d" % upload.length),)
+    asked = announced = False
+    for name, _ in headers:
+        if name == b"accept":
+            asked = True
+        elif name == b"content-length":
+            announced = True
+    if announced:
+        headers = tuple([field for field in headers if field[0] != b"content-length"])
+    if not asked:
+        headers = (_ACCEPT, *headers)
+    return (*headers, *length) if length else headers

@@ -6,10 +6,33 @@ present TLS context, and nothing came from it while it was idle. The most recent
 """
 
 import ssl
+from typing import final
 
 import trio
 
 from hub.upstream.tls import TlsConnection, open_connection
+
+
+@final
+class Slot:
+    """Hold one slot of the pool; it is given back exactly once, by its exchange or by the stream that kept it."""
+
+    __slots__ = ("_pool",)
+
+    def __init__(self, pool: "Pool") -> None:
+        """Hold a slot that the pool has counted."""
+        self._pool: Pool | None = pool
+
+    def keep(self) -> "Slot":
+        """Return a slot that takes this one's place."""
+        pool, self._pool = self._pool, None
+        return Slot(pool) if pool is not None else self
+
+    def give_back(self) -> None:
+        """Give it back, if that was not done."""
+        pool, self._pool = self._pool, None
+        if pool is not None:
+            pool.release()
 
 
 class Pool:
@@ -42,7 +65,9 @@ class Pool:
         self.host = host
         self.port = port
         self._context = context
-        self._most = most
+        self.most = most
+        """Exchanges at once; more where connections are shared."""
+        self._resting_most = most
         self._waiting = waiting
         self._age = age
         self._rest = idle
@@ -57,22 +82,29 @@ class Pool:
         """Return how many connections wait to be used."""
         return len(self._idle)
 
-    async def acquire(self) -> bool:
-        """Take a slot, waiting if need be; False if too many wait already. Each True is owed one ``release``.
+    def take(self) -> "Slot | None":
+        """Return a slot, or None if all are taken."""
+        if self.busy >= self.most:
+            return None
+        self.busy += 1
+        return Slot(self)
+
+    async def acquire(self) -> "Slot | None":
+        """Return a slot, waiting if need be; None if too many wait already.
 
         Cancellation: no slot is taken.
         """
-        if self.busy < self._most:
-            self.busy += 1
-            return True
+        slot = self.take()
+        if slot is not None:
+            return slot
         if len(self._queue) >= self._waiting:
-            return False
+            return None
         await self._queue.park()
-        return True
+        return Slot(self)
 
     def release(self) -> None:
-        """Give a slot back: to the longest waiting exchange, if there is one."""
-        if self._queue:
+        """Take a slot back: for the longest waiting exchange, if there is one."""
+        if self._queue and self.busy <= self.most:
             self._queue.unpark()
         else:
             self.busy -= 1
@@ -103,7 +135,7 @@ class Pool:
     def rest(self, connection: TlsConnection) -> None:
         """Keep a connection for the next exchange, if it is worth it."""
         connection.used = trio.current_time()
-        if self._good(connection, connection.used) and len(self._idle) < self._most:
+        if self._good(connection, connection.used) and len(self._idle) < self._resting_most:
             self._idle.append(connection)
         else:
             connection.close()

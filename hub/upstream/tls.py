@@ -17,6 +17,8 @@ import trio
 from hub.config import BankSettings
 
 _CHUNK: Final = 65536
+_RECORD: Final = 16384
+"""The most octets of one TLS record."""
 _TLS12_CIPHERS: Final = (
     "ECDHE-ECDSA-AES256-GCM-SHA384:ECDHE-ECDSA-AES128-GCM-SHA256:"
     "ECDHE-RSA-AES256-GCM-SHA384:ECDHE-RSA-AES128-GCM-SHA256"
@@ -44,7 +46,7 @@ def client_context(settings: BankSettings, *, http2: bool = False) -> ssl.SSLCon
 class TlsConnection:
     """Carry octets to one peer that TLS has proved."""
 
-    __slots__ = ("_in", "_out", "_rest", "_socket", "_tls", "clean_end", "opened", "used")
+    __slots__ = ("_in", "_out", "_over", "_rest", "_socket", "_tls", "clean_end", "opened", "used")
 
     def __init__(self, raw: socket.socket, context: ssl.SSLContext, host: str) -> None:
         """Wrap a connected non-blocking socket; ``open_connection`` does it."""
@@ -53,6 +55,7 @@ class TlsConnection:
         self._out = ssl.MemoryBIO()
         self._tls = context.wrap_bio(self._in, self._out, server_hostname=host)
         self._rest = b""
+        self._over = False
         self.clean_end = False
         self.opened = self.used = trio.current_time()
 
@@ -113,21 +116,33 @@ class TlsConnection:
 
         Cancellation: nothing is lost.
         """
-        while True:
-            try:
-                data = self._tls.read(_CHUNK)
-            except ssl.SSLWantReadError:
-                if self._out.pending:
-                    await self._flush()
-                if not await self._fill():
-                    return b""
-            except (ssl.SSLZeroReturnError, ssl.SSLEOFError) as error:
-                self.clean_end = isinstance(error, ssl.SSLZeroReturnError)
-                return b""
-            else:
+        while (data := self._decrypted()) is None:
+            if self._out.pending:
+                self.push(b"")
+            await self._fill()
+        return data
+
+    def _decrypted(self) -> bytes | None:
+        """Return what can be decrypted now, nothing at the end, None where more must come first."""
+        if self._over:
+            return b""
+        parts: list[bytes] = []
+        try:
+            while self._in.pending or self._in.eof:
+                data = self._tls.read(_RECORD)
                 if not data:
-                    self.clean_end = True
-                return data
+                    self._over = self.clean_end = True
+                    break
+                parts.append(data)
+        except ssl.SSLWantReadError:
+            pass
+        except (ssl.SSLZeroReturnError, ssl.SSLEOFError) as error:
+            self._over = True
+            self.clean_end = isinstance(error, ssl.SSLZeroReturnError)
+            return b"".join(parts)
+        if not parts:
+            return b"" if self._over else None
+        return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def poll(self) -> bytes | None:
         """Return what already came without waiting: octets, nothing at the end, None if nothing came.
@@ -135,19 +150,17 @@ class TlsConnection:
         TLS's own messages (session tickets) count as nothing.
         """
         try:
+            early = self._decrypted() if self._in.pending else None
+            if early is not None:
+                return early
             data = self._socket.recv(_CHUNK)
+            if not data:
+                return b""
+            self._in.write(data)
+            return self._decrypted()
         except (BlockingIOError, InterruptedError):
             return None
         except OSError:
-            return b""
-        if not data:
-            return b""
-        self._in.write(data)
-        try:
-            return self._tls.read(_CHUNK)
-        except ssl.SSLWantReadError:
-            return None
-        except ssl.SSLError:
             return b""
 
     def close(self) -> None:
@@ -184,7 +197,6 @@ class TlsConnection:
             self._in.write(data)
         else:
             self._in.write_eof()
-            self.clean_end = False
         return bool(data)
 
 

@@ -12,7 +12,6 @@ from hub.model.fault import Fault
 from hub.protocol.h2_output import frame
 from hub.upstream.bank import BankAnswer, BankStreamBroken
 from hub.upstream.faults import was_sent
-from hub.upstream.h2 import H2Client
 from tests.upstream.scripted import Bank, Identity, answering, connections, get, limits, post
 
 DATA, HEADERS, RST, SETTINGS, PUSH, PING, GOAWAY, WINDOW = 0, 1, 3, 4, 5, 6, 7, 8
@@ -333,20 +332,27 @@ async def test_streams_never_exceed_what_the_bank_allows(tmp_path):
     async def script(frames):
         await frames.begin(b"\0\3" + (3).to_bytes(4))
         await frames.answer(await frames.request())
-        open_streams = []
         while True:
-            open_streams.append(await frames.request())
-            most.append(len(open_streams))
-            if len(open_streams) == 3:
-                for stream in open_streams:
-                    await frames.answer(stream)
-                open_streams = []
+            streams = [await frames.request()]
+            with trio.move_on_after(0.1):
+                while True:
+                    streams.append(await frames.request())
+            if frames.number == 1:  # of another one the Hub may not know yet what it allows
+                most.append(len(streams))
+            for stream in streams:
+                await frames.answer(stream)
 
+    results = []
     async with bank2(script, tmp_path) as (peer, hub):
         await hub.exchange(get())
+
+        async def one():
+            results.append((await hub.exchange(get(deadline_ms=5000))).status)
+
         async with trio.open_nursery() as nursery:
             for _ in range(9):
-                nursery.start_soon(hub.exchange, get(deadline_ms=5000))
+                nursery.start_soon(one)
+        assert results == [200] * 9
         assert max(most) == 3
         assert peer.connections <= 4
 
@@ -485,41 +491,3 @@ async def test_the_breaker_opens_and_a_probe_closes_it(tmp_path, mock_clock):
         good = True
         mock_clock.jump(0.25)
         assert (await hub.exchange(get())).status == 200
-
-
-def test_octets_mean_the_same_in_whatever_pieces_they_come():
-    dice = Random(9)
-    for _ in range(30):
-        octets = frame(SETTINGS, 0, 0, b"")
-        octets += frame(HEADERS, 4, 1, Encoder().encode([(":status", "200")]))
-        octets += frame(DATA, 0, 1, b"ab") + frame(PING, 0, 0, bytes(8)) + frame(DATA, 1, 1, b"cd")
-        octets += frame(GOAWAY, 0, 0, (1).to_bytes(4) + bytes(4))
-        client = H2Client(streams=10, header_octets=65_536)
-        answer = client.begin("GET", b"bank", "/", (), end=True)
-        client.take()
-        while octets:
-            cut = dice.randint(1, 20)
-            client.receive(octets[:cut])
-            octets = octets[cut:]
-        assert (answer.complete, answer.status, client.leaving, client.problem) == (
-            True,
-            200,
-            True,
-            "",
-        )
-        assert b"".join(client.took(answer) for _ in range(len(answer.pieces))) == b"abcd"
-
-
-def test_noise_never_raises():
-    dice = Random(10)
-    for _ in range(300):
-        client = H2Client(streams=10, header_octets=65_536)
-        answer = client.begin("GET", b"bank", "/", (), end=True)
-        client.take()
-        for _ in range(10):
-            payload = dice.randbytes(dice.randint(0, 40))
-            client.receive(
-                frame(dice.randrange(12), dice.randrange(256), dice.choice((0, 1, 3)), payload)
-            )
-        client.end()
-        assert answer.over

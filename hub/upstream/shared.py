@@ -1,0 +1,224 @@
+"""One HTTP/2 connection that many exchanges use at once, without a task of its own.
+
+Theory. Whoever waits for an answer may have to work for all: one of those who wait reads (the reader), one at a time sends
+what a full socket held back (the drainer), the others park and are woken directly when their answer is ready. Whoever
+leaves hands its work to another one that waits, the newest, which will probably wait longest. So a cancelled exchange
+harms no other, and with one exchange in flight nothing is handed about.
+
+What several tasks write in one pass of the scheduler leaves as one TLS record run and one system call: the first of them
+lets the others of the pass go first, then sends for all. A connection that carries nothing else is written to at once.
+
+Deadlines cost no cancel scope each: the reader's one wait ends at ``_limit``, which is no later than the deadline of anybody
+who parks without a scope of its own; it then wakes whose time has come. Deadlines mostly come in order, so a newcomer
+that would have to shorten that wait (and takes a scope instead) is rare.
+
+Invariants. While somebody is parked, there is a reader, or one that was parked (``_heir``) was just woken and will be. While octets are held
+back, the same holds for the drainer. ``client`` never has output that nobody will send.
+"""
+
+import ssl
+from collections.abc import Callable
+from typing import Final, final
+
+import trio
+
+from hub.protocol.h2_answer import Answer
+from hub.protocol.h2_client import H2Client
+from hub.upstream.tls import TlsConnection
+
+BROKEN: Final = (OSError, ssl.SSLError, trio.ClosedResourceError, trio.BusyResourceError)
+
+
+@final
+class Shared:
+    """Carry the exchanges of one connection."""
+
+    __slots__ = (
+        "_draining", "_heir", "_limit", "_parked", "_reading", "_tls", "_writing", "client", "finished", "opened", "used",
+    )  # fmt: skip
+
+    def __init__(self, tls: TlsConnection, client: H2Client) -> None:
+        """Take a connection after its handshake."""
+        self._tls = tls
+        self.client = client
+        self._parked: dict[Answer, tuple[trio.lowlevel.Task, float]] = {}
+        self._reading = self._draining = self._writing = False
+        self._heir: Answer | None = None
+        self._limit = 0.0
+        self.opened = self.used = trio.current_time()
+        self.finished = 0
+
+    def usable(self, now: float, age: float, rest: float) -> bool:
+        """Tell whether one more exchange may begin; a connection that rested is looked at first."""
+        client = self.client
+        if not client.room or now - self.opened >= age:
+            return False
+        if client.open:
+            return True
+        if now - self.used >= rest:
+            return False
+        self._look(now)
+        return client.room
+
+    def _look(self, now: float) -> None:
+        """Take what came while nobody read: the server may have said farewell."""
+        if self._reading:
+            return
+        data = self._tls.poll()
+        while data:
+            self.client.receive(data, now)
+            data = self._tls.poll()
+        if data is not None:
+            self.client.end_of_connection()
+        elif self.client.has_output:
+            self.push()
+
+    def push(self) -> None:
+        """Send what goes without waiting; the rest is for the drainer."""
+        tls = self._tls
+        try:
+            if tls.unsent:
+                tls.push(b"")
+            if not tls.unsent:
+                tls.push(self.client.take())
+        except BROKEN:
+            self.close()
+
+    def nudge(self) -> None:
+        """Send what was written, if nobody is about to."""
+        if self.client.has_output and not self._writing:
+            self.push()
+
+    async def send(self) -> None:
+        """Send what was written, together with what other tasks write in this pass.
+
+        Cancellation: none; it never waits for the server.
+        """
+        if self._writing:
+            return
+        if self.client.open > 1:
+            self._writing = True
+            await trio.lowlevel.cancel_shielded_checkpoint()
+            self._writing = False
+        self.push()
+
+    async def until(self, answer: Answer, holds: Callable[[], bool], deadline: float) -> bool:
+        """Wait until something holds that frames may make true, or the deadline; tell whether it holds.
+
+        Args:
+            answer: Whose frames; it is ``touched`` when they come. Only one task waits for it.
+            holds: Looked at after each of them.
+            deadline: By trio's clock.
+
+        Cancellation: nothing is lost; another one reads on.
+        """
+        try:
+            while not holds():
+                if trio.current_time() >= deadline:
+                    return False
+                if self._tls.unsent and not self._draining:
+                    await self._drain(deadline)
+                elif not self._reading:
+                    await self._read(answer, holds, deadline)
+                else:
+                    await self._park(answer, deadline)
+        finally:
+            self._hand_over()
+        return True
+
+    async def _park(self, answer: Answer, deadline: float) -> None:
+        if deadline < self._limit:
+            with trio.move_on_at(deadline):
+                await self._wait(answer, deadline)
+        else:
+            await self._wait(answer, deadline)
+
+    async def _wait(self, answer: Answer, deadline: float) -> None:
+        parked = self._parked
+        parked[answer] = (trio.lowlevel.current_task(), deadline)
+
+        def abort(_: object) -> trio.lowlevel.Abort:
+            parked.pop(answer, None)
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        await trio.lowlevel.wait_task_rescheduled(abort)
+        if self._heir is answer:
+            self._heir = None
+
+    async def _read(self, answer: Answer, holds: Callable[[], bool], deadline: float) -> None:
+        """Read for all until our own wait is over."""
+        self._reading = True
+        try:
+            if deadline < self._limit:
+                self._limit = deadline
+            elif self._limit <= trio.current_time():
+                self._limit = self._soonest(deadline)
+            self._hand_over()
+            while not holds():
+                with trio.move_on_at(self._limit) as scope:
+                    await self._receive()
+                if scope.cancelled_caught and not self._expire(deadline):
+                    return
+        finally:
+            self._reading = False
+
+    async def _receive(self) -> None:
+        client = self.client
+        try:
+            data = await self._tls.receive()
+            if data:
+                client.receive(data, trio.current_time())
+            else:
+                client.end_of_connection()
+        except BROKEN:
+            client.end_of_connection()
+        self.nudge()
+        self._wake_touched()
+
+    def _expire(self, deadline: float) -> bool:
+        """Wake whose deadline has passed; tell whether ours has not, and until when to read on."""
+        now = trio.current_time()
+        for answer in [a for a, (_, until) in self._parked.items() if until <= now]:
+            trio.lowlevel.reschedule(self._parked.pop(answer)[0])
+        self._limit = self._soonest(deadline)
+        return deadline > now
+
+    def _soonest(self, deadline: float) -> float:
+        return min([deadline, *[until for _, until in self._parked.values()]])
+
+    async def _drain(self, deadline: float) -> None:
+        """Send what a full socket held back."""
+        self._draining = True
+        try:
+            self._hand_over()
+            with trio.move_on_at(deadline):
+                while self._tls.unsent or self.client.has_output:
+                    await self._tls.send(b"")
+                    self.push()
+        except BROKEN:
+            self.close()
+        finally:
+            self._draining = False
+
+    def _wake_touched(self) -> None:
+        touched, parked = self.client.touched, self._parked
+        if touched:
+            self.client.touched = []
+            for answer in touched:
+                found = parked.pop(answer, None)
+                if found is not None:
+                    trio.lowlevel.reschedule(found[0])
+
+    def _hand_over(self) -> None:
+        """Wake another one that waits if there is work that nobody does."""
+        if not self._parked or self._heir is not None:
+            return
+        if not self._reading or (self._tls.unsent and not self._draining):
+            self._heir, (task, _) = self._parked.popitem()
+            trio.lowlevel.reschedule(task)
+
+    def close(self) -> None:
+        """End the connection at once; whoever waits on it is told."""
+        self.client.end_of_connection()
+        self._tls.close()
+        self._wake_touched()
