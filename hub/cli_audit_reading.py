@@ -13,11 +13,12 @@ import click
 import msgspec
 import trio
 
-from hub.audit.index import open_index
+from hub.audit.index import Index, open_index
 from hub.audit.pages import tell_pages
 from hub.audit.reports import Period, availability_table, table
 from hub.audit.search import event_of, search, tail
 from hub.audit.trace import told
+from hub.audit.turnover import all_of, consent_table, payment_table
 from hub.authz.explanations import explain
 from hub.cli_audit_asked import index_of, moment_ms, selecting, selection_of, start_at, told_of
 from hub.cli_run import FAILED
@@ -157,7 +158,9 @@ _BY: Final = {
 
 
 @click.command()
-@click.argument("name", type=click.Choice([*_BY, "availability", "outages"]))
+@click.argument(
+    "name", type=click.Choice([*_BY, "availability", "outages", "payments", "consents"])
+)
 @click.option(
     "--from", "first", required=True, help="First day, as in 2026-11-01 (tenant's time zone)."
 )
@@ -168,7 +171,10 @@ _BY: Final = {
 )
 @click.pass_obj
 def report(path: Path, name: str, first: str, last: str, face: str, shape: str) -> None:
-    """Report over days: calls with percentiles of Hub and bank time apart (ms), error rates, availability, outages."""
+    """Report over days: calls with percentiles of Hub and bank time apart (ms), error rates, availability, outages.
+
+    Also what payments were worth, and what became of the consents of these days.
+    """
 
     def start(place: Place) -> int:
         try:
@@ -178,24 +184,41 @@ def report(path: Path, name: str, first: str, last: str, face: str, shape: str) 
         place.record("report", f"{name},{first},{last}")
 
         async def question(reader: Reader) -> int:
-            index = await index_of(place, reader)
-            sums = [one for one in await index.sums(first, last) if face in {"any", one.face}]
-            seconds = period.seconds(WallClock().now())
-            planned = await outages(cast("Keeper", reader))  # which only looks one record up
-            if name == "outages":
-                rows: list[dict[str, Any]] = [msgspec.to_builtins(one) for one in planned]
-            elif name == "availability":
-                times = [(one.begins, one.ends) for one in planned if not one.cancelled]
-                routes = {one.route for one in sums}
-                rows = availability_table(await index.spans(*seconds), times, routes, seconds)
+            if name in {"payments", "consents"}:
+                rows = await _held(reader, name, period)
             else:
-                rows = table(sums, _BY[name])
+                index = await index_of(place, reader)
+                rows = await _of_calls(index, reader, name, period, face)
             _print(rows, shape)
             return 0
 
         return place.read(question)
 
     start_at(path, start)
+
+
+async def _of_calls(
+    index: Index, reader: Reader, name: str, period: Period, face: str
+) -> list[dict[str, Any]]:
+    days = period.first.isoformat(), period.last.isoformat()
+    sums = [one for one in await index.sums(*days) if face in {"any", one.face}]
+    planned = await outages(cast("Keeper", reader))  # which only looks one record up
+    if name == "outages":
+        return [msgspec.to_builtins(one) for one in planned]
+    if name != "availability":
+        return table(sums, _BY[name])
+    seconds = period.seconds(WallClock().now())
+    times = [(one.begins, one.ends) for one in planned if not one.cancelled]
+    routes = {one.route for one in sums}
+    return availability_table(await index.spans(*seconds), times, routes, seconds)
+
+
+async def _held(reader: Reader, name: str, period: Period) -> list[dict[str, Any]]:
+    days = period.first.isoformat(), period.last.isoformat()
+    if name == "payments":
+        return payment_table([one async for one in all_of(reader, "payment")], *days)
+    consents = [one async for one in all_of(reader, "consent")]
+    return consent_table(consents, *days, period.zone, WallClock().now())
 
 
 def _print(rows: list[dict[str, Any]], shape: str) -> None:

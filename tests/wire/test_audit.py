@@ -289,7 +289,7 @@ async def test_the_banks_reports_come_as_csv_and_json(sandbox, tpp):
     asked = json.loads(audit(sandbox, "report", "availability", *days, "--format", "json").stdout)
     assert {row["party"] for row in asked} == {"bank", "hub"}
     assert all(row["availabilityPercent"] <= 100 for row in asked)
-    for name in ("errors", "volumes", "tpps", "outages"):
+    for name in ("errors", "volumes", "tpps", "outages", "payments", "consents"):
         assert audit(sandbox, "report", name, *days, "--format", "json").returncode == 0
     assert audit(sandbox, "report", "errors", "--from", "x", "--to", today).returncode == 4
 
