@@ -3,6 +3,7 @@
 tokens per core             python -m bench.tokens --evidence
 from a revocation to its effect   pytest -m nightly tests/wire/test_revocation_race.py
 a million consents          pytest -m nightly tests/wire/test_many_consents.py
+a large Trust Framework     pytest -m nightly tests/bench/test_trust_bench.py
 """
 
 import html
@@ -77,10 +78,31 @@ def consents(record: Record) -> tuple[list[str], Rows]:
     return [f"{record['counts']['consents']:,} consents", "ms"], rows
 
 
+def framework(record: Record) -> tuple[list[str], Rows]:
+    """Return the table of the refresh of a large Trust Framework beside requests in flight."""
+    names = {
+        "rise_ms": "p99 of requests in flight rises by, ms",
+        "list_rise_ms": "while the list of organisations is read, ms",
+        "keys_rise_ms": "while every client is looked at, ms",
+        "longest_turn_ms": "longest turn of a task, ms of CPU",
+        "first_s": "first look at everything, s",
+        "list_s": "a look when only the list has changed, s",
+        "memory_mb": "memory of the process, MB",
+        "memory_rise_mb": "of which a refresh added, MB",
+        "judge_us": "a warm judgement, us",
+        "es256_us": "one ES256 verification, us",
+    }
+    told = record["result"]
+    rows: Rows = [[text, f"{told[name]:.4g}"] for name, text in names.items() if name in told]
+    counts = record["counts"]
+    return [f"{counts['organisations']:,} organisations, {3 * counts['clients']:,} keys", ""], rows
+
+
 PARTS = {
     "tokens_per_core": ("Tokens per core", tokens),
     "revocation under load": ("Revocations", revocations),
     "a million consents": ("A million consents", consents),
+    "trust-refresh": ("The Trust Framework", framework),
 }
 
 

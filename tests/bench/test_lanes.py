@@ -24,12 +24,16 @@ def test_the_report_shows_tokens_per_core_beside_the_published_figure(tmp_path):
     append("revocation under load", counts, [], race, path=evidence)
     found = {"start": 31.5, "cold_p50": 0.1, "cold_p99": 0.3, "warm": 0.0009, "list_due": 2.0}
     append("a million consents", {"consents": 1_000_000}, [1], found, path=evidence)
+    figures = {"rise_ms": 3.75, "longest_turn_ms": 2.5, "memory_mb": 311}
+    counts = {"organisations": 10_000, "clients": 10_000}
+    append("trust-refresh", counts, [], figures, path=evidence)
     history.write_text("")
     page = write_report(history, evidence, tmp_path / "report.html").read_text()
-    for cell in ("2380.5", "1818.0", "120", "12.75", "0.0009"):
+    for cell in ("2380.5", "1818.0", "120", "12.75", "0.0009", "3.75", "311"):
         assert f"<td>{cell}</td>" in page
     assert "sizing guide" in page
     assert "1000 revocations, 2 workers" in page
+    assert "10,000 organisations, 30,000 keys" in page
 
 
 def test_a_record_of_a_clean_commit_goes_before_one_of_changed_files(tmp_path):
