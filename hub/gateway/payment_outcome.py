@@ -153,14 +153,14 @@ def closing(
         left = msgspec.structs.replace(
             attempt, state="unknown", due=due if attempt.question is not None else 0
         )
-        return (Put(left, expect=version),), payment_event(Kind.OUTCOME, left, "unknown", at)
+        return (Put(left, expect=version),), _outcome_event(left, outcome, at)
     ended = msgspec.structs.replace(
         attempt,
         state=outcome.state,
         payment_id=payment.id if payment is not None else "",
         sealed=sealed,
     )
-    event = payment_event(Kind.OUTCOME, ended, outcome.state, at)
+    event = _outcome_event(ended, outcome, at)
     bare = msgspec.structs.replace(ended, draft=None, question=None)
     kept: Change = Put(bare, expect=version)
     if outcome.state == "unsent":
@@ -168,6 +168,13 @@ def closing(
     logged = () if payment is None else (Put(payment, expect=0),)
     status = "Rejected" if payment is None else payment.status
     return (kept, *logged, _settle(attempt, status, at)), event
+
+
+def _outcome_event(attempt: Attempt, outcome: Outcome, at: Moment) -> Event:
+    """Make the event of an outcome; where it is not that the payment was made, it names the check that says why."""
+    event = payment_event(Kind.OUTCOME, attempt, outcome.state, at)
+    check = outcome.fault.check if outcome.fault is not None else ""
+    return msgspec.structs.replace(event, check=check)
 
 
 def _settle(attempt: Attempt, status: str, at: Moment) -> Settle:

@@ -407,5 +407,5 @@ async def test_an_outcome_that_was_found_later_is_of_the_interaction_of_its_inte
     events = [orjson.loads(leaf) for leaf in await world.keeper.events(0, 1000)]
     mine = [event for event in events if event["kind"] in {"intent", "outcome"}]
     assert [event["kind"] for event in mine] == ["intent", "outcome", "outcome"]
-    assert mine[1]["verdict"] == "unknown"
+    assert (mine[1]["verdict"], mine[1]["check"]) == ("unknown", "payment.lost")
     assert len({event["interaction_id"] for event in mine}) == 1
