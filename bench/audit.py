@@ -2,8 +2,9 @@
 
     .venv/bin/python -m bench.audit [SECONDS]
 
-Each of 64 (or 1, or 512) tasks appends one event after the other; an append returns when it is synced. The target of the
-audit log: at 64 in flight, p50 at most one millisecond plus four syncs, and 10,000 events per second in one keeper.
+Each of 64 (or 1, or 512) tasks appends one event after the other, each of an interaction of its own (ids without order,
+as in practice); an append returns when it is synced. The target of the audit log: at 64 in flight, p50 at most one
+millisecond plus four syncs, and 10,000 events per second in one keeper.
 """
 
 import json
@@ -12,6 +13,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from random import Random
 
 import trio
 
@@ -42,12 +44,13 @@ async def appends(folder: Path, in_flight: int, seconds: float) -> dict[str, flo
     took: list[float] = []
     limits = Limits(**default_limits())
     async with open_keeper(folder, clock=FixedClock(NOW), limits=limits) as keeper:
+        dice = Random(7)
 
-        async def one(number: int) -> None:
-            event = Event(
+        def event() -> Event:
+            return Event(
                 kind=Kind.CALL,
                 time_ms=NOW * 1000,
-                interaction_id=f"{number:036}",
+                interaction_id=f"{dice.getrandbits(128):032x}",
                 client_id="c" * 36,
                 organisation_id="o" * 36,
                 consent_id="d" * 36,
@@ -56,16 +59,18 @@ async def appends(folder: Path, in_flight: int, seconds: float) -> dict[str, flo
                 hub_us=1000,
                 bank_us=9000,
             )
+
+        async def one() -> None:
             while True:
                 began = time.perf_counter()
-                assert isinstance(await keeper.commit((), (event,)), tuple)
+                assert isinstance(await keeper.commit((), (event(),)), tuple)
                 took.append(time.perf_counter() - began)
 
         began = time.perf_counter()
         with trio.move_on_after(seconds):
             async with trio.open_nursery() as nursery:
-                for number in range(in_flight):
-                    nursery.start_soon(one, number)
+                for _ in range(in_flight):
+                    nursery.start_soon(one)
         passed = time.perf_counter() - began
     took.sort()
     return {
@@ -91,7 +96,7 @@ def holds(figures: dict[str, object]) -> bool:
     """Tell whether the target holds at 64 in flight."""
     at_64, sync_ms = figures["in_flight_64"], float(str(figures["fdatasync_us"])) / 1000
     assert isinstance(at_64, dict)
-    return at_64["p50_ms"] <= 1 + 4 * sync_ms and at_64["per_second"] >= 10_000
+    return bool(at_64["p50_ms"] <= 1 + 4 * sync_ms and at_64["per_second"] >= 10_000)
 
 
 if __name__ == "__main__":
