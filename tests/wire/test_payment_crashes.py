@@ -1,6 +1,5 @@
 """Payments while keeper, workers and bank fail at named places: never twice, never lost, never guessed."""
 
-import gc
 import os
 
 import pytest
@@ -21,11 +20,7 @@ from tests.wire.payer import Payer
 from tests.wire.test_payment_crowd import today
 from tests.wire.world import actor, moved
 
-pytestmark = [
-    pytest.mark.wire,
-    # httpx leaves the body's generator behind when a connection breaks while it is being sent.
-    pytest.mark.filterwarnings("ignore:Async generator 'httpx:ResourceWarning"),
-]
+pytestmark = pytest.mark.wire
 SEED = 6
 CLIENTS = int(os.environ.get("PAYMENT_CLIENTS", "200"))
 
@@ -46,7 +41,6 @@ async def storm(doomed: Doomed, crowd: Crowd, points: tuple[str, ...], faults: t
             await doomed.misbehave(**fault)
             await crowd.more(5)
         crowd.stopping = True
-    gc.collect()
     await doomed.ready()
     return deaths
 
