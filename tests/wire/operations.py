@@ -45,11 +45,12 @@ OWN_IBAN = "AE279900000100100000001"
 class Known(msgspec.Struct, kw_only=True):
     """Hold what one preparation made; tokens live ten minutes.
 
-    ``payable`` and ``paid`` are a payment consent's id with its access token; ``poor`` is a consent without permissions.
+    ``user`` is a token of a consent to everything, ``narrow`` and ``party`` of consents to little. ``payable`` and ``paid`` are a payment consent's id with its access token; ``poor`` is a consent without permissions.
     """
 
     user: str
     narrow: str
+    party: str
     user_consent: str
     account: str
     revocable: str
@@ -119,9 +120,11 @@ async def prepare(sandbox: Sandbox) -> Known:
         foreign = {s: await client_token(other, s) for s in ("openid accounts", "openid payments")}
         user, consent = await account_consent(tpp, EVERY_PERMISSION)
         narrow, _ = await account_consent(tpp, ("ReadAccountsBasic", "ReadProductFinanceRates"))
+        party, _ = await account_consent(tpp, ("ReadParty",))
         known = Known(
             user=user,
             narrow=narrow,
+            party=party,
             user_consent=consent,
             account=sandbox.manifest.customers[0].accounts[0],
             revocable=await pushed_account_consent(tpp),
@@ -393,9 +396,10 @@ CASES: dict[str, Case] = {
         foreign=lambda k: (k.foreign[ACCOUNTS], {"ConsentId": k.user_consent}),
         refused=NO_SUCH,
     ),
-    "account-information.accounts": Case(),
+    "account-information.accounts": Case(poor=lambda k: (k.party, {})),
     "account-information.account": Case(
         path=_account,
+        poor=lambda k: (k.party, _account(k)),
         foreign=lambda k: (k.user, {"AccountId": "100200000001"}),
         refused=(403, "Consent.PermanentAccountAccessFailure"),
     ),
