@@ -23,6 +23,19 @@ _OUTSIDE: Final[dict[str, str]] = {
     "token.contended": "Too many did the same at the same moment; try again.",
     "heimdall.contended": "Too many did the same at the same moment; try again.",
     "bank.validate": "Expect a consent that the bank would accept.",
+    "trust.certificate_missing": "Expect a client certificate of the Trust Framework on the connection.",
+    "trust.certificate_expired": "Expect a certificate that is in its dates, also on a connection opened before its end.",
+    "trust.certificate_revoked": "Expect a certificate that neither the revocation list, OCSP nor the key store calls revoked.",
+    "trust.certificate_unknown_organisation": "Expect a certificate whose OU is an organisation that the framework lists, and the client's own.",
+    "trust.organisation_inactive": "Expect an organisation that is active in the Trust Framework.",
+    "trust.software_statement_inactive": "Expect a client whose software statement the Trust Framework knows.",
+    "trust.client_inactive": "Expect an application that is active in the Trust Framework.",
+    "trust.not_registered": "Expect a client that has called the registration endpoint of this bank.",
+    "trust.not_activated": "Expect a client that this bank has activated: TPP, software statement and client (hub admin activate).",
+    "trust.blocked": "Expect a client that this bank has not blocked at any level (hub admin unblock).",
+    "trust.stale": "The Trust Framework has not answered for too long; service returns by itself when it does.",
+    "trust.push_key": "Expect a notification of the Trust Framework with the key of trust.push_key.",
+    "trust.push_rate": "Expect fewer notifications per second of one sender; each is a look at everything.",
 }
 """Refusals that need memory, the bank, or a token, and therefore stand outside the matrix."""
 

@@ -5,6 +5,7 @@ from click.testing import CliRunner
 
 from hub.authz.explanations import names
 from hub.cli import main
+from hub.trust.decide import CHECKS
 from tests.authz.desk import ISSUER
 
 
@@ -40,3 +41,8 @@ def test_a_whole_error_uri_may_be_given():
 
 def test_without_a_code_all_are_listed():
     assert CliRunner().invoke(main, ["explain"]).output.split() == list(names())
+
+
+@pytest.mark.parametrize("check", CHECKS)
+def test_every_check_of_the_trust_framework_has_a_meaning_of_its_own(check):
+    assert check in names()
