@@ -54,6 +54,20 @@ def test_the_record_says_what_the_configuration_says():
     assert endpoint == TENANT.resource_base + "/open-finance/account-information/v2.1/accounts"
 
 
+def test_a_hub_that_takes_notifications_says_where():
+    assert "NotificationWebhook" not in RECORD
+    told = make_record(
+        TENANT,
+        server_id=RECORD["AuthorisationServerId"],
+        name="Dune",
+        endpoints={("product", "2.1"): ["/open-finance/product/v2.1/leads"]},
+        metadata={},
+        notifications=True,
+    )
+    assert told["NotificationWebhook"] == TENANT.issuer + "/trust-framework/notifications"
+    assert rules(told) == set()
+
+
 ENDPOINT = "/ApiResources/0/ApiDiscoveryEndpoints/0/ApiEndpoint"
 BASE = TENANT.resource_base
 
