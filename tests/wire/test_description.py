@@ -1,9 +1,7 @@
 """Our own OpenAPI description: served, lawful, true; and an outside generator of requests that reads it finds no server error."""
 
 import subprocess
-import sys
 import time
-import venv
 
 import httpx
 import jsonschema_rs
@@ -13,6 +11,7 @@ import trio
 from bench.evidence import append
 from hub.config import config_folder
 from hub.contract.tables import is_served, read_rows
+from tests.separate import interpreter
 from tests.wire.operations import (
     EVERY_PERMISSION,
     Known,
@@ -21,10 +20,9 @@ from tests.wire.operations import (
     payment_consents,
     prepare,
 )
-from tests.wire.world import ROOT, actor
+from tests.wire.world import actor
 
 pytestmark = pytest.mark.wire
-LOCK = ROOT / "tests/outside/requirements-schemathesis.lock"
 SEED = 7
 
 
@@ -45,15 +43,7 @@ def description(sandbox) -> dict:
 @pytest.fixture(scope="session")
 def schemathesis() -> list[str]:
     """Install the locked packages once in an environment of its own; return the command that runs its program."""
-    folder = ROOT / ".venv/schemathesis"
-    python, done = str(folder / "bin/python"), folder / "installed.txt"
-    wanted = f"{sys.version}\n{LOCK.read_text()}"
-    if not done.is_file() or done.read_text() != wanted:
-        venv.create(folder, with_pip=False, symlinks=True, clear=True)
-        pip = [sys.executable, "-m", "pip", "--python", python, "install", "--quiet"]
-        how = ["--disable-pip-version-check", "--require-hashes", "--no-deps", "-r", str(LOCK)]
-        subprocess.run([*pip, *how], check=True, timeout=300)
-        done.write_text(wanted)
+    python = interpreter("schemathesis")
     # Not bin/schemathesis: that names the folder it was installed into, which may have moved since.
     return [python, "-m", "schemathesis.cli"]
 
