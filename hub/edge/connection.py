@@ -298,6 +298,8 @@ class Connection:
                 # An abandoned generator may still have its last event to make durable.
                 with trio.move_on_after(self._desk.limits.commit_s, shield=True):
                     await response.stream.aclose()
+            elif (close := getattr(response.stream, "close", None)) is not None:
+                close()  # what the bank still sends is not waited for
 
     async def _pass_on(
         self, exchange: Exchange, stream: AsyncIterator[bytes], scope: Scope

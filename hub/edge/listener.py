@@ -194,7 +194,7 @@ async def serve(
 
 @final
 class _Listener:
-    __slots__ = ("_addresses", "_bounds", "_connections", "_desk", "_empty", "_leaving", "_make", "_quiet", "_shaking", "_slots", "_tls", "_total")  # fmt: skip
+    __slots__ = ("_addresses", "_bounds", "_connections", "_desk", "_empty", "_leaving", "_make", "_quiet", "_shaking", "_tls", "_total", "_turns")  # fmt: skip
 
     def __init__(self, desk: Desk, tls: ServerTls | None, engine: str) -> None:
         limits = desk.limits
@@ -205,7 +205,7 @@ class _Listener:
         self._leaving = False
         self._addresses: dict[str, int] = {}
         self._connections: set[Connection] = set()
-        self._slots = trio.Semaphore(limits.handshakes)
+        self._turns = trio.Semaphore(limits.handshakes)
         self._shaking: dict[str, int] = {}
         self._empty = trio.Event()
         self._quiet: dict[str, tuple[float, int]] = {}
@@ -213,7 +213,7 @@ class _Listener:
 
     def renew(self, app: App, limits: Limits, hosts: tuple[str, ...]) -> None:
         if limits.handshakes != self._desk.limits.handshakes:
-            self._slots = trio.Semaphore(limits.handshakes)  # those under way keep the old one
+            self._turns = trio.Semaphore(limits.handshakes)  # those under way keep the old one
         self._desk.renew(app, limits, hosts)
         self._bounds = _bounds(limits)
 
@@ -334,8 +334,7 @@ class _Listener:
         try:
             with trio.fail_after(self._desk.limits.handshake_s):
                 await transport.hello()
-                async with self._slots:
-                    await transport.handshake()
+                await transport.handshake(self._turns)
         except (trio.TooSlowError, EOFError, OSError, ssl.SSLError) as error:
             slow = isinstance(error, trio.TooSlowError)
             reason = "handshake_s" if slow else refusal_reason(error)

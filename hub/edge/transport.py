@@ -126,8 +126,8 @@ class TlsTransport:
         """Wait for the first octets, so that silent peers hold no handshake slot. Cancellation: nothing is lost."""
         await trio.lowlevel.wait_readable(self._socket)
 
-    async def handshake(self) -> None:
-        """Do the handshake.
+    async def handshake(self, turns: trio.Semaphore) -> None:
+        """Do the handshake; each step of it takes a turn, which nobody holds while the peer is waited for.
 
         Raises:
             ssl.SSLError: it was refused; the alert has been offered to the socket.
@@ -137,8 +137,9 @@ class TlsTransport:
         """
         while True:
             try:
-                with nonsense_names():
-                    self._tls.do_handshake()
+                async with turns:
+                    with nonsense_names():
+                        self._tls.do_handshake()
             except ssl.SSLWantReadError:
                 await self._send_pending()
                 data = await self._plain.receive()

@@ -90,7 +90,7 @@ class Files:
         return Reply(status=call.route.success)
 
     async def report(self, call: Call, access: Access) -> Reply | Fault:
-        """Return the bank's report on a file payment of the client's own, as it is.
+        """Return the bank's report on a file payment of the client's own, as it is: a long one as it comes.
 
         Faults: 404 for a payment that is unknown, another client's or of no file; the bank's own.
 
@@ -118,6 +118,7 @@ class Files:
                 scope=" ".join(call.route.scopes),
                 deadline_ms=call.route.deadline_ms,
                 repeatable=True,
+                stream_answer=True,
             )
         )
         if isinstance(answer, Fault):
@@ -128,7 +129,14 @@ class Files:
         if len(kind) > _TYPE_MOST:
             text = "The bank's answer cannot be read."
             return bank_fault(500, "GenericError", text, check="bank.content_type")
-        return Reply(status=call.route.success, octets=answer.body, media=kind)
+        size = answer.header(b"content-length") or b""
+        return Reply(
+            status=call.route.success,
+            octets=answer.body,
+            stream=answer.stream,
+            size=int(size) if size.isdigit() else 0,
+            media=kind,
+        )
 
 
 def _unfit(call: Call, access: Access) -> Fault | None:

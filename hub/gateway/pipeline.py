@@ -339,6 +339,8 @@ class Gateway:
             return await self._record_late(request, journey, outcome)
         response = self._render(journey, outcome)
         event = journey.event(request, outcome, response)
+        if isinstance(outcome, Reply) and outcome.stream is not None:
+            event = msgspec.structs.replace(event, octets_out=outcome.size)
         changes = outcome.changes if isinstance(outcome, Reply) else ()
         further = outcome.events if isinstance(outcome, Reply) else ()
         courtesy = outcome.courtesy if isinstance(outcome, Reply) else ()
@@ -383,7 +385,7 @@ class Gateway:
             if outcome.media:
                 kind = ((b"content-type", outcome.media), (b"x-content-type-options", b"nosniff"))
                 raw = bare(outcome.status, (*kind, *outcome.headers, journey.id_header()))
-                return msgspec.structs.replace(raw, body=outcome.octets)
+                return msgspec.structs.replace(raw, body=outcome.octets, stream=outcome.stream)
             if outcome.value is None:
                 return bare(outcome.status, (*outcome.headers, journey.id_header()))
             return self._with_body(journey, outcome.status, outcome.value, outcome.headers)

@@ -1,5 +1,6 @@
 """What the stages of the gateway hand on: the call, the access it has, the answer it gets."""
 
+from collections.abc import AsyncIterator
 from typing import Any, Final
 
 import msgspec
@@ -71,6 +72,7 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True):
         courtesy: Changes that are left out where their records were changed meanwhile.
         octets: The body as it is, of type ``media``, where it is no JSON of ours.
         media: Its content type.
+        stream: The body as it comes, of ``size`` octets (0: not announced), instead of ``octets``.
     """
 
     status: int
@@ -81,6 +83,8 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True):
     courtesy: tuple[Change, ...] = ()
     octets: bytes = b""
     media: bytes = b""
+    stream: AsyncIterator[bytes] | None = None
+    size: int = 0
 
 
 class Asked(msgspec.Struct, frozen=True, kw_only=True):

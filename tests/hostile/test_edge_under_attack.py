@@ -217,6 +217,17 @@ async def test_handshake_that_never_comes_is_closed_and_noted():
     assert place.notebook.reasons("handshake_refused") == ["handshake_s"]
 
 
+async def test_slow_hellos_hold_no_turn_that_a_newcomer_needs():
+    async with rig.listening(rig.echo_router(), handshakes=1) as place:
+        held = [await trio.open_tcp_stream("127.0.0.1", place.port) for _ in range(20)]
+        for stream in held:
+            await stream.send_all(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc")
+        with trio.fail_after(4):  # below handshake_s
+            await probe(place)
+        for stream in held:
+            await trio.aclose_forcefully(stream)
+
+
 async def test_handshakes_waiting_for_a_slot_do_not_outlive_their_deadline():
     async with rig.listening(rig.echo_router(), handshake_s=1.0, handshakes=1) as place:
         held = [await trio.open_tcp_stream("127.0.0.1", place.port) for _ in range(3)]

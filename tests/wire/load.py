@@ -17,7 +17,7 @@ from tests.waiting import pause_of_a_peer, until
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 DATA, HEADERS, RST, SETTINGS, PING, GOAWAY, WINDOW = 0, 1, 3, 4, 6, 7, 8
 REFUSED_STREAM = 7
-WIDE = frame(SETTINGS, 0, 0, b"\0\4" + (1 << 20).to_bytes(4))
+WIDE = frame(SETTINGS, 0, 0, b"\0\4" + (1 << 24).to_bytes(4))
 
 
 class Ask:

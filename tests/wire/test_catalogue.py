@@ -44,6 +44,8 @@ LANES = [
 IDLE_OCTETS, WAITING_OCTETS = 61_440, 65_536
 """Of one connection: what it may take while idle, and what may wait for its reader beside that."""
 HEADERS = 1
+SERVICE_LEVEL_S = 0.5
+"""The regulator's level for an answer: what a crowd of the lawful, of which the probe is one, may wait."""
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +84,7 @@ class Watch:
             await until(lambda: len(self.probe.times) >= 20, 120, "twenty answers to the probe")
             nursery.cancel_scope.cancel()
 
-    def check(self, name, counts, nightly, *, octets, **result):
+    def check(self, name, counts, nightly, *, octets, p99_s=P99_S, **result):
         """Check that the process lived, and within what; append the evidence."""
         grown = max(self.most, memory_of(self.hub.pid)) - self.before
         result |= {
@@ -95,7 +97,7 @@ class Watch:
         assert self.hub.pid == self.pid
         assert self.hub.ready()
         assert grown <= octets, (counts, result)
-        assert self.probe.p99 < (P99_S if nightly else 4 * P99_S), (counts, result)
+        assert self.probe.p99 < (p99_s if nightly else 4 * p99_s), (counts, result)
 
 
 async def connect(hub, context, address, turns=None):
@@ -273,14 +275,14 @@ async def test_a13_a_crowd_of_the_lawful_is_served_shed_and_forgotten(
     statuses = {str(k): v for k, v in sorted(crowd.statuses.items())}
     watch.check(
         "A13 a lawful crowd beyond what is answered at once", {"answered": crowd.answered, "statuses": statuses}, nightly,
-        octets=60_000_000, accepted_p99_ms=round(p99 * 1000), recovered_s=round(recovered, 2),
+        octets=60_000_000, p99_s=SERVICE_LEVEL_S, accepted_p99_ms=round(p99 * 1000), recovered_s=round(recovered, 2),
     )  # fmt: skip
     assert set(crowd.statuses) == {200, 401, 404, 503}, statuses
     assert crowd.retry_after == crowd.statuses[503], "each says when to come again"
     assert not [*crowd.unanswered, *crowd.broken], "nobody hangs"
     assert set(after.statuses) == {200}
     if nightly:
-        assert p99 <= 0.5, "the regulator's level for an answer"
+        assert p99 <= SERVICE_LEVEL_S
         assert recovered < 2.0
 
 
