@@ -254,7 +254,10 @@ class Payments:
         return self.view.reply(call, found[0], {"data": found[0].response})
 
     async def _ended(self, held: Attempt, patience_s: float) -> tuple[Attempt, int] | None:
-        """Wait until the outcome of an attempt is known, for so long; return it as it then is, None if it is gone."""
+        """Wait until the outcome of an attempt is known, for so long; return it as it then is, None if it is gone.
+
+        An unknown one is worth waiting for only where the bank is asked again; elsewhere operators settle it.
+        """
         changed = trio.Event()
 
         def heard(one: Invalidation) -> None:
@@ -269,7 +272,7 @@ class Payments:
                     latest = await self._keeper.lookup(Attempt, held.id)
                     if latest is None or latest[0].reservation != held.reservation:
                         return None
-                    if latest[0].ended:
+                    if latest[0].ended or (latest[0].state == "unknown" and not self._dedupes):
                         return latest
                     await changed.wait()
                     changed = trio.Event()

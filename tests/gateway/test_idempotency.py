@@ -190,6 +190,19 @@ async def test_a_key_whose_outcome_is_unknown_is_never_free(autojump_clock):
     assert len(world.bank.calls) == 1
 
 
+@pytest.mark.parametrize(("dedupes", "held_s"), [(True, 10), (False, 0)])
+async def test_an_unknown_outcome_is_waited_for_only_where_the_bank_is_asked_again(
+    dedupes, held_s, autojump_clock
+):
+    world = await started(MULTI)
+    world.gateway._payments._dedupes = dedupes
+    world.bank.answer = bank_failure("bank.timeout", "no answer", sent=True)
+    await pay(world)
+    began = trio.current_time()
+    assert (await pay(world)).status == 409
+    assert trio.current_time() - began == pytest.approx(held_s, abs=0.1)
+
+
 async def test_a_bank_that_gives_an_id_twice_is_not_believed():
     world = await started(MULTI)
     assert (await pay(world, key=b"k-1")).status == 201
