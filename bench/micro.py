@@ -13,8 +13,10 @@ from cryptography.hazmat.primitives import serialization
 
 from bench.client import literals
 from bench.consents import ProofKey
+from bench.exchange import least
 from bench.mixes import uuid
 from bench.upstream import balances
+from bench.world import LOAD_CORE
 from hub.config import config_folder, load
 from hub.contract import Context, Contract, load_contract
 from hub.gateway.enrich import ask, bank_call
@@ -198,4 +200,6 @@ def _event() -> Event:
 def run(certificate: Path) -> dict[str, float]:
     """Measure all."""
     with tempfile.TemporaryDirectory(dir=Path.cwd()) as folder:
-        return stages(certificate) | trio.run(keeping, Path(folder) / "state")
+        kept = trio.run(keeping, Path(folder) / "state")
+        (bank := Path(folder) / "bank").mkdir()
+        return stages(certificate) | kept | least(bank, rounds=GROUPS, core=LOAD_CORE)

@@ -58,7 +58,7 @@ def open_world(
     *,
     workers: int = 1,
     pinned: bool = True,
-    http2: bool = False,
+    http2: bool = True,
     environment: dict[str, str] | None = None,
 ) -> Iterator[World]:
     """Run a world: up when this is entered, gone when it is left.

@@ -128,7 +128,7 @@ class BankSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         augment: Ask the bank for charges and rates of each payment consent before it is stored.
         events: Tell the bank of each consent change.
         dedupes_by_key: The bank promises to de-duplicate payments by idempotency key.
-        http2: Offer HTTP/2 by ALPN.
+        http2: Offer HTTP/2 by ALPN; the bank chooses.
     """
 
     base_url: str
@@ -149,7 +149,7 @@ class BankSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     augment: bool = False
     events: bool = False
     dedupes_by_key: bool = False
-    http2: bool = False
+    http2: bool = True
 
 
 class TrustSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -15,9 +15,10 @@ from hub.protocol.hpack import Field, encode, literal_name, literal_value
 
 _WRITTEN_MOST: Final = 4096
 _SHORT: Final = 192
-_OF_ONE_REQUEST: Final = frozenset(
+OF_ONE_REQUEST: Final = frozenset(
     (b"content-length", b"o3-caller-interaction-id", b"o3-ozone-interaction-id")
 )
+"""Their values are new each time: not worth remembering."""
 _TARGET: Final = re.compile(rb"/[\x21-\x22\x24-\x7e]*")
 _DROPPED: Final = frozenset(
     (b"connection", b"host", b"keep-alive", b"proxy-connection", b"te", b"transfer-encoding", b"upgrade")
@@ -65,7 +66,7 @@ _WRITTEN: Final[dict[Field, bytes]] = {}
 def _write(field: Field) -> bytes:
     """Write a field; remember it unless it is long or of this request alone."""
     written = field_block(*field)
-    if len(written) <= _SHORT and field[0] not in _OF_ONE_REQUEST:
+    if len(written) <= _SHORT and field[0] not in OF_ONE_REQUEST:
         if len(_WRITTEN) >= _WRITTEN_MOST:
             _WRITTEN.clear()
         _WRITTEN[field] = written

@@ -266,6 +266,9 @@ def _prefixed(value: int, mask: int) -> bytes:
     return bytes(out)
 
 
+_LENGTHS: Final = tuple([bytes((size,)) for size in range(0x7F)])
+
+
 def literal_name(name: bytes) -> bytes:
     """Return the beginning of a literal without indexing (RFC 7541 section 6.2.2); ``literal_value`` follows."""
     index = _NAMES.get(name, 0)
@@ -274,7 +277,8 @@ def literal_name(name: bytes) -> bytes:
 
 def literal_value(value: bytes) -> bytes:
     """Return a string literal that is not Huffman-coded (section 5.2)."""
-    return _prefixed(len(value), 0x7F) + value
+    size = len(value)
+    return (_LENGTHS[size] if size < 0x7F else _prefixed(size, 0x7F)) + value
 
 
 def _encode(name: bytes, value: bytes) -> bytes:

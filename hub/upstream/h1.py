@@ -18,6 +18,7 @@ from typing import Final
 import httptools
 
 from hub.model.http import Headers
+from hub.protocol.h2_request import OF_ONE_REQUEST
 
 _TOKEN: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z")
 _TARGET: Final = re.compile(rb"/[\x21-\x22\x24-\x7e]*\Z")
@@ -27,7 +28,8 @@ _OURS: Final = frozenset(
 )
 _HEADERS_MOST: Final = 128
 _INTERIM_MOST: Final = 8
-_SHORT: Final = 128
+_WRITTEN_MOST: Final = 4096
+_SHORT: Final = 192
 """Longer fields (bearers among them) are not remembered."""
 
 
@@ -50,10 +52,8 @@ def request_head(
     if not (_TARGET.match(raw_target) and _TOKEN.match(method.encode())):
         raise ValueError("method or target is not fit for a request line")
     out = [b"%s %s HTTP/1.1\r\nhost: %s\r\n" % (method.encode(), raw_target, host)]
-    out += [
-        _line_before(name, value) if len(value) <= _SHORT else _line(name, value)
-        for name, value in headers
-    ]
+    known = _WRITTEN.get
+    out += [known(field) or _write(field) for field in headers]
     if length is None:
         out.append(b"transfer-encoding: chunked\r\n\r\n")
     elif length or method in {"POST", "PUT", "PATCH"}:
@@ -78,7 +78,18 @@ def _line(name: bytes, value: bytes) -> bytes:
     return b"%s: %s\r\n" % (name, value)
 
 
-_line_before: Final = lru_cache(maxsize=4096)(_line)
+_WRITTEN: Final[dict[tuple[bytes, bytes], bytes]] = {}
+"""Fields that come again, written; bounded."""
+
+
+def _write(field: tuple[bytes, bytes]) -> bytes:
+    """Write a field; remember it unless it is long or of this request alone."""
+    written = _line(*field)
+    if len(written) <= _SHORT and field[0] not in OF_ONE_REQUEST:
+        if len(_WRITTEN) >= _WRITTEN_MOST:
+            _WRITTEN.clear()
+        _WRITTEN[field] = written
+    return written
 
 
 def _field(name: bytes, value: bytes) -> tuple[bytes, bytes] | None:

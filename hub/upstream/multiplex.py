@@ -213,7 +213,7 @@ class Multiplexed:
         """
         call, progress = sending.call, sending.progress
         for last in (False, True):
-            shared = self._ready() or await self._acquire(sending)
+            shared = self._ready(sending.started) or await self._acquire(sending)
             if shared is None or isinstance(shared, Fault):
                 return shared
             used = shared.finished > 0
@@ -227,9 +227,8 @@ class Multiplexed:
             self._note("bank.sent_again")
         return None  # pragma: no cover - the loop has returned
 
-    def _ready(self) -> Shared | None:
-        """Return a connection that has room now."""
-        now = trio.current_time()
+    def _ready(self, now: float) -> Shared | None:
+        """Return a connection that has room."""
         for shared in self._shared:
             if self._usable(shared, now):
                 return shared
@@ -243,7 +242,7 @@ class Multiplexed:
                 if not self.spoken:
                     return None
                 self.reap()
-                return self._ready() or await self._open(progress)
+                return self._ready(trio.current_time()) or await self._open(progress)
         return progress.expired()
 
     async def _open(self, progress: Progress) -> Shared | Fault | None:

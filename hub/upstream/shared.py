@@ -114,26 +114,23 @@ class Shared:
         """
         try:
             while not holds():
-                if trio.current_time() >= deadline:
-                    return False
                 if self._tls.unsent and not self._draining:
                     await self._drain(deadline)
                 elif not self._reading:
-                    await self._read(answer, holds, deadline)
-                else:
+                    await self._read(holds, deadline)
+                elif deadline >= self._limit:
                     await self._park(answer, deadline)
+                else:
+                    with trio.move_on_at(deadline):
+                        await self._park(answer, deadline)
+                if not holds() and trio.current_time() >= deadline:
+                    return False
         finally:
-            self._hand_over()
+            if self._parked:
+                self._hand_over()
         return True
 
     async def _park(self, answer: Answer, deadline: float) -> None:
-        if deadline < self._limit:
-            with trio.move_on_at(deadline):
-                await self._wait(answer, deadline)
-        else:
-            await self._wait(answer, deadline)
-
-    async def _wait(self, answer: Answer, deadline: float) -> None:
         parked = self._parked
         parked[answer] = (trio.lowlevel.current_task(), deadline)
 
@@ -145,7 +142,7 @@ class Shared:
         if self._heir is answer:
             self._heir = None
 
-    async def _read(self, answer: Answer, holds: Callable[[], bool], deadline: float) -> None:
+    async def _read(self, holds: Callable[[], bool], deadline: float) -> None:
         """Read for all until our own wait is over."""
         self._reading = True
         try:
@@ -211,9 +208,8 @@ class Shared:
 
     def _hand_over(self) -> None:
         """Wake another one that waits if there is work that nobody does."""
-        if not self._parked or self._heir is not None:
-            return
-        if not self._reading or (self._tls.unsent and not self._draining):
+        idle = not self._reading or (self._tls.unsent and not self._draining)
+        if idle and self._parked and self._heir is None:
             self._heir, (task, _) = self._parked.popitem()
             trio.lowlevel.reschedule(task)
 

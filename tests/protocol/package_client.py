@@ -1,4 +1,4 @@
-"""HTTP/2 towards the bank, sans-IO: the client side of the ``h2`` package, with GOAWAY withheld from it.
+"""The oracle of the lean client: the client side of the ``h2`` package, with GOAWAY withheld from it.
 
 Theory. ``h2`` ends its connection at the first GOAWAY and would lose the answers that the bank still owes. So frames are cut
 here, GOAWAY is understood here and never handed on: streams above the last one that it names were not processed, the others

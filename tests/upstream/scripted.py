@@ -104,6 +104,7 @@ def settings(folder, port, **over):
         "key": folder / "k.pem",
         "auth": "mtls",
         "audience": "LFI",
+        "http2": False,
     }
     return BankSettings(**(values | over))
 
