@@ -330,6 +330,18 @@ async def of_keys(folder: Path, there: Framework, pairs: int) -> dict[str, float
     }
 
 
+@contextmanager
+def settled() -> Iterator[None]:
+    """Let the garbage collector run as in a node, for a while."""
+    before = gc.get_threshold()
+    settle()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
+        gc.set_threshold(*before)
+
+
 def resident_mb() -> float:
     """Return how much memory this process has now."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
@@ -340,10 +352,9 @@ async def refresh(
     folder: Path, organisations: int, clients: int, rounds: int = 8, pairs: int = 12
 ) -> dict[str, float]:
     """Return what refreshes of a large framework do to requests in flight in the same process."""
-    settle()  # as a node does
     turns = Turns()
     trio.lowlevel.add_instrument(turns)
-    with framework(folder, organisations, clients) as there:
+    with settled(), framework(folder, organisations, clients) as there:
         figures = await of_lists(folder, there, rounds)
         figures |= await of_keys(folder, there, pairs)
     trio.lowlevel.remove_instrument(turns)
