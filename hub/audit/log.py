@@ -79,6 +79,11 @@ class Log:
         return self._signer.verifier.vkey()
 
     @property
+    def verifiers(self) -> tuple[Verifier, ...]:
+        """Return the keys of which one must have signed what the log finds of itself."""
+        return tuple(one.verifier for one in (self._signer, *self._retiring))
+
+    @property
     def size(self) -> int:
         """Return how many events are published."""
         return self._frontier.size
@@ -86,8 +91,7 @@ class Log:
     def _resume(self, file: Path) -> None:
         try:
             self.note = file.read_bytes().decode()
-            known = [one.verifier for one in (self._signer, *self._retiring)]
-            text, _ = open_note(self.note, known)
+            text, _ = open_note(self.note, self.verifiers)
             checkpoint = Checkpoint.parse(text)
         except (NoteError, UnicodeDecodeError) as error:
             raise LogError(f"{file}: {error}") from error

@@ -10,7 +10,8 @@ from datetime import UTC, datetime
 from typing import Final
 
 from hub.audit.log import Log
-from hub.audit.note import Checkpoint, split
+from hub.audit.note import Checkpoint, NoteError, open_note
+from hub.audit.tiles import LogError
 from hub.model.event import Event, Kind
 
 MONTHS: Final = "months"
@@ -28,12 +29,16 @@ def close_month(log: Log, month: str, now_ms: int) -> Event:
     A month that was closed before a crash, and whose event may be missing, is not closed anew.
 
     Raises:
+        LogError: What was kept of the month is damaged.
         OSError: The disk does not take it.
     """
     name = f"{MONTHS}/{month}"
     kept = log.folder / name
     if not kept.exists():
         log.tiles.write(name, log.note.encode())
-    head = Checkpoint.parse(split(kept.read_text())[0])
+    try:
+        head = Checkpoint.parse(open_note(kept.read_bytes().decode(), log.verifiers)[0])
+    except (NoteError, UnicodeDecodeError) as error:
+        raise LogError(f"{kept}: {error}") from error
     subject = f"{month} {head.size} {head.root.hex()}"
     return Event(kind=Kind.NODE, time_ms=now_ms, subject=subject, change=CHANGE)

@@ -53,13 +53,24 @@ def open_log(
     older = [Signer.load(origin, one) for one in retiring]
     log = Log(folder / AUDIT / LOG, signer, retiring=older, failpoint=failpoint)
     beside = Tiles(folder / AUDIT)
-    known = (folder / AUDIT / KEY).read_text().split() if (folder / AUDIT / KEY).exists() else []
+    known = _known(folder / AUDIT / KEY)
     log.new_key = log.vkey not in known
     keys = [*known, *(one.verifier.vkey() for one in older), log.vkey]
     beside.replace(KEY, "".join(f"{vkey}\n" for vkey in dict.fromkeys(keys)).encode())
     beside.replace(VERIFIER, verifier_source())
     beside.replace(FORMAT, format_text())
     return log
+
+
+def _known(file: Path) -> list[str]:
+    """Return the keys that the log was signed with before; none is passed on that is not whole."""
+    try:
+        known = file.read_text().split() if file.exists() else []
+        for vkey in known:
+            Verifier.parse(vkey)
+    except (NoteError, UnicodeDecodeError) as error:
+        raise LogError(f"{file}: {error}") from error
+    return known
 
 
 class ReadLog:

@@ -285,3 +285,27 @@ async def test_a_log_that_cannot_keep_up_is_not_ready(tmp_path, signer, keeper, 
         log.publish = full
         await until(lambda: not publisher.ready(), 5, "a log that is late not to be ready")
         nursery.cancel_scope.cancel()
+
+
+async def test_a_spoilt_checkpoint_of_a_month_is_not_chained(tmp_path, signer, keeper):
+    log = Log(tmp_path / "log", signer)
+    await fill(keeper, 5)
+    await log.publish(keeper)
+    close_month(log, "2026-11", NOV * 1000)
+    kept = log.folder / "months/2026-11"
+    good = kept.read_bytes()
+    for at in range(0, len(good), 3):
+        kept.write_bytes(good[:at] + bytes([good[at] ^ 1]) + good[at + 1 :])
+        with pytest.raises(LogError, match="months/2026-11"):
+            close_month(log, "2026-11", NOV * 1000)
+
+
+def test_a_spoilt_list_of_keys_is_not_passed_on(tmp_path):
+    open_log(tmp_path, origin=ORIGIN, pem=pem_of(1))
+    keys = tmp_path / "audit/key"
+    good = keys.read_bytes()
+    assert not open_log(tmp_path, origin=ORIGIN, pem=pem_of(1)).new_key
+    for at in range(len(good) - 1):
+        keys.write_bytes(good[:at] + bytes([good[at] ^ 1]) + good[at + 1 :])
+        with pytest.raises(LogError, match="audit/key"):
+            open_log(tmp_path, origin=ORIGIN, pem=pem_of(1))
