@@ -3,7 +3,9 @@
 Source: consents 6.4; decisions.md section 3 and section 2 (Consumed).
 """
 
+from collections.abc import Mapping
 from datetime import date
+from typing import Any, Final
 
 import msgspec
 
@@ -24,8 +26,21 @@ from hub.model.limits import (
 
 def terms_in(consent: Consent, *, anchored: bool = False) -> Terms | None:
     """Return what a consent allows; None if it allows no payments."""
-    control = consent.request.get("consent", {}).get("ControlParameters", {})
-    return terms_of(control, anchored=anchored)
+    request = consent.request
+    kept = _TERMS.get((id(request), anchored))
+    if kept is not None and kept[0] is request:
+        return kept[1]
+    control = request.get("consent", {}).get("ControlParameters", {})
+    terms = terms_of(control, anchored=anchored)
+    if len(_TERMS) >= _KEPT_MOST:
+        _TERMS.clear()
+    _TERMS[id(request), anchored] = request, terms
+    return terms
+
+
+_KEPT_MOST: Final = 1024
+_TERMS: Final[dict[tuple[int, bool], tuple[Mapping[str, Any], Terms | None]]] = {}
+"""Terms by the request that they were read from: it is never changed, and one payment asks for them four times."""
 
 
 def take_share(

@@ -105,18 +105,25 @@ class _Sight:
         self._version_of = version_of
         self._record_of = record_of
         self._seen: dict[tuple[str, str], tuple[int, Entry]] = {}
+        self._read: dict[tuple[str, str], Versioned] = {}
         self.entries: list[tuple[Entry, int]] = []
         self.leaves: list[Leaf] = []
 
     def write(self, entry: Entry) -> bool:
         """Plan an entry; False where it does not find the version it expects."""
         name = (entry.kind, entry.key)
-        version = self._seen[name][0] if name in self._seen else self._version_of(*name)
+        version = self._version(name)
         if entry.expect is not None and entry.expect != version:
             return False
         self.entries.append((entry, version))
         self._seen[name] = (0 if entry.body is None else version + 1, entry)
         return True
+
+    def _version(self, name: tuple[str, str]) -> int:
+        if name in self._seen:
+            return self._seen[name][0]
+        read = self._read.get(name)
+        return read.version if read is not None else self._version_of(*name)
 
     def read(self, kind: type[R], key: str) -> R | None:
         """Return a record, or None."""
@@ -126,7 +133,10 @@ class _Sight:
             record: Record | None = None if body is None else decode(tag, body)
         else:
             found = self._record_of(tag, key)
-            record = None if found is None else found.record
+            record = None
+            if found is not None:
+                self._read[tag, key] = found
+                record = found.record
         return record if isinstance(record, kind) else None
 
     def put(self, record: Record) -> None:

@@ -19,9 +19,11 @@ from typing import Any, Final, TypeVar, final
 import apsw
 import msgspec
 
+from hub.model.consent import Consent
 from hub.model.failpoint import Failpoint, Point, no_failpoint
 from hub.model.fault import Fault
-from hub.model.records import Seen
+from hub.model.limits import Allowance
+from hub.model.records import Record, Seen
 from hub.protocol.merkle import Frontier, leaf_hash
 from hub.state.entry import MOST, Entry, IndexRow, decode, kind_of, put_entry, unavailable
 from hub.state.keeper import Conflict, Granted, Once, Page, Put, Query, TreeHead, Versioned
@@ -33,7 +35,13 @@ T = TypeVar("T")
 _SEEN: Final = kind_of(Seen)
 _ROWS: Final = msgspec.msgpack.Decoder(tuple[tuple[str, str | int], ...])
 _CHECKPOINT_PAGES: Final = 2000
+_LOOKUP: Final = "SELECT version, body FROM record WHERE kind = ? AND key = ?"
+_RECORD: Final = "SELECT version, indexed, body FROM record WHERE kind = ? AND key = ?"
+_VERSION: Final = "SELECT version, indexed FROM record WHERE kind = ? AND key = ?"
 _FEW: Final = 1000
+_OFTEN: Final = frozenset({kind_of(Consent), kind_of(Allowance)})
+_KNOWN: Final = 512
+_KNOWN_OCTETS: Final = 16_384
 _PURGE_MOST: Final = 1000
 
 _PASSING: Final = frozenset(
@@ -105,6 +113,9 @@ class Store:
         self._failpoint = failpoint
         self._replay_entries = replay_entries
         self._pages = 0
+        self._indexed: dict[tuple[str, str], bytes] = {}
+        """Index rows of what the transaction has read or written, as they stand in it."""
+        self._known: dict[tuple[str, str], tuple[bytes, Record]] = {}
         self._failed = False
         self._full = False
         self._reader: Any = None
@@ -218,6 +229,7 @@ class Store:
             raise
 
     def _transaction(self, works: Sequence[Work]) -> list[Done]:
+        self._indexed.clear()
         self._writer.execute("BEGIN IMMEDIATE")
         self._failpoint(Point.AFTER_BEGIN)
         start = self._frontier.size
@@ -257,24 +269,40 @@ class Store:
         return tuple(range(first, first + len(work.leaves)))
 
     def _record_of(self, kind: str, key: str) -> Versioned | None:
-        row = self._writer.execute(
-            "SELECT version, body FROM record WHERE kind = ? AND key = ?", (kind, key)
-        ).get
-        return None if row is None else Versioned(decode(kind, row[1]), row[0])
+        row = self._writer.execute(_RECORD, (kind, key)).get
+        if row is None:
+            return None
+        version, self._indexed[kind, key], body = row
+        return Versioned(self._decoded(kind, key, body), version)
 
     def _version_of(self, kind: str, key: str) -> int:
-        row = self._writer.execute(
-            "SELECT version FROM record WHERE kind = ? AND key = ?", (kind, key)
-        ).get
-        return row or 0
+        row = self._writer.execute(_VERSION, (kind, key)).get
+        if row is None:
+            return 0
+        version: int = row[0]
+        self._indexed[kind, key] = row[1]
+        return version
+
+    def _decoded(self, kind: str, key: str, body: bytes) -> Record:
+        """Return a record by its octets; a few are remembered with theirs, since a record is read several times as it is."""
+        kept = self._known.get((kind, key))
+        if kept is not None and kept[0] == body:
+            return kept[1]
+        record = decode(kind, body)
+        if kind in _OFTEN and len(body) <= _KNOWN_OCTETS:
+            if len(self._known) >= _KNOWN:
+                self._known.clear()
+            self._known[kind, key] = body, record
+        return record
 
     def _apply(self, entry: Entry, before: int) -> None:
         old = self._rows_of(entry.kind, entry.key) if before else set()
         new = set(entry.rows)
-        self._writer.executemany(
-            "DELETE FROM lookup WHERE kind = ? AND name = ? AND value = ? AND key = ?",
-            [(entry.kind, name, value, entry.key) for name, value in old - new],
-        )
+        if gone := old - new:
+            self._writer.executemany(
+                "DELETE FROM lookup WHERE kind = ? AND name = ? AND value = ? AND key = ?",
+                [(entry.kind, name, value, entry.key) for name, value in gone],
+            )
         if entry.body is None:
             self._delete(entry, before)
             return
@@ -287,27 +315,32 @@ class Store:
                 entry.key,
                 before + 1,
                 entry.purge_at,
-                msgspec.msgpack.encode(entry.rows),
+                packed := msgspec.msgpack.encode(entry.rows),
                 entry.body,
             ),
         )
+        self._indexed[entry.kind, entry.key] = packed
         self._seen += entry.kind == _SEEN and not before
-        self._writer.executemany(
-            "INSERT INTO lookup VALUES (?, ?, ?, ?)",
-            [(entry.kind, name, value, entry.key) for name, value in new - old],
-        )
+        if more := new - old:
+            self._writer.executemany(
+                "INSERT INTO lookup VALUES (?, ?, ?, ?)",
+                [(entry.kind, name, value, entry.key) for name, value in more],
+            )
 
     def _delete(self, entry: Entry, before: int) -> None:
         if before:
             self._writer.execute(
                 "DELETE FROM record WHERE kind = ? AND key = ?", (entry.kind, entry.key)
             )
+            self._indexed.pop((entry.kind, entry.key), None)
             self._seen -= entry.kind == _SEEN
 
     def _rows_of(self, kind: str, key: str) -> set[IndexRow]:
-        packed = self._writer.execute(
-            "SELECT indexed FROM record WHERE kind = ? AND key = ?", (kind, key)
-        ).get
+        packed = self._indexed.pop((kind, key), None)
+        if packed is None:
+            packed = self._writer.execute(
+                "SELECT indexed FROM record WHERE kind = ? AND key = ?", (kind, key)
+            ).get
         return set(_ROWS.decode(packed))
 
     def _claim(self, work: Claims) -> Done:
@@ -400,10 +433,8 @@ class Store:
 
     def lookup(self, kind: str, key: str) -> Versioned | None:
         """Return a record with its version, or None; some microseconds."""
-        row = self._reader.execute(
-            "SELECT version, body FROM record WHERE kind = ? AND key = ?", (kind, key)
-        ).get
-        return None if row is None else Versioned(decode(kind, row[1]), row[0])
+        row = self._reader.execute(_LOOKUP, (kind, key)).get
+        return None if row is None else Versioned(self._decoded(kind, key, row[1]), row[0])
 
     def head(self) -> TreeHead:
         """Return the tree head as last committed."""

@@ -31,6 +31,9 @@ BACK_OFF_S: Final = (5, 30, 120, 600, 3600, 21600)
 _CURSOR: Final = "outbox.cursor"
 _BATCH: Final = 500
 _IDLE_S: Final = 1.0
+_GATHER_S: Final = 0.02
+"""After a change; what else changes meanwhile is followed in the same round."""
+_GAUGE_S: Final = 1.0
 
 Send = Callable[[Consent, Delivery], Awaitable[int | Fault]]
 """Tell one target; return the HTTP status, where 200 to 299 means heard."""
@@ -73,17 +76,20 @@ class Outbox:
 
         Cancellation: the only way to end it; a delivery under way may have been heard and is made again.
         """
-        position = await self._start()
+        position, gauge_at = await self._start(), 0.0
         end = self._keeper.watch(self._woken)
         try:
             task_status.started()
             while True:
                 self._changed = trio.Event()
                 position = await self.follow(position)
-                await self._gauge()
+                if trio.current_time() >= gauge_at:
+                    gauge_at = trio.current_time() + _GAUGE_S
+                    await self._gauge()
                 if not await self.deliver():
                     with trio.move_on_after(_IDLE_S):
                         await self._changed.wait()
+                        await trio.sleep(_GATHER_S)
         finally:
             end()
 
