@@ -70,7 +70,8 @@ class Notifications:
     async def answer(self, request: Request) -> Response:
         """Take one notification: 204, and the process that refreshes hears of it with the commit.
 
-        Faults: 401 empty without the key; 429 for a sender of too many; 503 as the keeper says.
+        Faults: 401 empty without the key; 429 for a sender of too many, whom the audit log does not name again and
+        again; 503 as the keeper says.
 
         Cancellation: the refresh may or may not have been asked for.
         """
@@ -79,22 +80,18 @@ class Notifications:
         if isinstance(granted, Fault):
             return Response(status=503, headers=((b"retry-after", b"1"),))
         if not granted[0].granted:
-            return await self._refused(request, 429, "trust.push_rate", (b"retry-after", b"1"))
+            event = self._event(request, 429, "trust.push_rate")
+            return Response(status=429, headers=((b"retry-after", b"1"),), event=event)
         if not hmac.compare_digest(_presented(request), self._key):
-            return await self._refused(request, 401, "trust.push_key", _CHALLENGE)
+            event = self._event(request, 401, "trust.push_key")
+            await self._keeper.commit([], [event])
+            return Response(status=401, headers=(_CHALLENGE,), event=event)
         told = Setting(name=PUSHED, value=self._seal.close(PUSHED, request.body[:_KEPT]))
         event = self._event(request, 204)
         kept = await self._keeper.commit([Put(told)], [event])
         if isinstance(kept, Fault):
             return Response(status=503, headers=((b"retry-after", b"1"),), event=event)
         return Response(status=204, event=event)
-
-    async def _refused(
-        self, request: Request, status: int, check: str, header: tuple[bytes, bytes]
-    ) -> Response:
-        event = self._event(request, status, check)
-        await self._keeper.commit([], [event])
-        return Response(status=status, headers=(header,), event=event)
 
     def _event(self, request: Request, status: int, check: str = "") -> Event:
         return Event(

@@ -372,7 +372,9 @@ class Trust:
         """Hear that the framework has pushed: look at everything, if that is this process's work."""
         content = await load(self._keeper, self._seal, PUSHED) if self._leader else None
         if content is not None:
-            self._pushed = (self._clock.now(), content.decode(errors="replace"))
+            text = content.decode(errors="replace")
+            shown = "".join(char if char.isprintable() else " " for char in text)
+            self._pushed = (self._clock.now(), shown)
             self._refresher.ask()
 
     def _apply_dates(self, dates: Dates) -> None:

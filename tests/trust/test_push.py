@@ -60,11 +60,13 @@ def check(trust):
 async def test_a_notification_makes_the_hub_look_at_once(world, trust, authorization):
     world.directory.withdraw(ORG)
     assert check(trust) == ""
-    answer = await send(trust, authorization, b'{"SubscribeURL":"https://elsewhere.example/x"}')
+    body = b'{"SubscribeURL":"https://elsewhere.example/x"}\x1b[2J\xff\n'
+    answer = await send(trust, authorization, body)
     assert (answer.status, answer.body, answer.event.change) == (204, b"", "trust.pushed")
     await until(lambda: check(trust) == "trust.organisation_inactive", 20, "a look")
     assert trust.status()["notified"] == NOW
     assert "elsewhere" in trust.status()["notification"]
+    assert trust.status()["notification"].isprintable()
     assert not any("elsewhere" in path for _, path in world.asked)
 
 
@@ -103,6 +105,8 @@ async def test_a_sender_of_too_many_is_slowed_down(world, trust, monkeypatch):
     monkeypatch.setattr(push, "_BURST", 3)
     statuses = [(await send(trust, basic(KEY))).status for _ in range(5)]
     assert statuses == [204, 204, 204, 429, 429]
+    events = [orjson.loads(leaf) for leaf in await world.keeper.events(0, 1000)]
+    assert not [e for e in events if e.get("check") == "trust.push_rate"]
 
 
 async def test_without_a_configured_key_there_is_no_such_route(world):
