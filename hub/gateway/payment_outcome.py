@@ -14,6 +14,7 @@ import msgspec
 import orjson
 
 from hub.gateway.errors import GENERIC, bank_error
+from hub.gateway.payment_kept import kept_of
 from hub.model.event import Event, Kind, Verdict
 from hub.model.fault import Fault, bank_fault
 from hub.model.records import Attempt, Payment
@@ -131,7 +132,7 @@ def made_payment(attempt: Attempt, data: dict[str, Any], now_ms: int) -> Payment
     if attempt.draft is None:
         return None
     return msgspec.structs.replace(
-        attempt.draft, id=str(data["id"]), response=data, updated_ms=now_ms
+        attempt.draft, id=str(data["id"]), response=kept_of(data), updated_ms=now_ms
     )
 
 

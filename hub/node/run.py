@@ -25,6 +25,7 @@ from hub.model.failpoint import Failpoint, no_failpoint
 from hub.model.terms import Face
 from hub.node.build import Given, description_of, prepared
 from hub.node.check import check_files
+from hub.node.core import forbid_core_files
 from hub.node.errors import StartError
 from hub.node.faces import Faces, tls_of
 from hub.node.generation import Generation, keeping, serving
@@ -87,6 +88,7 @@ def serve_node(
     Raises:
         StartError: One line that says why it cannot start.
     """
+    forbid_core_files()
     failed: list[BaseException] = []
     store_failed = False
     try:
@@ -116,6 +118,7 @@ def serve_worker(
 ) -> int:
     """Run one worker until it is drained; return the exit status."""
     end_with_standard_input()
+    forbid_core_files()
     failed: list[BaseException] = []
     try:
         trio.run(lambda: run_worker(orders, clock=clock, number=number, failpoint=failpoint))

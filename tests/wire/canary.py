@@ -203,7 +203,7 @@ class MarkedBank:
                 for status in (200, 201):
                     schema = self._schemas[schemas].get(f"{method} {template} {status}")
                     if schema is not None:
-                        return self._marks.lawful(schema, where), status
+                        return self._with_more(self._marks.lawful(schema, where)), status
         return {"report": self._marks.make(where)}, 200
 
     def _with_more(self, value: Any) -> Any:

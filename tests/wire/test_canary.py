@@ -566,6 +566,14 @@ def test_marks_of_a_hundred_bodies_are_kept_where_the_list_says_and_nowhere_else
     check(setting)
 
 
+def test_no_process_of_the_hub_may_dump_core(setting):
+    pids = [setting.hub.pid, *setting.hub.workers()]
+    for pid in pids:
+        lines = Path(f"/proc/{pid}/limits").read_text().splitlines()
+        (core,) = [line.split() for line in lines if line.startswith("Max core file size")]
+        assert all(int(octets) <= 1 for octets in core[4:6]), "soft and hard"
+
+
 def test_lawful_marks_went_all_the_way(setting):
     good = {path.rsplit("/", 1)[-1] for path, status in setting.statuses if 200 <= status < 300}
     wanted = {"accounts", "parties", "balances", "transactions", "statements", "product", "products", "atms", "leads"}  # fmt: skip
