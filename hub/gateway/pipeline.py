@@ -316,7 +316,7 @@ class Gateway:
             return bank_fault(500, "GenericError", text, check="bank.not_json")
         if asked.blank:
             given = _blank(given)
-        refused = self.shadow.look(call.route.id, given)
+        refused = self.shadow.look(call.route.id, given, len(answer.body))
         if refused is not None:
             return refused
         if call.route.handler == _PAYEE:

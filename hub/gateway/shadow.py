@@ -5,6 +5,7 @@ only one answer in ``EVERY`` is looked at, and that by a task of its own: the an
 what does not fit is counted as unseen.
 """
 
+from contextlib import suppress
 from typing import Any, Final, Literal
 
 import trio
@@ -16,7 +17,8 @@ from hub.observe import Observer
 
 EVERY: Final = 20
 QUEUE: Final = 16
-"""Answers that wait to be judged; each at most as large as the bank may send."""
+MOST: Final = 262_144
+"""Answers that wait to be judged, and octets of one: a larger one would hold up whoever else is served."""
 
 
 class Shadow:
@@ -43,10 +45,11 @@ class Shadow:
         """
         async for route_id, answer in self._take:
             self._judge(route_id, answer)
+            del answer  # or the last one would be kept until the next comes
             await trio.lowlevel.checkpoint()
 
-    def look(self, route_id: str, answer: Any) -> Fault | None:
-        """Judge one answer, put it aside to be judged, or let it pass unseen.
+    def look(self, route_id: str, answer: Any, octets: int = 0) -> Fault | None:
+        """Judge one answer of so many octets, put it aside to be judged, or let it pass unseen.
 
         Faults: 500 ``GenericError``, check ``bank.schema``, in mode ``enforce``.
         """
@@ -56,7 +59,7 @@ class Shadow:
         self._seen[route_id] = seen + 1
         if self._mode == "shadow":
             if seen % EVERY == 0:
-                self._put_aside(route_id, answer)
+                self._put_aside(route_id, answer, octets)
             return None
         broken = self._judge(route_id, answer)
         if broken is None:
@@ -65,11 +68,12 @@ class Shadow:
         text = "The bank's answer does not have the agreed shape."
         return bank_fault(500, "GenericError", text, check="bank.schema", private=private)
 
-    def _put_aside(self, route_id: str, answer: Any) -> None:
-        try:
-            self._give.send_nowait((route_id, answer))
-        except trio.WouldBlock:
-            self._observer.note("bank_answer_unseen", route=route_id)
+    def _put_aside(self, route_id: str, answer: Any, octets: int) -> None:
+        with suppress(trio.WouldBlock):
+            if octets <= MOST:
+                self._give.send_nowait((route_id, answer))
+                return
+        self._observer.note("bank_answer_unseen", route=route_id)
 
     def _judge(self, route_id: str, answer: Any) -> Violation | None:
         broken = self._contract.check_bank_answer(route_id, answer)

@@ -1,8 +1,12 @@
 """What is done beside a request: answers judged in shadow, and the note of when data was last shared."""
 
-import msgspec
+import weakref
 
-from hub.gateway.shadow import EVERY, QUEUE, Shadow
+import msgspec
+import trio
+import trio.testing
+
+from hub.gateway.shadow import EVERY, MOST, QUEUE, Shadow
 from hub.model.consent import Consent
 from hub.model.event import Event, Kind
 from hub.state.keeper import Put
@@ -33,6 +37,29 @@ async def test_answers_beyond_the_queue_are_counted_as_unseen():
         shadow.look(BALANCES, BAD)
     world.observer.close()
     assert world.log.getvalue().count("bank_answer_unseen") == 1
+
+
+async def test_a_large_answer_is_unseen_and_the_last_one_judged_is_not_kept():
+    class Answer(dict):
+        """A dict that can be watched."""
+
+    world = World()
+    shadow = await shadow_of(world)
+    assert shadow.look(BALANCES, BAD, MOST + 1) is None
+    assert shadow._take.statistics().current_buffer_used == 0
+    answer = Answer(data=7)
+    gone = weakref.ref(answer)
+    for _ in range(EVERY):
+        shadow.look(BALANCES, answer, MOST)
+    del answer
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(shadow.run)
+        await trio.testing.wait_all_tasks_blocked()
+        assert gone() is None
+        nursery.cancel_scope.cancel()
+    world.observer.close()
+    assert world.log.getvalue().count("bank_answer_unseen") == 1
+    assert world.log.getvalue().count("bank_answer_off_schema") == 1
 
 
 async def test_enforced_every_answer_is_judged_at_once():
