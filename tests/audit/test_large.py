@@ -21,8 +21,8 @@ from tests.audit.test_index import DUBAI, NOW, ROUTES, call
 from tests.state.keepers import limits
 
 EVENTS = int(os.environ.get("AUDIT_EVENTS", "10000000"))
-AT_ONCE = 50_000
-"""Events of one commit; a multiple of the group that is recalled for the searches."""
+AT_ONCE = 200_000
+"""Events of one commit: few commits, for ids without order make each touch much of the index."""
 PER_SECOND = 100
 SEARCHES = 100
 
@@ -70,7 +70,7 @@ class Times:
 
 async def filled(folder, made, clock, times):
     """Append all events through the keeper while they are published, as a node does."""
-    async with open_keeper(folder, clock=clock, limits=limits()) as keeper:
+    async with open_keeper(folder, clock=clock, limits=limits(commit_s=300)) as keeper:
         log = open_log(folder, origin=ORIGIN, pem=PEM)
         with times.of("append_and_publish_s"):
             async with trio.open_nursery() as nursery:
@@ -133,7 +133,7 @@ async def large(folder, count) -> dict[str, float]:
 
 
 async def kept_open(folder, clock, *, task_status):
-    async with open_keeper(folder, clock=clock, limits=limits()) as keeper:
+    async with open_keeper(folder, clock=clock, limits=limits(commit_s=300)) as keeper:
         task_status.started(keeper)
         await trio.sleep_forever()
 
