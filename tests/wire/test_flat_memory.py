@@ -1,18 +1,21 @@
 """What a long answer of the bank costs a real Hub in memory: passed on nothing that grows with it, mapped a bounded multiple."""
 
+from contextlib import AsyncExitStack
 from functools import partial
 
 import msgspec
 import pytest
 import trio
 
+from bench.evidence import append
 from tests.waiting import pause_of_a_peer, until
 from tests.wire.load import Ask, Load
 from tests.wire.operations import PAYMENTS, Known, prepare
 from tests.wire.own_hub import OwnHub, copy_state, free_ports, settings_beside
-from tests.wire.test_attacks import memory_of
+from tests.wire.test_attacks import GREETING, memory_of
 from tests.wire.test_bank_chaos import ScriptedBank, read_head
-from tests.wire.test_lifecycle import ACCOUNTS, reissued, tpp_context
+from tests.wire.test_catalogue import connect
+from tests.wire.test_lifecycle import ACCOUNTS, DISCOVERY, reissued, tpp_context
 
 pytestmark = pytest.mark.wire
 
@@ -89,6 +92,25 @@ def accounts(octets):
     one = {"accountId": "100100000001", "status": "Active", "currency": "AED", "accountType": "Retail", "accountSubType": "CurrentAccount"}  # fmt: skip
     count = octets // len(msgspec.json.encode(one))
     return msgspec.json.encode({"data": [one] * count, "meta": {"paginated": False}})
+
+
+@pytest.mark.parametrize("count", [200, pytest.param(1000, id="many", marks=pytest.mark.nightly)])
+async def test_an_idle_connection_takes_less_than_sixty_kilobytes(hub_and_bank, sandbox, count):
+    """First of this module's tests: what others have used and given back would hide what these take."""
+    hub, _ = hub_and_bank
+    load = Load(hub.port, tpp_context(sandbox), [Ask("GET", DISCOVERY, hub.port)])
+    async with await connect(hub, load.context, "127.0.2.1"):
+        before = memory_of(hub.pid)
+        async with AsyncExitStack() as held:
+            for number in range(count):
+                stream = await connect(hub, load.context, f"127.0.2.{number % 4 + 1}")
+                await held.enter_async_context(stream)
+                await stream.send_all(GREETING + load.asks[0].octets(1))
+                await stream.receive_some(65536)
+            taken = (memory_of(hub.pid) - before) // count
+    if count == 1000:
+        append("memory of an idle connection", {"connections": count}, (), {"octets": taken})
+    assert taken < 60_000, taken
 
 
 async def test_a_report_of_ten_megabytes_is_passed_on_in_flat_memory(hub_and_bank, sandbox, known):
