@@ -57,7 +57,7 @@ class Pool:
             port: TCP port.
             context: For new connections.
             most: Connections busy at once.
-            waiting: Exchanges that may queue.
+            waiting: Exchanges that may queue beside ``most``; the more a shared connection takes, the fewer.
             age: Longest life of a connection, seconds.
             idle: Longest rest, seconds.
             connect: Longest wait for a new connection, seconds.
@@ -97,7 +97,7 @@ class Pool:
         slot = self.take()
         if slot is not None:
             return slot
-        if len(self._queue) >= self._waiting:
+        if self.busy + len(self._queue) >= self._resting_most + self._waiting:
             return None
         await self._queue.park()
         return Slot(self)
