@@ -25,16 +25,19 @@ CONNECTIONS = (1, 10, 100, 1000)
 Say = Callable[[str], None]
 
 
-def curves(world: World, seconds: float, *, quick: bool, say: Say) -> dict[str, Any]:
-    """Measure all curves at the running Hub of a world (the one of consents in a store of its own)."""
+def curves(
+    world: World, seconds: float, held: dict[str, Any], *, quick: bool, say: Say
+) -> dict[str, Any]:
+    """Measure all curves at the running Hub of a world (the one of consents in a store of its own).
+
+    ``held`` is what ``idle`` found when the Hub was fresh.
+    """
     hub = Target("hub", world.pids)
-    result: dict[str, Any] = {"connections": {}, "size": {}}
-    # First: memory that others have used and left would hide what these take.
-    result["idle"] = idle(world, 200 if quick else 1000)
-    say(f"idle connections: {result['idle']['octets_each']} octets each")
+    result: dict[str, Any] = {"idle": held, "connections": {}, "size": {}}
     for count in CONNECTIONS:
         run = measure(world.folder, hub, "balances", Shape(count, 1), seconds)
-        result["connections"][str(count)] = {"cpu_us": run["cpu_us"], "p99_ms": run["p99_ms"]}
+        kept = ("cpu_us", "p99_ms", "statuses")
+        result["connections"][str(count)] = {name: run[name] for name in kept}
         say(f"connections: {count}: {run['cpu_us']:.0f} us")
     for size in SIZES:
         run = measure(world.folder, hub, "transactions", Shape(4, 1), seconds, size=size)
@@ -45,6 +48,12 @@ def curves(world: World, seconds: float, *, quick: bool, say: Say) -> dict[str, 
     result["consents"] = {str(n): trio.run(lookups, world, n) for n in counts}
     for count, row in result["consents"].items():
         say(f"{count} consents: {row}")
+    few, many = (sum(result["consents"][str(n)].values()) for n in (counts[0], counts[-1]))
+    read = result["connections"]["100"]["cpu_us"]
+    result["consents_growth"] = round((many - few) / read, 4)
+    say(f"{counts[-1]} consents: a read costs {100 * (many - few) / read:.1f} % more than with 10")
+    thousand = result["connections"]["1000"]["cpu_us"] / read
+    say(f"1000 connections: a read costs {thousand:.2f} times what it does with 100")
     return result
 
 

@@ -96,6 +96,9 @@ def curves_part(run: Result) -> str:
         if name == "idle":
             parts.append(f"<p>An idle connection takes {rows['octets_each']} octets.</p>")
             continue
+        if name == "consents_growth":
+            parts.append(f"<p>With the most consents a read costs {100 * rows:.1f} % more.</p>")
+            continue
         heads = list(next(iter(rows.values())))
         parts.append(table([name, *heads], [[k, *(v[h] for h in heads)] for k, v in rows.items()]))
     return "".join(parts)

@@ -19,7 +19,7 @@ from typing import Any
 import trio
 
 from bench.consents import ProofKey
-from bench.curves import curves
+from bench.curves import curves, idle
 from bench.evidence import ROOT, append_line, commit, machine
 from bench.load import purse_for
 from bench.measure import Shape, Target, measure, median, spread
@@ -249,6 +249,7 @@ def main(given: list[str] | None = None) -> int:
         "rounds": plan.rounds,
         "seconds": plan.seconds,
     }
+    held: Result = {}
     folder = arguments.folder / "world"
     folder.parent.mkdir(parents=True, exist_ok=True)
     if set(sections) & set(SECTIONS):
@@ -260,8 +261,13 @@ def main(given: list[str] | None = None) -> int:
                 "peers": lambda: compare_peers(world, plan),
                 "wire": lambda: wire(world, plan),
                 "latency": lambda: latency(world, plan),
-                "curves": lambda: curves(world, plan.seconds, quick=plan.quick, say=say),
+                "curves": lambda: curves(world, plan.seconds, held, quick=plan.quick, say=say),
             }
+            if (
+                "curves" in sections
+            ):  # first: memory that others used and left would hide what these take
+                held.update(idle(world, 200 if plan.quick else 1000))
+                say(f"idle connections: {held['octets_each']} octets each")
             for name in SECTIONS:
                 if name in sections:
                     _section(result, name, acts[name])

@@ -95,7 +95,7 @@ class Watch:
         if nightly:
             append(f"attack: {name}", counts, (), result)
         assert self.hub.pid == self.pid
-        assert self.hub.ready()
+        assert self.hub.until(self.hub.ready, 5)
         assert grown <= octets, (counts, result)
         assert self.probe.p99 < (p99_s if nightly else 4 * p99_s), (counts, result)
 
