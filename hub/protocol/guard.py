@@ -106,6 +106,12 @@ class Budgets:
         if length < _SMALL and not ends:
             self.control(DATA, _TENTH if length else 1.0)
 
+    def renew(self) -> None:
+        """Fill all buckets: the peer has done something that was asked of it."""
+        bounds = self._bounds
+        self._control = float(bounds.control_frames)
+        self._received = self._provoked = float(bounds.resets)
+
     def reset_received(self) -> None:
         """Charge a RST_STREAM of the peer (rapid reset). Raises Violation when the budget is spent."""
         self._received -= 1

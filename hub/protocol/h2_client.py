@@ -293,6 +293,7 @@ class H2Client:
             self._spoil(answer, "less than announced")
             return
         answer.complete = True
+        self._budgets.renew()
         self.touched.append(answer)
         del self._answers[answer.number]
         if answer.upload is not None and not answer.upload.finished:

@@ -334,6 +334,7 @@ class BankConnections:
             self._pool.reap()
             if self._multiplexed is not None:
                 self._multiplexed.reap()
+                self._pool.most = max(self._limits.bank_connections, self._multiplexed.most)
             now = trio.current_time()
             for stream in [s for s in self._streams if s.deadline < now]:
                 stream.close()

@@ -242,7 +242,11 @@ class Multiplexed:
                 if not self.spoken:
                     return None
                 self.reap()
-                return self._ready(trio.current_time()) or await self._open(progress)
+                if (shared := self._ready(trio.current_time())) is not None:
+                    return shared
+                if len(self._shared) >= self._limits.bank_connections:
+                    return bank_failure("bank.busy", "no stream is free", sent=False)
+                return await self._open(progress)
         return progress.expired()
 
     async def _open(self, progress: Progress) -> Shared | Fault | None:

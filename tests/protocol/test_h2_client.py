@@ -396,3 +396,13 @@ def test_no_more_streams_than_both_sides_allow():
     assert server.client.room
     server.say(frame(SETTINGS, 0, 0, b"\0\3" + (1000).to_bytes(4)))
     assert server.client.most == 10
+
+
+def test_control_frames_beside_answers_are_no_flood():
+    server = Server()
+    for _ in range(1500):
+        answer = server.get()
+        server.say(frame(PING, 0, 0, bytes(8)), frame(HEADERS, 5, answer.number, block(OK)))
+        server.say(frame(RST, 0, answer.number, bytes(4)))
+        assert answer.complete
+    assert server.client.problem == ""

@@ -1,128 +1,21 @@
 """HTTP/2 towards the bank: chosen by ALPN, shared, bounded, and every way in which the bank can end it."""
 
-from contextlib import asynccontextmanager
-from functools import partial
 from random import Random
 
 import pytest
 import trio
-from hpack import Decoder, Encoder
+from hpack import Encoder
 
 from hub.model.fault import Fault
 from hub.protocol.h2_output import frame
 from hub.upstream.bank import BankAnswer, BankStreamBroken
 from hub.upstream.faults import was_sent
-from tests.upstream.scripted import Bank, Identity, answering, connections, get, limits, post
+from tests.protocol.h2_frames import DATA, GOAWAY, HEADERS, PING, PUSH, RST, SETTINGS, WINDOW
+from tests.upstream.h2_bank import bank2, plainly, serving
+from tests.upstream.scripted import connections, get, limits, post
 
-DATA, HEADERS, RST, SETTINGS, PUSH, PING, GOAWAY, WINDOW = 0, 1, 3, 4, 5, 6, 7, 8
-PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 REFUSED_STREAM = 7
 FAST = 500
-
-
-class Frames:
-    """The bank's end of one HTTP/2 connection, frame by frame."""
-
-    def __init__(self, line):
-        self.line = line
-        self.number = line.number
-        self.buffer = b""
-        self.decoder = Decoder()
-        self.requests = []
-        self.bodies = {}
-        self.resets = []
-
-    async def begin(self, settings=b""):
-        await self.line.say(frame(SETTINGS, 0, 0, settings))
-        await self._more(len(PREFACE))
-        assert self.buffer.startswith(PREFACE)
-        self.buffer = self.buffer[len(PREFACE) :]
-
-    async def _more(self, octets):
-        while len(self.buffer) < octets:
-            data = await self.line.stream.receive_some(65536)
-            if not data:
-                raise trio.BrokenResourceError
-            self.buffer += data
-
-    async def frame(self):
-        await self._more(9)
-        end = 9 + int.from_bytes(self.buffer[:3])
-        await self._more(end)
-        one, self.buffer = self.buffer[:end], self.buffer[end:]
-        return one[3], one[4], int.from_bytes(one[5:9]), one[9:]
-
-    async def request(self):
-        """Return the stream of the next complete request."""
-        while True:
-            kind, flags, stream, payload = await self.frame()
-            if kind == SETTINGS and not flags & 1:
-                await self.line.say(frame(SETTINGS, 1, 0, b""))
-            elif kind == HEADERS:
-                self.requests.append((stream, dict(self.decoder.decode(payload))))
-                self.bodies[stream] = b""
-            elif kind == DATA:
-                self.bodies[stream] += payload
-            elif kind == RST:
-                self.resets.append((stream, int.from_bytes(payload)))
-            if kind in {HEADERS, DATA} and flags & 1:
-                return stream
-
-    async def answer(self, stream, body=b"{}", status="200", **fields):
-        pairs = [(":status", status), *((n.replace("_", "-"), v) for n, v in fields.items())]
-        await self.line.say(frame(HEADERS, 4, stream, Encoder().encode(pairs)))
-        for at in range(0, len(body), 16384):
-            await self.line.say(frame(DATA, 0, stream, body[at : at + 16384]))
-        await self.line.say(frame(DATA, 1, stream, b""))
-
-    async def goaway(self, last, code=0):
-        await self.line.say(frame(GOAWAY, 0, 0, last.to_bytes(4) + code.to_bytes(4)))
-
-
-async def serving(frames):
-    """Answer whatever comes."""
-    while True:
-        await frames.answer(await frames.request())
-
-
-@asynccontextmanager
-async def bank2(script, folder, *, bounds=None, alpn=("h2", "http/1.1"), **over):
-    """Run a bank that speaks HTTP/2 by a script over frames, and yield it with connections to it."""
-
-    async def both(line):
-        if line.stream.selected_alpn_protocol() != "h2":
-            await answering(b"HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\nold")(line)
-            return
-        frames = Frames(line)
-        peer.frames.append(frames)
-        await script(frames)
-
-    peer = Bank(both)
-    peer.frames = []
-    context = Identity(folder).server_context()
-    context.set_alpn_protocols(list(alpn))
-    async with trio.open_nursery() as nursery:
-        listeners = await nursery.start(
-            partial(
-                trio.serve_tcp,
-                lambda s: peer.serve(trio.SSLStream(s, context, server_side=True)),
-                0,
-                host="localhost",
-            )
-        )
-        peer.port = listeners[0].socket.getsockname()[1]
-        hub = connections(folder, peer.port, bounds=bounds, http2=True, **over)
-        try:
-            with trio.fail_after(15):
-                yield peer, hub
-        finally:
-            hub.close()
-        nursery.cancel_scope.cancel()
-
-
-async def plainly(frames):
-    await frames.begin()
-    await serving(frames)
 
 
 async def test_calls_share_one_connection_and_carry_what_they_should(tmp_path):

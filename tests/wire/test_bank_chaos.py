@@ -12,8 +12,8 @@ from hpack import Encoder
 from bench.evidence import append
 from hub.protocol.h2_output import frame
 from tests.protocol.h2_frames import CONTINUATION, DATA, GOAWAY, HEADERS, PING, RST
+from tests.upstream.h2_bank import Frames
 from tests.upstream.scripted import Line
-from tests.upstream.test_http2 import Frames
 from tests.waiting import pause_of_a_peer, until
 from tests.wire.load import Ask, Load
 from tests.wire.own_hub import OwnHub, copy_state, free_ports, settings_beside
