@@ -27,7 +27,15 @@ from hub.upstream.bank import BankAnswer, BankCall
 from hub.upstream.bearer import ApiKey, JwtAuth, subject_of
 from hub.upstream.circuit import Circuit, Permit
 from hub.upstream.credentials import TokenEndpoint, make_bearer, origin_of
-from hub.upstream.exchange import AnswerStream, Progress, Upload, converse, finish, patience
+from hub.upstream.exchange import (
+    NOTHING,
+    AnswerStream,
+    Progress,
+    Upload,
+    converse,
+    finish,
+    patience,
+)
 from hub.upstream.faults import bank_failure
 from hub.upstream.h1 import AnswerReader, request_head
 from hub.upstream.health import Health
@@ -175,14 +183,30 @@ class BankConnections:
         try:
             if slot is None or not isinstance(authorization, bytes):
                 return authorization if isinstance(authorization, Fault) else progress.expired()
-            upload = Upload(call.body, call.stream, call.headers)
+            upload = NOTHING
+            if call.body or call.stream is not None:
+                upload = Upload(call.body, call.stream, call.headers)
             sending = Sending(
                 call, self._target(call), authorization, upload, progress, started, deadline, slot
             )
-            return await self._send(sending)
+            multiplexed = self._multiplexed
+            if multiplexed is not None and multiplexed.spoken:
+                result = await multiplexed.exchange(sending)
+                if result is not None:
+                    return result
+                self._take_spare(multiplexed)
+            with trio.move_on_at(deadline):
+                return await self._over_a_connection(sending)
+            return progress.expired()
         finally:
             if slot is not None:
                 slot.give_back()
+
+    def _take_spare(self, multiplexed: Multiplexed) -> None:
+        """Go on over HTTP/1.1 with what was opened for HTTP/2."""
+        while multiplexed.spare:
+            self._pool.rest(multiplexed.spare.pop())
+        self._pool.most = self._limits.bank_connections
 
     def _slot(self) -> Slot | None:
         """Return a slot without waiting; a bank that speaks HTTP/2 says itself how much it takes."""
@@ -192,19 +216,6 @@ class BankConnections:
             pool.most = max(self._limits.bank_connections, multiplexed.most)
             slot = pool.take()
         return slot
-
-    async def _send(self, sending: Sending) -> BankAnswer | Fault:
-        multiplexed = self._multiplexed
-        if multiplexed is not None and multiplexed.spoken:
-            result = await multiplexed.exchange(sending)
-            while multiplexed.spare:
-                self._pool.rest(multiplexed.spare.pop())
-            if result is not None:
-                return result
-            self._pool.most = self._limits.bank_connections
-        with trio.move_on_at(sending.deadline):
-            return await self._over_a_connection(sending)
-        return sending.progress.expired()
 
     async def _over_a_connection(self, sending: Sending) -> BankAnswer | Fault:
         call, progress = sending.call, sending.progress

@@ -7,7 +7,7 @@ its connection and gives it back, or closes it, exactly once.
 
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from typing import Self, final
+from typing import Final, Self, final
 
 import trio
 
@@ -104,6 +104,10 @@ class Upload:
             if early is not None:
                 return early
         return None
+
+
+NOTHING: Final = Upload(b"", None, ())
+"""What a request without a body sends."""
 
 
 def patience(call: BankCall, limits: Limits) -> float:

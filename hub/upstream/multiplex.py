@@ -280,9 +280,17 @@ class Multiplexed:
         handed_over = False
         try:
             await shared.send()
-            fault = await _complete(shared, answer, sending)
-            if fault is not None:
-                return fault, answer.refused
+            if upload.stream is not None:
+                fault = await _send_stream(shared, answer, sending, upload.stream)
+                if fault is not None:
+                    return fault, False
+            progress.stage = "waiting for the answer"
+            came = await shared.until(answer, answer.ready, sending.deadline)
+            progress.received = bool(answer.status)
+            if not came or answer.problem or answer.size > answer.want:
+                fault = _failure(answer, sending, came=came)
+                if fault is not None:
+                    return fault, answer.refused
             body, stream = b"", None
             if answer.complete and answer.size <= answer.want:
                 body = client.body(answer)
@@ -340,28 +348,29 @@ class Multiplexed:
         return limits.complete_answer_octets if call.stream_answer else limits.bank_answer_octets
 
 
-async def _complete(shared: Shared, answer: Answer, sending: Sending) -> Fault | None:
-    """Send a streamed body, then wait until the answer is complete, or long enough to be handed over as a stream."""
-    progress = sending.progress
-    if sending.upload.stream is not None:
-        try:
-            with trio.move_on_at(sending.deadline):
-                await _send_pieces(shared, answer, sending.upload, sending.upload.stream)
-                progress.stage = "waiting for the answer"
-        except ValueError as error:
-            return bank_failure("bank.reset", str(error), sent=True)
-    else:
-        progress.stage = "waiting for the answer"
-    came = await shared.until(answer, answer.ready, sending.deadline)
-    progress.received = bool(answer.status)
+def _failure(answer: Answer, sending: Sending, *, came: bool) -> Fault | None:
+    """Return the Fault of an answer that is not as it should be; None for one that is to be streamed."""
     if answer.problem:
         check = "bank.malformed" if answer.malformed else "bank.reset"
         return bank_failure(check, answer.problem, sent=not answer.refused)
     if not came:
-        return progress.expired()
-    if answer.size > answer.want and not sending.call.stream_answer:
+        return sending.progress.expired()
+    if not sending.call.stream_answer:
         return bank_failure("bank.malformed", "the answer is too long", sent=True)
     return None
+
+
+async def _send_stream(
+    shared: Shared, answer: Answer, sending: Sending, stream: AsyncIterator[bytes]
+) -> Fault | None:
+    """Send a streamed body, as far as the bank takes it in time."""
+    try:
+        with trio.move_on_at(sending.deadline):
+            await _send_pieces(shared, answer, sending.upload, stream)
+            return None
+    except ValueError as error:
+        return bank_failure("bank.reset", str(error), sent=True)
+    return sending.progress.expired()
 
 
 async def _send_pieces(
