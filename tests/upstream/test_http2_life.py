@@ -7,6 +7,7 @@ from hub.model.fault import Fault
 from tests.protocol.h2_frames import DATA
 from tests.upstream.h2_bank import bank2, plainly, serving
 from tests.upstream.scripted import get, limits, post
+from tests.waiting import until
 
 
 async def test_a_payment_goes_over_a_new_connection_if_the_old_one_ended_while_it_rested(tmp_path):
@@ -32,7 +33,7 @@ async def test_a_payment_goes_over_a_new_connection_if_the_old_one_ended_while_i
             assert (await hub.exchange(post())).status == 200
             assert peer.connections == number
             await left.wait()
-            await trio.testing.wait_all_tasks_blocked(0.01)
+            await trio.testing.wait_all_tasks_blocked()
             left = trio.Event()
 
 
@@ -55,7 +56,7 @@ async def test_changed_credentials_are_used_for_new_connections_and_the_old_ones
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(one, "before")
-            await trio.testing.wait_all_tasks_blocked(0.05)
+            await until(lambda: peer.frames and peer.frames[0].requests, 5, "the first request")
             renewed = peer.identity.ca.issue_cert("hub2.example", organization_name="Bank")
             renewed.cert_chain_pems[0].write_to_path(tmp_path / "c.pem")
             renewed.private_key_pem.write_to_path(tmp_path / "k.pem")
