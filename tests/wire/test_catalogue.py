@@ -31,7 +31,7 @@ from tests.wire.test_attacks import (
     hpack_bomb,
     memory_of,
 )
-from tests.wire.test_lifecycle import consented, load_on, tpp_context
+from tests.wire.test_lifecycle import ACCOUNTS, consented, load_on, tpp_context
 
 __all__ = ["consented"]
 
@@ -346,3 +346,48 @@ async def test_a8_header_blocks_cost_no_more_than_a_hundredfold(target, sandbox,
         octets=100 * attacker.sent + 8_000_000, attacker_cpu_s=round(spent, 2),
     )  # fmt: skip
     assert name != "bomb" or attacker.connections > 1, "it was cut off, and came again"
+
+
+async def asked(hub, context, token, session=None):
+    """Ask for accounts over a connection of its own; return the status, and the session for the next one."""
+    raw = ssl.MemoryBIO(), ssl.MemoryBIO()
+    connection = context.wrap_bio(*raw, server_hostname="localhost", session=session)
+    request = f"GET {ACCOUNTS} HTTP/1.1\r\nHost: localhost:{hub.port}\r\nAuthorization: Bearer {token}\r\n\r\n"
+    async with await trio.open_tcp_stream("127.0.0.1", hub.port) as stream:
+
+        async def until_done(step):
+            with trio.fail_after(10):
+                while True:
+                    try:
+                        done = step()
+                    except ssl.SSLWantReadError:
+                        done = None
+                    if raw[1].pending:
+                        await stream.send_all(raw[1].read())
+                    if done is not None:
+                        return done
+                    raw[0].write(await stream.receive_some(65536))
+
+        await until_done(lambda: connection.do_handshake() or True)
+        connection.write(request.encode())
+        head = await until_done(lambda: connection.read(65536))
+        assert connection.session_reused is (session is not None)
+        return int(head[9:12]), connection.session
+
+
+async def test_c3_a_resumed_connection_is_still_its_first_callers(target, sandbox, consented):
+    """A ticket of one TPP gives another one's token nothing, whatever certificate the new connection would show."""
+    one, other = sandbox.manifest.tpps[:2]
+    context = tpp_context(sandbox, alpn="http/1.1")
+    mine, session = await asked(target, context, consented)
+    again, _ = await asked(target, context, consented, session)
+    assert (mine, again) == (200, 200)
+    foreign = tpp_context(sandbox, alpn="http/1.1")
+    foreign.load_cert_chain(
+        sandbox.folder / other.transport_cert, sandbox.folder / other.transport_key
+    )
+    refused, session = await asked(target, foreign, consented)
+    foreign.load_cert_chain(sandbox.folder / one.transport_cert, sandbox.folder / one.transport_key)
+    still, _ = await asked(target, foreign, consented, session)
+    assert (refused, still) == (401, 401)
+    assert (await asked(target, foreign, consented))[0] == 200
