@@ -26,6 +26,7 @@ from hub.model.terms import Face
 from hub.node.build import Given, description_of, prepared
 from hub.node.check import check_files
 from hub.node.core import forbid_core_files
+from hub.node.descriptors import allow_descriptors
 from hub.node.errors import StartError
 from hub.node.faces import Faces, tls_of
 from hub.node.generation import Generation, keeping, serving
@@ -89,6 +90,7 @@ def serve_node(
         StartError: One line that says why it cannot start.
     """
     forbid_core_files()
+    allow_descriptors(loaded.settings.limits)
     failed: list[BaseException] = []
     store_failed = False
     try:
@@ -119,6 +121,7 @@ def serve_worker(
     """Run one worker until it is drained; return the exit status."""
     end_with_standard_input()
     forbid_core_files()
+    allow_descriptors(orders.settings.limits)
     failed: list[BaseException] = []
     try:
         trio.run(lambda: run_worker(orders, clock=clock, number=number, failpoint=failpoint))
