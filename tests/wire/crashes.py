@@ -86,7 +86,7 @@ class Doomed:
         written = self.plan.with_suffix(".new")
         written.write_text(f"{point}=die@{passage}")
         written.rename(self.plan)
-        await until(lambda: not self.plan.exists(), 20, f"a process to die at {point}")
+        await until(lambda: not self.plan.exists(), 60, f"a process to die at {point}")
 
     async def misbehave(self, **plan: object) -> None:
         """Give the bank's payments a fault."""
@@ -177,7 +177,7 @@ class Crowd:
         wanted = len(self.known) + count
         await until(
             lambda: len(self.known) >= wanted,
-            60,
+            120,
             f"{wanted} orders to be answered",
             seen=lambda: f"{len(self.known)} were",
         )
