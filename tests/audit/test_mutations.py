@@ -143,7 +143,7 @@ def is_there(said: str, changed: str) -> bool:
     named = said.partition(": ")[0].partition(".p/")[0]
     place = changed.partition(".p/")[0]
     row = place.replace("tile/entries/", "tile/0/").replace("tile/kept/", "tile/0/")
-    return named in {place, row, f"{place}1"} or (
+    return (named in {place, row, f"{place}1"} or said.endswith(f"does not fit {changed}")) or (
         place.startswith("tile/kept/") and named.startswith(("entry ", "tile/entries/"))
     )
 
