@@ -451,7 +451,9 @@ def file_control(on: Traveller):
 async def patch_payments(on: Traveller) -> None:
     """Let the bank speak of payments that it has made."""
     make = on.marks.make
-    for payment_id in on.setting.payment_ids() - on.setting.patched:
+    ids = on.setting.payment_ids() - on.setting.patched
+    on.setting.look()  # what a patch replaces stays in the write-ahead log for a while
+    for payment_id in ids:
         on.setting.patched.add(payment_id)
         good = {
             "paymentResponse.status": "Rejected",
