@@ -7,7 +7,7 @@ from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from hub.audit.source import LogFailedError
-from hub.config import config_folder, load
+from hub.config import Loaded, config_folder, load
 from hub.model.clock import FixedClock, SeededDice
 from hub.model.http import Request, Response
 from hub.model.terms import Face
@@ -97,7 +97,8 @@ def test_a_disk_that_breaks_its_word_to_the_log_ends_the_process_with_five(setti
         raise ExceptionGroup("nursery", [LogFailedError("fsync")])
 
     monkeypatch.setattr(node, "run_node", broken)
-    assert node.serve_node(None, FixedClock(NOW), (), lambda: None) == node.STORE_FAILED == 5
+    loaded = Loaded(settings, {})
+    assert node.serve_node(loaded, FixedClock(NOW), (), lambda: loaded) == node.STORE_FAILED == 5
 
 
 class Behind:
