@@ -81,11 +81,13 @@ class Doomed:
     def __exit__(self, *_: object) -> None:
         assert self.sandbox.stop() == 0
 
-    async def die_at(self, point: str, passage: int = 1) -> None:
-        """Let one process end at a place; return when it has."""
+    async def die_at(self, point: str, passage: int = 1, **fault: object) -> None:
+        """Let one process end at a place, with a fault of the bank that leads there; return when it has."""
         written = self.plan.with_suffix(".new")
         written.write_text(f"{point}=die@{passage}")
         written.rename(self.plan)
+        if fault:
+            await self.misbehave(**fault)
         await until(lambda: not self.plan.exists(), 60, f"a process to die at {point}")
 
     async def misbehave(self, **plan: object) -> None:

@@ -33,8 +33,9 @@ async def storm(doomed: Doomed, crowd: Crowd, points: tuple[str, ...], faults: t
         await crowd.more(5)
         for number, point in enumerate(points):
             if point in RECOVERY_POINTS:
-                await doomed.misbehave(reset=True, times=2)
-            await doomed.die_at(point, 1 if point in RECOVERY_POINTS else 1 + number % 3)
+                await doomed.die_at(point, reset=True, times=2)
+            else:
+                await doomed.die_at(point, 1 + number % 3)
             deaths += 1
             await crowd.more(5)
         for fault in faults:
