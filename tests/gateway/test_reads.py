@@ -9,9 +9,13 @@ import pytest
 import trio
 import trio.testing
 
-from hub.model.consent import ConsentType, Status
+from hub.gateway.pipeline import Gateway
+from hub.model.clock import SeededDice
+from hub.model.consent import Consent, ConsentType, Status
 from hub.model.fault import Fault, bank_fault, hub_fault
+from hub.model.records import AccessToken, Grant
 from hub.protocol.jose import PublicKey, parse, verify
+from hub.state.cache import Cache
 from hub.upstream.bank import BankAnswer
 from tests.gateway.world import (
     AIS,
@@ -26,6 +30,7 @@ from tests.gateway.world import (
     answer_of,
     client_token,
     consent_of,
+    contract,
     grant_of,
     refusal,
     token_of,
@@ -501,3 +506,45 @@ def code_of(body: bytes) -> str:
 
 def test_a_fault_is_a_value():
     assert isinstance(refusal("x"), Fault)
+
+
+@pytest.mark.parametrize(
+    ("changed", "status"),
+    [
+        ({"data": {"Permissions": ["ReadAccountsBasic"]}}, 403),
+        ({"status": Status.SUSPENDED}, 403),
+        ({"status": Status.REVOKED}, 401),
+        ({"account_ids": ("acc-2",)}, 403),
+        ({"expires": NOW - 1}, 400),
+    ],
+)
+async def test_what_was_permitted_is_refused_once_the_consent_is_another(changed, status):
+    world = World()
+    cache = Cache(world.keeper, {AccessToken: 10, Grant: 10, Consent: 10})
+    world = remembering(world, cache)
+    await world.start()
+    assert [(await world.get("/accounts/acc-1/balances")).status for _ in range(2)] == [200, 200]
+    await world.keep(consent_of(**changed))
+    assert (await world.get("/accounts/acc-1/balances")).status == status
+    cache.close()
+
+
+async def test_what_was_permitted_is_refused_once_the_role_is_gone():
+    world = World()
+    cache = Cache(world.keeper, {AccessToken: 10, Grant: 10, Consent: 10})
+    world = remembering(world, cache)
+    await world.start()
+    assert (await world.get("/accounts/acc-1/balances")).status == 200
+    world.trust.roles = ()
+    assert (await world.get("/accounts/acc-1/balances")).status == 403
+    cache.close()
+
+
+def remembering(world: World, cache: Cache) -> World:
+    """Put a gateway with a worker's cache in the place of the world's."""
+    world.gateway = Gateway(
+        settings=world.settings, keeper=world.keeper, cache=cache, trust=world.trust, bank=world.bank,
+        contract=contract(), signing_keys=(KEY,), clock=world.clock, dice=SeededDice(), observer=world.observer,
+    )  # fmt: skip
+    world.bank.answer = answer_of({"data": [BALANCE]})
+    return world
