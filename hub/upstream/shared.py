@@ -65,13 +65,13 @@ class Shared:
         if self._reading:
             return
         data = self._tls.poll()
-        while data:
+        while data and not self.client.problem:
             self.client.receive(data, now)
             data = self._tls.poll()
         if data is not None:
-            self.client.end_of_connection()
-        elif self.client.has_output:
-            self.push()
+            self.close()
+        else:
+            self.nudge()
 
     def push(self) -> None:
         """Send what goes without waiting; the rest is for the drainer."""

@@ -253,6 +253,23 @@ async def test_a_connection_that_rested_is_looked_at_before_it_is_used():
         assert not rig.shared.usable(now, 600, 55)
 
 
+async def test_a_server_that_chatters_without_end_is_heard_within_the_budget_only():
+    rig = Rig()
+    said = 0
+
+    def for_ever():
+        nonlocal said
+        said += 1
+        return frame(6, 0, 0, bytes(8)) * 100
+
+    rig.line.poll = for_ever
+    rig.line.say(SETTINGS)
+    rig.client.receive(SETTINGS, trio.current_time())
+    assert not rig.shared.usable(trio.current_time(), 600, 55)
+    assert said <= 12
+    assert rig.line.closed
+
+
 async def test_a_connection_that_is_too_old_or_rested_too_long_is_not_used():
     rig = Rig()
     now = trio.current_time()
