@@ -301,5 +301,10 @@ async def test_a_reload_takes_the_configuration_and_its_keys_over_in_every_worke
     assert not any(await published()), "nothing but the command makes the Hub read it"
     assert admin(strict, "reload").returncode == 0
     await until(everywhere, 40, "the new key at every worker")
-    told = [e for e in log_of(strict.folder / "state") if e.get("change") == "reload"]
-    assert [e["subject"] for e in told if e["kind"] == "configuration"] == ["keys.signing"]
+
+    def told() -> list[str]:
+        events = [e for e in log_of(strict.folder / "state") if e.get("change") == "reload"]
+        return [e["subject"] for e in events if e["kind"] == "configuration"]
+
+    await until(lambda: told() != [], 40, "the event of what the reload changed")
+    assert told() == ["keys.signing"]

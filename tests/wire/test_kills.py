@@ -88,6 +88,8 @@ def open_intents(leaves: list[bytes]) -> set[int]:
         event = msgspec.json.decode(leaf)
         if event["kind"] == "intent":
             alone[event["interaction_id"]] = at
+        elif event["kind"] == "outcome" and ">" in event.get("change", ""):
+            continue  # the bank's later word about a status: it settles nothing
         elif event["kind"] == "outcome" and event.get("verdict") != "unknown":
             del alone[event["interaction_id"]]
     return set(alone.values())
