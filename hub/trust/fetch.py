@@ -128,6 +128,10 @@ class Fetcher:
         """Forget the last list: it could not be read, and is to be sent again."""
         self._memory.known.pop(self._settings.api + "/organisations", None)
 
+    def forget_revocation_list(self) -> None:
+        """Forget the last revocation list: it was refused, and the same again is not the one before it."""
+        self._memory.known.pop(self._settings.crl, None)
+
     async def statement(self, organisation_id: str, statement_id: str) -> Fetched:
         """Fetch one software statement."""
         return await self._from_api(_statement_path(organisation_id, statement_id), KEY_SET_OCTETS)

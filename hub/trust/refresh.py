@@ -73,6 +73,7 @@ async def look_at_revocations(
     read = read_crl(answer.body, authorities, now)
     if isinstance(read, Revoked):
         return msgspec.structs.replace(read, fetched=answer.confirmed)
+    fetcher.forget_revocation_list()
     return read
 
 

@@ -125,6 +125,7 @@ class Refresher:
         self._round_over = trio.Event()
         self._again = trio.Event()
         self._silent = 0
+        self._one_list = trio.Lock()
         self._published: tuple[Blip, ...] = ()
         self._kept: tuple[Revoked | None, tuple[str, ...]] = (None, ())
         self.flights = Flights(
@@ -244,17 +245,24 @@ class Refresher:
         self._known.changed()
 
     async def _look_at_index(self, fetcher: Fetcher) -> Problem | None:
-        """Install the buckets that changed, in small steps."""
-        found = await look_at_index(fetcher, self._known.buckets)
-        if not isinstance(found, tuple):
-            return found
-        buckets, confirmed = found
+        """Install the buckets that changed, in small steps; one look at a time, or an older list would overwrite a newer."""
+        async with self._one_list:
+            try:
+                found = await look_at_index(fetcher, self._known.buckets)
+                if not isinstance(found, tuple):
+                    return found
+                await self._install_index(*found)
+            except BaseException:  # or a 304 would stand for what was never installed
+                fetcher.forget_organisations()
+                raise
+        return None
+
+    async def _install_index(self, buckets: Mapping[str, bytes], confirmed: int) -> None:
         for bucket, content in buckets.items():
             if self._known.install_bucket(bucket, content):
                 self._dirty_buckets.add(bucket)
                 await trio.lowlevel.checkpoint()
         self._known.date_index(confirmed)
-        return None
 
     async def _look_at_clients(
         self, fetcher: Fetcher, problems: list[Problem], confirmed: set[str]
@@ -419,9 +427,22 @@ class Refresher:
         self._marked = {key: found.mark for key, found in marks.items()}
 
     async def _keep(self, change: str, shared: Sequence[Change]) -> None:
-        """Keep what changed, a batch per commit, and then what all share."""
+        """Keep what changed, a batch per commit, and then what all share; what is cancelled is kept the next time."""
         buckets, self._dirty_buckets = self._dirty_buckets, set()
         clients, self._dirty_clients = self._dirty_clients, set()
+        kept = False
+        try:
+            kept = await self._keep_batches(change, buckets, clients, shared)
+        finally:
+            if not kept:
+                self._dirty_buckets |= buckets
+                self._dirty_clients |= clients
+                self._kept = (None, ())
+                self._observer.note("trust.snapshot_not_kept")
+
+    async def _keep_batches(
+        self, change: str, buckets: set[str], clients: set[str], shared: Sequence[Change]
+    ) -> bool:
         known, left = self._known, [*sorted(buckets), *sorted(clients)]
         batches = [left[at : at + _BATCH] for at in range(0, len(left), _BATCH)]
         for batch in [*batches, []]:
@@ -433,11 +454,8 @@ class Refresher:
             ]
             changes = puts(settings) or shared
             if changes and not await keep(self._keeper, changes, self._event(change, len(changes))):
-                self._dirty_buckets |= buckets
-                self._dirty_clients |= clients
-                self._kept = (None, ())
-                self._observer.note("trust.snapshot_not_kept")
-                return
+                return False
+        return True
 
     def _event(self, change: str, count: int) -> Event:
         return Event(
