@@ -13,7 +13,8 @@ who parks without a scope of its own; it then wakes whose time has come. Deadlin
 that would have to shorten that wait (and takes a scope instead) is rare.
 
 Invariants. While somebody is parked, there is a reader, or one that was parked (``_heir``) was just woken and will be. While octets are held
-back, the same holds for the drainer. ``client`` never has output that nobody will send.
+back, the same holds for the drainer; where only the reader is left, it drains first. ``client`` never has output that nobody
+will send.
 """
 
 import ssl
@@ -34,7 +35,7 @@ class Shared:
     """Carry the exchanges of one connection."""
 
     __slots__ = (
-        "_draining", "_heir", "_limit", "_parked", "_reading", "_tls", "_writing", "client", "finished", "opened", "used",
+        "_draining", "_heir", "_limit", "_parked", "_reading", "_tls", "_turn", "_writing", "client", "finished", "opened", "used",
     )  # fmt: skip
 
     def __init__(self, tls: TlsConnection, client: H2Client) -> None:
@@ -45,6 +46,7 @@ class Shared:
         self._reading = self._draining = self._writing = False
         self._heir: Answer | None = None
         self._limit = 0.0
+        self._turn = trio.move_on_at(0.0)
         self.opened = self.used = trio.current_time()
         self.finished = 0
 
@@ -88,6 +90,8 @@ class Shared:
         """Send what was written, if nobody is about to."""
         if self.client.has_output and not self._writing:
             self.push()
+            if self._tls.unsent:
+                self._hand_over()
 
     async def send(self) -> None:
         """Send what was written, together with what other tasks write in this pass.
@@ -126,7 +130,7 @@ class Shared:
                 if not holds() and trio.current_time() >= deadline:
                     return False
         finally:
-            if self._parked:
+            if self._parked or self._tls.unsent:
                 self._hand_over()
         return True
 
@@ -143,7 +147,7 @@ class Shared:
             self._heir = None
 
     async def _read(self, holds: Callable[[], bool], deadline: float) -> None:
-        """Read for all until our own wait is over."""
+        """Read for all until our own wait is over, or octets are held back that nobody sends."""
         self._reading = True
         try:
             if deadline < self._limit:
@@ -151,10 +155,10 @@ class Shared:
             elif self._limit <= trio.current_time():
                 self._limit = self._soonest(deadline)
             self._hand_over()
-            while not holds():
-                with trio.move_on_at(self._limit) as scope:
+            while not holds() and (self._draining or not self._tls.unsent):
+                with trio.move_on_at(self._limit) as self._turn:
                     await self._receive()
-                if scope.cancelled_caught and not self._expire(deadline):
+                if self._turn.cancelled_caught and not self._expire(deadline):
                     return
         finally:
             self._reading = False
@@ -207,11 +211,15 @@ class Shared:
                     trio.lowlevel.reschedule(found[0])
 
     def _hand_over(self) -> None:
-        """Wake another one that waits if there is work that nobody does."""
-        idle = not self._reading or (self._tls.unsent and not self._draining)
-        if idle and self._parked and self._heir is None:
+        """Wake another one that waits if there is work that nobody does; the reader, if only it is left to send."""
+        held = self._tls.unsent and not self._draining
+        if self._heir is not None or (self._reading and not held):
+            return
+        if self._parked:
             self._heir, (task, _) = self._parked.popitem()
             trio.lowlevel.reschedule(task)
+        elif held and self._reading:
+            self._turn.cancel()
 
     def close(self) -> None:
         """End the connection at once; whoever waits on it is told."""

@@ -223,6 +223,56 @@ async def test_a_cancelled_drainer_leaves_its_work_to_another():
     assert (rig.results["reader"], rig.results["third"]) == (True, True)
 
 
+async def test_a_cancelled_drainer_leaves_its_work_to_the_one_who_reads():
+    rig = Rig()
+    rig.line.full = True
+    async with trio.open_nursery() as nursery:
+        scope = await nursery.start(cancellable, rig, "drainer")
+        await settle()
+        nursery.start_soon(rig.call, "reader")
+        await settle()
+        scope.cancel()
+        await settle()
+        rig.line.empty()
+        await settle()
+        assert rig.line.sent
+        rig.line.say(answer_to(rig.results["reader"]))
+    assert rig.results["reader"] is True
+
+
+async def test_what_a_window_lets_go_is_sent_when_the_socket_was_full_for_a_while():
+    rig = Rig()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(lambda: rig.call("large", body=bytes(100_000)))
+        await settle()
+        rig.line.full = True
+        opened = (50_000).to_bytes(4)
+        rig.line.say(frame(8, 0, 0, opened), frame(8, 0, 1, opened))
+        await settle()
+        rig.line.empty()
+        await settle()
+        assert len(b"".join(rig.line.sent)) > 100_000
+        rig.line.say(answer_to(rig.results["large"]))
+    assert rig.results["large"] is True
+
+
+async def test_what_one_who_leaves_could_not_send_is_sent_by_the_one_who_reads():
+    rig = Rig()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(rig.call, "reader")
+        await settle()
+        rig.line.full = True
+        rig.client.cancel(rig.client.begin(BLOCK))
+        rig.shared.nudge()
+        sent = len(rig.line.sent)
+        await settle()
+        rig.line.empty()
+        await settle()
+        assert len(rig.line.sent) == sent + 1
+        rig.line.say(answer_to(rig.results["reader"]))
+    assert rig.results["reader"] is True
+
+
 async def test_the_end_of_the_connection_wakes_everybody():
     rig = Rig()
     async with trio.open_nursery() as nursery:
