@@ -9,6 +9,7 @@ Source: routes.md T10, T12; decisions.md section 3 (file consents).
 
 import hmac
 from base64 import b64encode
+from collections.abc import AsyncIterator
 from hashlib import sha256
 from typing import Any, Final
 
@@ -124,9 +125,11 @@ class Files:
         if isinstance(answer, Fault):
             return answer
         if not 200 <= answer.status < 300:
+            forgo(answer.stream)
             return bank_error(answer, payment=False, finds=call.route.finds)
         kind = answer.header(b"content-type") or _OCTETS
         if len(kind) > _TYPE_MOST:
+            forgo(answer.stream)
             text = "The bank's answer cannot be read."
             return bank_fault(500, "GenericError", text, check="bank.content_type")
         size = answer.header(b"content-length") or b""
@@ -137,6 +140,13 @@ class Files:
             size=int(size) if size.isdigit() else 0,
             media=kind,
         )
+
+
+def forgo(stream: AsyncIterator[bytes] | None) -> None:
+    """End what is not handed on of the bank's answer: it would hold its connection until its deadline."""
+    close = getattr(stream, "close", None)
+    if close is not None:
+        close()
 
 
 def _unfit(call: Call, access: Access) -> Fault | None:

@@ -26,7 +26,7 @@ from hub.gateway.consents import Consents
 from hub.gateway.enforce import enforce
 from hub.gateway.enrich import ask, bank_call
 from hub.gateway.errors import WITH_BODY, at_resources, bank_error, bare, error_body, error_headers
-from hub.gateway.files import Files
+from hub.gateway.files import Files, forgo
 from hub.gateway.journey import Journey
 from hub.gateway.media import JSON, JWT, answer_media, signed
 from hub.gateway.payee import Directory, discover, payee_answer, payee_question
@@ -350,6 +350,7 @@ class Gateway:
         if isinstance(committed, Conflict):
             return None
         if isinstance(committed, Fault):
+            forgo(response.stream)
             return _unrecorded(journey, committed)
         self._failpoint(Point.AFTER_RECORD_BEFORE_REPLY)
         return msgspec.structs.replace(response, event=event)
