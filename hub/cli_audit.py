@@ -51,12 +51,17 @@ def audit(context: click.Context, path: Path) -> None:
 @audit.command()
 @click.option("--checkpoint", "kept", type=_FILE, multiple=True, help="A checkpoint kept earlier.")
 @click.option("--since", type=_FILE, help="A checkpoint kept earlier: read from there on only.")
+@click.option("--until", type=_FILE, help="A checkpoint kept earlier: read up to there only.")
 @click.option(
     "--witness", multiple=True, metavar="KEY", help="Must have signed too: a key, or a file of one."
 )
 @click.pass_obj
 def verify(
-    path: Path, kept: tuple[Path, ...], since: Path | None, witness: tuple[str, ...]
+    path: Path,
+    kept: tuple[Path, ...],
+    since: Path | None,
+    until: Path | None,
+    witness: tuple[str, ...],
 ) -> None:
     """Recompute the whole tree from the entries and compare every file with it; exit status 1 if anything differs.
 
@@ -74,6 +79,7 @@ def verify(
                 witnesses=[offline.Key.parse(_text_of(one)) for one in witness],
                 older=[(str(file), file.read_bytes()) for file in kept],
                 since=since.read_bytes() if since else None,
+                until=until.read_bytes() if until else None,
                 live=True,
                 progress=lambda at, size: click.echo(f"{at} of {size} entries", err=True),
             )

@@ -2,13 +2,13 @@
 
 This file stands alone: it holds no code of the Hub, was written from ``FORMAT.md`` beside it, and is shipped with each log.
 
-    python verify.py log FOLDER --key KEY [--witness KEY ...] [--checkpoint FILE ...] [--since FILE] [--live]
+    python verify.py log FOLDER --key KEY [--witness KEY ...] [--checkpoint FILE ...] [--since FILE] [--until FILE] [--live]
     python verify.py receipt FILE ... --key KEY [--witness KEY ...]
 
 KEY is a verifier key or a file of them, one per line (a log whose key was renewed has several; one must have signed).
-Give ``--checkpoint`` files that you kept yourself: without one, nobody can tell whether the newest entries were cut
-off, or all of it signed anew. ``--since`` reads only the entries from that checkpoint on; ``--live`` passes over files
-that the checkpoint does not cover (copied while written). The exit code is 0 if everything holds, else 1.
+Give ``--checkpoint`` files that you kept yourself: without one, nobody can tell whether the newest entries were cut off,
+or all of it signed anew. ``--since`` and ``--until`` read only from and up to such a one; ``--live`` passes over files that
+the newest checkpoint does not cover (copied while written). The exit code is 0 if everything holds, else 1.
 """
 
 import argparse
@@ -27,8 +27,7 @@ from typing import Any
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-LOG, WITNESS = 1, 4
-PROOF = "c2sp.org/tlog-proof@v1"
+LOG, WITNESS, PROOF = 1, 4, "c2sp.org/tlog-proof@v1"
 KINDS = {(33, LOG), (33, WITNESS)}
 WIDTH, STEP = 256, 1_000_000  # of a tile; entries between two lines of progress
 Keys = Sequence["Key"]
@@ -150,8 +149,7 @@ def root_of(rows: Sequence[Sequence[bytes]]) -> bytes:
     for row in rows:
         rest = list(row)
         while rest:
-            bit = len(rest) & -len(rest)
-            pairs = rest[-bit:]
+            pairs = rest[-(bit := len(rest) & -len(rest)) :]
             while len(pairs) > 1:
                 pairs = [node_hash(*pairs[at : at + 2]) for at in range(0, len(pairs), 2)]
             root = pairs[0] if root is None else node_hash(pairs[0], root)
@@ -277,8 +275,7 @@ class Walk:
     def start_at(self, start: int) -> None:
         """Take the rows before an entry (a multiple of 256) from the tiles; what follows proves them right."""
         while start >> 8 * len(self.rows):
-            level = len(self.rows)
-            done = start >> 8 * level
+            level, done = len(self.rows), start >> 8 * len(self.rows)
             width = min(WIDTH, (self.size >> 8 * level) - (done & ~255)) if done & 255 else 0
             tile = self.folder.hashes(level, done >> 8, width)[1] if width else []
             self.rows.append(tile[: done & 255])
@@ -305,8 +302,7 @@ class Walk:
 
     def _check_due(self, first: int, leaves: list[bytes]) -> None:
         while self.waiting and self.waiting[0][1].size <= first + len(leaves):
-            name, head = self.waiting.pop(0)
-            rows = self.rows or [[]]
+            (name, head), rows = self.waiting.pop(0), self.rows or [[]]
             if root_of([[*rows[0], *leaves[: head.size - first]], *rows[1:]]) != head.root:
                 raise RejectedError(name, f"the first {head.size} entries are not those it signed")
 
@@ -321,18 +317,19 @@ class Walk:
             self._add(level + 1, [root_of([row])], done)
 
     def _compare(self, level: int, index: int, row: list[bytes]) -> None:
-        name, stored = self.folder.hashes(level, index, len(row))
-        for at, (one, other) in enumerate(zip(row, stored, strict=True)):
+        wide = min(WIDTH, (self.size >> 8 * level) - index * WIDTH)
+        name, stored = self.folder.hashes(level, index, wide)
+        for at, (one, other) in enumerate(zip(row, stored, strict=False)):
             if one != other:
                 first = (index * WIDTH + at) << 8 * level
                 raise RejectedError(name, f"hash {at} does not fit the entries from {first} on")
 
-    def finish(self) -> None:
+    def finish(self, end: int) -> None:
         """Check what is left: checkpoints at the end, tiles that are not full."""
-        self._check_due(self.size, [])
+        self._check_due(end, [])
         for level, row in enumerate(self.rows):
             if level and row:
-                self._compare(level, self.size >> 8 * level + 8, row)
+                self._compare(level, end >> 8 * level + 8, row)
         for at in sorted(at for waiting in self.intents.values() for at in waiting):
             self.remarks.append(f"entry {at}: an intent without an outcome that is known")
 
@@ -373,8 +370,7 @@ def _months(folder: Folder, keys: Keys) -> list[tuple[str, Checkpoint]]:
     """Read the checkpoints that closed the months; each month's must be no smaller than the month's before."""
     found: list[tuple[str, Checkpoint]] = []
     for path in sorted((folder.root / "months").glob("*")):
-        name = f"months/{path.name}"
-        note = folder.read(name)
+        note = folder.read(name := f"months/{path.name}")
         if note is None or not re.fullmatch(r"[0-9]{4}-[0-9]{2}", path.name):
             raise RejectedError(name, "does not belong to this log")
         head = open_checkpoint(note, keys, (), name)
@@ -391,12 +387,13 @@ def verify_log(
     witnesses: Keys = (),
     older: Sequence[tuple[str, bytes]] = (),
     since: bytes | None = None,
+    until: bytes | None = None,
     live: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Report:
     """Verify a copied log: signed by one of its keys and, newest, by every witness; ``older`` must be beginnings of it.
 
-    ``since``: read only from the bundle of that checkpoint on. ``live``: pass over what the newest does not cover.
+    ``since``, ``until``: read only the bundles from and up to these. ``live``: pass over what the newest does not cover.
     """
     folder = Folder(root, live)
     if (note := folder.read("checkpoint")) is None:
@@ -404,30 +401,32 @@ def verify_log(
     head = open_checkpoint(note, key, witnesses, "checkpoint")
     months = _months(folder, key)
     kept = [(name, open_checkpoint(text, key, (), name)) for name, text in older]
-    start = 0
+    start, last = 0, ("checkpoint", head)
     if since is not None:
         kept.append(("--since", open_checkpoint(since, key, (), "--since")))
         start = min(kept[-1][1].size, head.size) // WIDTH * WIDTH
-    for name, one in [*months, *kept]:
+    if until is not None:
+        last = "--until", open_checkpoint(until, key, (), "--until")
+    for name, one in [*months, *kept, last]:
         if one.origin != head.origin or one.size > head.size:
             raise RejectedError(name, f"{name} had {one.size} entries; this log has {head.size}")
-    late = [month for month in months if month[1].size >= start]
-    due = sorted([*kept, *late], key=lambda one: one[1].size)
-    if due and due[0][1].size < start:
-        raise RejectedError(due[0][0], "is older than the checkpoint to begin with")
+    if odd := [name for name, one in kept if not start <= one.size <= last[1].size]:
+        raise RejectedError(odd[0], "is not between the checkpoints to begin and to end with")
+    kept += [month for month in months if start <= month[1].size <= last[1].size]
     closed = {name[7:]: f"{one.size} {one.root.hex()}" for name, one in months}
-    walk = Walk(folder, head.size, [*due, ("checkpoint", head)], closed)
+    walk = Walk(folder, head.size, [*sorted(kept, key=lambda one: one[1].size), last], closed)
     walk.start_at(start)
-    for first in range(start, head.size, WIDTH):
+    end = min(-(-last[1].size // WIDTH) * WIDTH, head.size)
+    for first in range(start, end, WIDTH):
         walk.bundle(first)
         if progress is not None and first % STEP < WIDTH:
-            progress(first, head.size)
-    walk.finish()
-    if not start:
+            progress(first, end)
+    walk.finish(end)
+    if start == 0 and until is None:
         walk.check_pruned()
-    if not start and not live:
-        folder.check_rest(head.size)
-    return Report(head.origin, head.size, head.root, walk.remarks)
+        if not live:
+            folder.check_rest(head.size)
+    return Report(head.origin, last[1].size, last[1].root, walk.remarks)
 
 
 def verify_receipt(
@@ -458,6 +457,7 @@ def _parser() -> argparse.ArgumentParser:
     log.add_argument("folder", type=Path)
     log.add_argument("--checkpoint", type=Path, action="append", default=[], help="kept earlier")
     log.add_argument("--since", type=Path, help="a checkpoint kept earlier: begin there")
+    log.add_argument("--until", type=Path, help="a checkpoint kept earlier: end there")
     log.add_argument("--live", action="store_true", help="the log is being written")
     receipt = commands.add_parser("receipt", help="receipts of entries", parents=[both])
     receipt.add_argument("files", type=Path, nargs="+")
@@ -478,7 +478,7 @@ def _run(options: argparse.Namespace) -> Iterator[str]:
             yield entry.decode(errors="replace")
         return
     more["older"] = kept = [(str(file), file.read_bytes()) for file in options.checkpoint]
-    more["since"] = options.since and options.since.read_bytes()
+    more["since"], more["until"] = [f and f.read_bytes() for f in (options.since, options.until)]
     more["progress"] = lambda at, size: sys.stderr.write(f"{at} of {size} entries\n")
     report = verify_log(options.folder, options.key, live=options.live, **more)
     yield f"{report.origin}: {report.size} entries, root {report.root.hex()}: everything holds"

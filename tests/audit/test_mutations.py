@@ -1,9 +1,11 @@
 """Any change in a copied log is found, by ``hub audit verify``'s verifier and by the file that stands alone."""
 
+import itertools
 import random
 import shutil
 import subprocess
 import sys
+from base64 import b64encode
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -221,3 +223,50 @@ async def test_reading_from_a_kept_checkpoint_on_says_the_same_of_what_follows(w
     bundle.write_bytes(bundle.read_bytes().replace(b"accounts", b"accountz", 1))
     with pytest.raises(verify.RejectedError, match="tile/0/001: hash"):
         verify.verify_log(copied, keys, since=since)
+
+
+async def test_reading_up_to_a_kept_checkpoint_says_nothing_of_what_follows(
+    tmp_path, signer, keeper
+):
+    log, notes = Log(tmp_path / "log", signer), {}
+    for size in (0, 1, 255, 256, 300, 511, 512, 700, 900):
+        more = [Event(kind=Kind.CALL, time_ms=NOW_MS + at) for at in range(log.size, size)]
+        await keeper.commit((), more)
+        await log.publish(keeper)
+        notes[size] = log.note.encode()
+    keys = [verify.Key.parse(log.vkey)]
+    for since, until in itertools.combinations_with_replacement(notes, 2):
+        for live in (False, True):
+            report = verify.verify_log(
+                log.folder, keys, since=notes[since], until=notes[until], live=live
+            )
+            assert (report.size, report.remarks) == (until, [])
+    for name, first_seen in (("tile/entries/000", 1), ("tile/entries/001", 300)):
+        file = log.folder / name
+        good = file.read_bytes()
+        file.write_bytes(good.replace(b"call", b"cell", 1))
+        for until, note in notes.items():
+            if until < first_seen:
+                assert verify.verify_log(log.folder, keys, until=note).size == until
+            else:
+                with pytest.raises(verify.RejectedError, match=f"{name[-3:]}: hash 0"):
+                    verify.verify_log(log.folder, keys, until=note)
+        file.write_bytes(good)
+    with pytest.raises(verify.RejectedError, match="--since: is not between"):
+        verify.verify_log(log.folder, keys, since=notes[700], until=notes[300])
+    older = [("kept", notes[300])]
+    with pytest.raises(verify.RejectedError, match="kept: is not between"):
+        verify.verify_log(log.folder, keys, older=older, until=notes[256])
+
+
+async def test_what_the_last_checkpoint_of_a_reading_signed_is_compared(whole, tmp_path, signer):
+    log, _ = whole
+    keys = [verify.Key.parse(log.vkey)]
+    until = (log.folder / "months/2027-01").read_bytes()
+    assert verify.verify_log(log.folder, keys, until=until).size == 255
+    other = signer.sign(f"{log.origin}\n255\n{b64encode(bytes(32)).decode()}\n").encode()
+    with pytest.raises(verify.RejectedError, match="--until: the first 255 entries are not"):
+        verify.verify_log(log.folder, keys, until=other)
+    larger = signer.sign(f"{log.origin}\n9999\n{b64encode(bytes(32)).decode()}\n").encode()
+    with pytest.raises(verify.RejectedError, match="--until had 9999 entries"):
+        verify.verify_log(log.folder, keys, until=larger)
