@@ -287,6 +287,10 @@ class Multiplexed:
             progress.stage = "waiting for the answer"
             came = await shared.until(answer, answer.ready, sending.deadline)
             progress.received = bool(answer.status)
+            if not came and shared.heard < sending.started:
+                client.leaving = (
+                    True  # silent all the while: what comes next had better not wait for it
+                )
             if not came or answer.problem or answer.size > answer.want:
                 fault = _failure(answer, sending, came=came)
                 if fault is not None:

@@ -35,7 +35,8 @@ class Shared:
     """Carry the exchanges of one connection."""
 
     __slots__ = (
-        "_draining", "_heir", "_limit", "_parked", "_reading", "_tls", "_turn", "_writing", "client", "finished", "opened", "used",
+        "_draining", "_heir", "_limit", "_parked", "_reading", "_tls", "_turn", "_writing", "client", "finished",
+        "heard", "opened", "used",
     )  # fmt: skip
 
     def __init__(self, tls: TlsConnection, client: H2Client) -> None:
@@ -47,7 +48,7 @@ class Shared:
         self._heir: Answer | None = None
         self._limit = 0.0
         self._turn = trio.move_on_at(0.0)
-        self.opened = self.used = trio.current_time()
+        self.opened = self.used = self.heard = trio.current_time()
         self.finished = 0
 
     def usable(self, now: float, age: float, rest: float) -> bool:
@@ -168,7 +169,8 @@ class Shared:
         try:
             data = await self._tls.receive()
             if data:
-                client.receive(data, trio.current_time())
+                self.heard = trio.current_time()
+                client.receive(data, self.heard)
             else:
                 client.end_of_connection()
         except BROKEN:

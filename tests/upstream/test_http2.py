@@ -157,6 +157,21 @@ async def test_a_late_answer_costs_its_own_caller_only(tmp_path):
         assert [code for _, code in peer.frames[0].resets] == [8, 8]
 
 
+async def test_a_connection_that_was_silent_until_the_deadline_is_not_used_again(tmp_path):
+    async def script(frames):
+        await frames.begin()
+        await frames.answer(await frames.request())
+        if frames.number == peer.frames[0].number:
+            await trio.sleep_forever()
+        await frames.answer(await frames.request())
+
+    async with bank2(script, tmp_path) as (peer, hub):
+        assert isinstance(await hub.exchange(get()), BankAnswer)
+        assert (await hub.exchange(post(deadline_ms=FAST))).check == "bank.timeout"
+        assert isinstance(await hub.exchange(post()), BankAnswer)
+        assert peer.connections == 2
+
+
 async def broken(frames, octets):
     await frames.begin()
     stream = await frames.request()
