@@ -30,4 +30,5 @@ async def test_ten_thousand_organisations_with_thirty_thousand_keys_raise_the_p9
     assert figures["keys"] == 30_000, figures
     assert figures["rise_ms"] < 10, figures
     assert figures["longest_turn_ms"] < 20, figures
+    assert figures["loading_turn_ms"] < 100, figures
     assert figures["memory_mb"] < 600, figures
