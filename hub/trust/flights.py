@@ -49,6 +49,8 @@ class Flights:
         self._seconds = seconds
         self._flights: dict[str, trio.Event] = {}
         self._rates: dict[str, tuple[float, float]] = {}
+        self.landed: set[str] = set()
+        """Clients whose fetched key sets are installed, but not kept yet."""
         self._wanted, self._to_fetch = trio.open_memory_channel[str](_WAITING)
 
     async def fly(self) -> None:
@@ -79,6 +81,7 @@ class Flights:
                 return
             if self._known.clients.get(client.client_id) is client:
                 self._known.install_client(client.client_id, found)
+                self.landed.add(client.client_id)
 
     async def refresh_keys(self, client_id: str) -> None:
         """Fetch the client's key set once if the rate allows; return when it is in, or after the deadline.

@@ -221,6 +221,8 @@ class Refresher:
         self._date_clients(began, confirmed)
         self._after(problems)
         await self._sweep_radar()
+        self._dirty_clients |= self.flights.landed
+        self.flights.landed.clear()
         await self._keep("trust.refreshed", self._shared())
         self._ended = self._begun
         self._round_over.set()

@@ -110,3 +110,18 @@ async def test_a_revocation_list_that_was_refused_is_not_taken_for_the_one_befor
             assert "not signed" in await refreshed(trust)
         await refreshed(trust)
         assert judged(trust) == "trust.certificate_revoked"
+
+
+async def test_what_a_single_fetch_of_keys_learnt_is_kept_too(world, monkeypatch):
+    async def unknown(*_):
+        return {}
+
+    monkeypatch.setattr(refresher, "look_at_ends", unknown)
+    async with running(world.trust()) as trust:
+        await enrol(trust)
+        await refreshed(trust)
+        world.directory.revoke(world.keys["sig1"].kid)
+        await trust.refresh_keys(APP)
+        await refreshed(trust)
+    async with running(world.trust(leader=False)) as follower:
+        assert world.keys["sig1"].kid in follower._known.clients[APP].revoked
