@@ -153,6 +153,7 @@ class Multiplexed:
         self._shared: list[Shared] = []
         self._opening = trio.Lock()
         self._declined_until = 0.0
+        self._born_before = 0.0
         self._streams: set[SharedStream] = set()
         self._written: dict[bytes, bytes] = {}
         self.spare: list[TlsConnection] = []
@@ -186,6 +187,7 @@ class Multiplexed:
         """Use no present connection for anything new (other credentials hold now)."""
         for shared in self._shared:
             shared.client.leaving = True
+        self._born_before = trio.current_time()
         self._declined_until = 0.0
         self.reap()
 
@@ -263,6 +265,8 @@ class Multiplexed:
             now=trio.current_time(),
         )
         shared = Shared(opened, client)
+        if opened.opened < self._born_before:
+            client.leaving = True  # retired before it was there: for the present exchange only
         self._shared.append(shared)
         return shared
 

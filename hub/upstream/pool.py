@@ -129,8 +129,11 @@ class Pool:
 
         Cancellation: nothing stays open.
         """
+        began = trio.current_time()
         with trio.fail_after(self._connect):
-            return await open_connection(self.host, self.port, context or self._context)
+            connection = await open_connection(self.host, self.port, context or self._context)
+        connection.opened = began  # what is renewed meanwhile does not hold for it
+        return connection
 
     def rest(self, connection: TlsConnection) -> None:
         """Keep a connection for the next exchange, if it is worth it."""
