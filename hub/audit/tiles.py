@@ -199,7 +199,10 @@ class Tiles:
         Raises:
             LogError: The bundle or the tile is missing, damaged, or they do not fit.
         """
-        entries = entries_of(self.read(None, index, width), width)
+        # A folder that was copied while it was written may hold the full bundle instead.
+        exact = (self.folder / tile_path(None, index, width)).exists()
+        bundle = self.read(None, index, width)
+        entries = entries_of(bundle, width if exact else WIDTH)[:width]
         for at, (entry, kept) in enumerate(
             zip(entries, self.hashes(0, index, width), strict=True), index * WIDTH
         ):

@@ -223,6 +223,20 @@ async def test_a_damaged_tail_is_never_built_upon(log, keeper, signer, name):
         await Log(log.folder, signer).publish(keeper)
 
 
+@pytest.mark.parametrize("older", [1, 255, 300, 511])
+async def test_a_log_that_was_copied_while_it_was_written_goes_on(log, keeper, signer, older):
+    await append(keeper, older)
+    await log.publish(keeper)
+    checkpoint = (log.folder / CHECKPOINT).read_bytes()
+    await append(keeper, 700 - older)
+    await log.publish(keeper)
+    (log.folder / CHECKPOINT).write_bytes(checkpoint)
+    copied = Log(log.folder, signer)
+    assert copied.size == older
+    assert await copied.publish(keeper)
+    assert verify.verify_log(log.folder, key_of(log)).size == 700
+
+
 async def test_a_log_of_another_key_is_refused(log, keeper):
     await append(keeper, 5)
     await log.publish(keeper)
