@@ -6,13 +6,15 @@ from pathlib import Path
 import trio
 
 from hub.audit.open import ReadLog
-from hub.audit.tiles import LogError
+from hub.audit.tiles import WIDTH, LogError
 from hub.config import Loaded, load
 from hub.model.event import Event, Kind
 from hub.model.terms import Face
 from hub.node.ask import ask
 from hub.node.errors import StartError
 from hub.node.wall import SystemDice, WallClock
+from hub.protocol.merkle import leaf_hash
+from hub.state.backup import FORGOTTEN
 from hub.state.open import Reader, StoreError, open_keeper, open_reader
 
 
@@ -88,10 +90,18 @@ class Place:
 async def fits(log: ReadLog, reader: Reader, tell: Callable[[str], object]) -> int:
     """Compare the last published entries with the database; return the exit status."""
     head, size = await reader.head(), log.size
-    leaves = await reader.events(max(0, size - 256), min(size, 256))
-    stored = [log.tiles.entry(at, size) for at in range(max(0, size - 256), size)]
-    if head.size < size or list(leaves) != stored:
+    first = max(0, size - WIDTH)
+    leaves = await reader.events(first, size - first)
+    stored: list[bytes] = []
+    for index in range(first // WIDTH, -(-size // WIDTH)):
+        stored += log.tiles.hashes(0, index, min(WIDTH, size - index * WIDTH))
+    if head.size < size or [_hash_of(leaf) for leaf in leaves] != stored[first % WIDTH :]:
         tell("REJECTED the database is not the one that this log was published from")
         return 1
     tell(f"the database has {head.size} events, {head.size - size} of them not published yet")
     return 0
+
+
+def _hash_of(leaf: bytes) -> bytes:
+    """Return a leaf's hash; of one that was forgotten the database has nothing else."""
+    return leaf[1:] if leaf[:1] == FORGOTTEN else leaf_hash(leaf)

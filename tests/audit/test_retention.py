@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import apsw
 import pytest
 import trio
 from click.testing import CliRunner
@@ -150,3 +151,24 @@ def test_a_hub_without_rules_of_retention_forgets_nothing(tenant, tmp_path):
     assert "log.retain says of no kind" in done.output
     tenant.write_text(tenant.read_text().replace("[log]", "[log]\nretain = { calls = 3 }"))
     assert "unknown kinds" in run("audit", "--config", tenant, "prune", "--export", "x").output
+
+
+def test_a_log_whose_newest_entries_were_pruned_is_verified_with_its_database(tenant):
+    fill(tenant, 256)
+    pruned = run("audit", "--config", tenant, "prune", "--export", tenant.parent / "export")
+    assert pruned.exit_code == 0, pruned.output
+    verified = run("audit", "--config", tenant, "verify")
+    assert verified.exit_code == 0, verified.output
+    since = tenant.parent / "since"
+    since.write_bytes((tenant.parent / "state/audit/log/checkpoint").read_bytes())
+    fill(tenant, 50, Kind.TOKEN)
+    verified = run("audit", "--config", tenant, "verify", "--until", since)
+    assert verified.exit_code == 0, verified.output
+    size = since.read_text().split()[1]
+    assert f"{size} entries" in verified.output
+    database = apsw.Connection(str(tenant.parent / "state" / DATABASE))
+    database.execute("UPDATE event SET leaf = ? WHERE position = 300", (b'{"v":1}',))
+    database.close()
+    verified = run("audit", "--config", tenant, "verify")
+    assert verified.exit_code == 1
+    assert "REJECTED the database is not the one" in verified.output
