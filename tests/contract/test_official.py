@@ -46,13 +46,6 @@ FORMATS = {
     "base64": is_base64,
 }
 """Formats that the independent validator does not know in draft 7; ours checks them (DIFFERENCES.md)."""
-KEYWORDS = {
-    "additionalProperties", "enum", "format", "maxItems", "maxLength", "maximum", "minItems", "minLength", "minimum",
-    "pattern", "required", "type",
-}  # fmt: skip
-"""Each of them makes some instance unlawful."""
-OURS_IS_STRICTER = {"uuid", "url", "duration", "base64"}
-"""Formats that the independent validator does not know in draft 7; ours checks them (DIFFERENCES.md)."""
 
 
 def test_every_official_site_gets_the_same_verdict_from_ours_and_from_an_independent_validator(
