@@ -17,6 +17,7 @@ back, the same holds for the drainer; where only the reader is left, it drains f
 will send.
 """
 
+import math
 import ssl
 from collections.abc import Callable
 from typing import Final, final
@@ -120,7 +121,7 @@ class Shared:
         try:
             while not holds():
                 if self._tls.unsent and not self._draining:
-                    await self._drain(deadline)
+                    await self._drain(holds, deadline)
                 elif not self._reading:
                     await self._read(holds, deadline)
                 elif deadline >= self._limit:
@@ -189,19 +190,42 @@ class Shared:
     def _soonest(self, deadline: float) -> float:
         return min([deadline, *[until for _, until in self._parked.values()]])
 
-    async def _drain(self, deadline: float) -> None:
-        """Send what a full socket held back."""
+    async def _drain(self, holds: Callable[[], bool], deadline: float) -> None:
+        """Send what a full socket held back; read as well if nobody else does: the bank may answer before it takes it."""
         self._draining = True
         try:
             self._hand_over()
             with trio.move_on_at(deadline):
-                while self._tls.unsent or self.client.has_output:
-                    await self._tls.send(b"")
-                    self.push()
-        except BROKEN:
-            self.close()
+                if self._reading or self._heir is not None:
+                    await self._send_held()
+                else:
+                    await self._send_and_read(holds)
         finally:
             self._draining = False
+
+    async def _send_held(self) -> None:
+        try:
+            while self._tls.unsent or self.client.has_output:
+                await self._tls.send(b"")
+                self.push()
+        except BROKEN:
+            self.close()
+
+    async def _send_and_read(self, holds: Callable[[], bool]) -> None:
+        """Do both until all is sent or our own wait is over; who parks meanwhile keeps its deadline itself."""
+        self._reading, self._limit = True, math.inf
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._read_beside, holds, nursery.cancel_scope.cancel)
+                await self._send_held()
+                nursery.cancel_scope.cancel()
+        finally:
+            self._reading = False
+
+    async def _read_beside(self, holds: Callable[[], bool], stop: Callable[[], None]) -> None:
+        while not holds():
+            await self._receive()
+        stop()
 
     def _wake_touched(self) -> None:
         touched, parked = self.client.touched, self._parked

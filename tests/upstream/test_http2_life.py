@@ -173,5 +173,6 @@ async def test_connections_are_bounded_whatever_the_bank_allows(tmp_path):
             for _ in range(12):
                 nursery.start_soon(one)
         assert peer.connections <= 2
-        assert set(results) <= {"bank.timeout", "bank.busy", "answered"}
+        # Whoever gets a slot in the last moment has no time left to connect.
+        assert set(results) <= {"bank.timeout", "bank.busy", "bank.unreachable", "answered"}
         assert results.count("bank.busy") >= 7

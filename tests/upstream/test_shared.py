@@ -240,6 +240,28 @@ async def test_a_cancelled_drainer_leaves_its_work_to_the_one_who_reads():
     assert rig.results["reader"] is True
 
 
+async def test_an_answer_that_comes_before_all_is_sent_is_heard(mock_clock):
+    rig = Rig()
+    rig.line.full = True
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(rig.call, "early")
+        await settle()
+        for name, seconds in {"short": 1.0, "long": 9.0}.items():
+            nursery.start_soon(rig.call, name, seconds)
+            await settle()
+        early = rig.results["early"]
+        mock_clock.jump(2.0)
+        await settle()
+        assert rig.results["short"] is False
+        rig.line.say(answer_to(early))
+        await settle()
+        assert rig.results["early"] is True
+        rig.line.empty()
+        await settle()
+        rig.line.say(answer_to(rig.results["long"]))
+    assert rig.results["long"] is True
+
+
 async def test_what_a_window_lets_go_is_sent_when_the_socket_was_full_for_a_while():
     rig = Rig()
     async with trio.open_nursery() as nursery:
