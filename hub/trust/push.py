@@ -16,6 +16,7 @@ import base64
 import binascii
 import hmac
 from collections.abc import Mapping
+from ipaddress import IPv6Network, ip_address
 from pathlib import Path
 from typing import Final, final
 
@@ -35,6 +36,8 @@ SHORTEST: Final = 32
 """Characters of the shortest key."""
 _KEPT: Final = 4096
 _RATE, _BURST = 2.0, 50
+_REFUSALS_RATE, _REFUSALS_BURST = 1 / 60, 10
+"""Refusals of one network that are written down: the face is open to strangers, who must not fill the disk."""
 _CHALLENGE: Final = (b"www-authenticate", b'Basic realm="trust-framework"')
 
 
@@ -70,12 +73,13 @@ class Notifications:
     async def answer(self, request: Request) -> Response:
         """Take one notification: 204, and the process that refreshes hears of it with the commit.
 
-        Faults: 401 empty without the key; 429 for a sender of too many, whom the audit log does not name again and
-        again; 503 as the keeper says.
+        Faults: 401 empty without the key, written down a few times; 429 for a sender of too many, whom the audit log
+        does not name; 503 as the keeper says.
 
         Cancellation: the refresh may or may not have been asked for.
         """
-        claim = Take(bucket=f"push/{request.peer.address}", rate=_RATE, burst=_BURST)
+        network = _network_of(request.peer.address)
+        claim = Take(bucket=f"push/{network}", rate=_RATE, burst=_BURST)
         granted = await self._keeper.claim([claim])
         if isinstance(granted, Fault):
             return Response(status=503, headers=((b"retry-after", b"1"),))
@@ -84,7 +88,7 @@ class Notifications:
             return Response(status=429, headers=((b"retry-after", b"1"),), event=event)
         if not hmac.compare_digest(_presented(request), self._key):
             event = self._event(request, 401, "trust.push_key")
-            await self._keeper.commit([], [event])
+            await self._write_down(event, network)
             return Response(status=401, headers=(_CHALLENGE,), event=event)
         told = Setting(name=PUSHED, value=self._seal.close(PUSHED, request.body[:_KEPT]))
         event = self._event(request, 204)
@@ -92,6 +96,12 @@ class Notifications:
         if isinstance(kept, Fault):
             return Response(status=503, headers=((b"retry-after", b"1"),), event=event)
         return Response(status=204, event=event)
+
+    async def _write_down(self, refusal: Event, network: str) -> None:
+        claim = Take(f"push-refused/{network}", _REFUSALS_RATE, _REFUSALS_BURST)
+        granted = await self._keeper.claim([claim])
+        if not isinstance(granted, Fault) and granted[0].granted:
+            await self._keeper.commit([], [refusal])
 
     def _event(self, request: Request, status: int, check: str = "") -> Event:
         return Event(
@@ -107,6 +117,16 @@ class Notifications:
             change="" if check else "trust.pushed",
             octets_in=len(request.body),
         )
+
+
+def _network_of(address: str) -> str:
+    """Return an IPv4 address, the /64 of an IPv6 address (one host has all of it), or the text itself."""
+    try:
+        found = ip_address(address)
+        inner = found if found.version == 4 else found.ipv4_mapped
+        return str(inner or IPv6Network((int(found), 64), strict=False))
+    except ValueError:
+        return address
 
 
 def _presented(request: Request) -> bytes:

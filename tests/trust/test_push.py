@@ -6,7 +6,7 @@ import orjson
 import pytest
 import trio
 
-from hub.model.caller import NOBODY
+from hub.model.caller import NOBODY, Peer
 from hub.model.fault import Fault
 from hub.model.http import Request
 from hub.model.terms import Face
@@ -37,7 +37,7 @@ def basic(key):
     return b"Basic " + base64.b64encode(b"framework:" + key)
 
 
-async def send(trust, authorization=b"", body=b"{}"):
+async def send(trust, authorization=b"", body=b"{}", peer=NOBODY):
     headers = ((b"authorization", authorization),) if authorization else ()
     request = Request(
         face=Face.TPP,
@@ -46,7 +46,7 @@ async def send(trust, authorization=b"", body=b"{}"):
         path=PATH,
         headers=headers,
         body=body,
-        peer=NOBODY,
+        peer=peer,
     )
     return await trust.tpp_routes()["POST", PATH](request)
 
@@ -109,6 +109,15 @@ async def test_a_sender_of_too_many_is_slowed_down(world, trust, monkeypatch):
     assert not [e for e in events if e.get("check") == "trust.push_rate"]
 
 
+async def test_strangers_cannot_fill_the_log_by_changing_their_address(world, trust):
+    for at in range(40):
+        peer = Peer(address=f"2001:db8::{at:x}")
+        assert (await send(trust, b"Bearer " + KEY[:-1], peer=peer)).status == 401
+    assert (await send(trust, basic(KEY), peer=peer)).status == 204
+    events = [orjson.loads(leaf) for leaf in await world.keeper.events(0, 1000)]
+    assert len([e for e in events if e.get("check") == "trust.push_key"]) == 10
+
+
 async def test_without_a_configured_key_there_is_no_such_route(world):
     assert ("POST", PATH) not in world.trust().tpp_routes()
 
@@ -121,3 +130,16 @@ def test_a_key_that_could_be_guessed_or_sent_wrong_is_refused(tmp_path, content)
     path.write_bytes(content)
     with pytest.raises(ValueError, match="at least 32"):
         read_push_key(path)
+
+
+@pytest.mark.parametrize(
+    ("address", "network"),
+    [
+        ("192.0.2.1", "192.0.2.1"),
+        ("::ffff:192.0.2.1", "192.0.2.1"),
+        ("2001:db8::1:2", "2001:db8::/64"),
+        ("", ""),
+    ],
+)
+def test_a_sender_is_counted_by_what_one_host_has(address, network):
+    assert push._network_of(address) == network
