@@ -399,7 +399,7 @@ class H2Engine:
         """Queue a piece of a body and send what the windows allow."""
         record = self._known(stream)
         if record is not None and data:
-            record.pending += data
+            record.pending = bytes(record.pending) + data
             self._out.push(record)
 
     def end(self, stream: int) -> None:

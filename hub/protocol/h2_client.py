@@ -139,7 +139,7 @@ class H2Client:
         """Send a piece of a body; look at ``backlog`` before the next."""
         upload = answer.upload
         if upload is not None and data and not (upload.finished or answer.over):
-            upload.pending += data
+            upload.pending = bytes(upload.pending) + data
             self._out.push(upload)
 
     def end(self, answer: Answer) -> None:

@@ -406,3 +406,16 @@ def test_control_frames_beside_answers_are_no_flood():
         server.say(frame(RST, 0, answer.number, bytes(4)))
         assert answer.complete
     assert server.client.problem == ""
+
+
+def test_what_is_left_of_a_large_body_is_not_copied_for_each_frame():
+    client = H2Client(streams=1, header_octets=65_536)
+    body = bytes(range(256)) * 1024
+    answer = client.begin(request_block(b"POST", b"bank", b"/", ()), body)
+    sent = [f for f in frames(client.take()) if f[0] == DATA]
+    assert answer.upload.pending.obj is body
+    client.receive(frame(SETTINGS, 0, 0, b"\0\4" + (2**20).to_bytes(4)), 0.0)
+    client.receive(frame(WINDOW, 0, 0, (2**20).to_bytes(4)), 0.0)
+    sent += [f for f in frames(client.take()) if f[0] == DATA]
+    assert b"".join(payload for *_, payload in sent) == body
+    assert [flags for _, flags, *_ in sent] == [0] * (len(sent) - 1) + [1]
