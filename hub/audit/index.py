@@ -27,7 +27,7 @@ from hub.audit.source import Events
 from hub.model.event import Event, Kind
 
 FILE: Final = "audit/index.db"
-_VERSION: Final = 1
+_VERSION: Final = 2
 _BATCH: Final = 1000
 _GROUP: Final = 20
 """Batches per transaction."""
@@ -44,7 +44,8 @@ CREATE INDEX entry_consent ON entry (consent, position) WHERE consent IS NOT NUL
 CREATE INDEX entry_client ON entry (client, position) WHERE client IS NOT NULL;
 CREATE INDEX entry_organisation ON entry (organisation, position) WHERE organisation IS NOT NULL;
 CREATE INDEX entry_route ON entry (route, position) WHERE route IS NOT NULL;
-CREATE INDEX entry_ended ON entry (verdict, status, position) WHERE status >= 400 OR verdict > 1;
+CREATE INDEX entry_ended ON entry (verdict, position) WHERE status >= 400 OR verdict > 1;
+CREATE INDEX entry_status ON entry (status, position) WHERE status >= 400 OR verdict > 1;
 CREATE INDEX entry_time ON entry (time_ms);
 CREATE TABLE sums (
   day TEXT NOT NULL, face TEXT NOT NULL, route TEXT NOT NULL, client TEXT NOT NULL,
@@ -319,9 +320,6 @@ class Index:
             if texts:
                 terms.append(f"{column} IN ({','.join('?' * len(texts))})")
                 values += [self._known(text) for text in sorted(texts)]
-        if selection.tpp:
-            terms.append("(client = ? OR organisation = ?)")
-            values += [self._known(selection.tpp)] * 2
         for column, value in (
             ("status", selection.status),
             ("verdict", VERDICTS.get(selection.verdict)),
@@ -336,6 +334,16 @@ class Index:
         if selection.end_ms:
             terms.append("time_ms < ?")
             values.append(selection.end_ms)
+        if not selection.tpp:
+            return self._newest(terms, values, limit)
+        # One after the other, since each column's index has the order wanted and both together have none.
+        values.append(self._known(selection.tpp))
+        both = [
+            self._newest([*terms, f"{c} = ?"], values, limit) for c in ("client", "organisation")
+        ]
+        return sorted({*both[0], *both[1]}, reverse=True)[:limit]
+
+    def _newest(self, terms: Sequence[str], values: Sequence[object], limit: int) -> list[int]:
         sql = (
             f"SELECT position FROM entry WHERE {' AND '.join(terms)} ORDER BY position DESC LIMIT ?"  # noqa: S608 - columns from the table above
         )
