@@ -17,7 +17,7 @@ from typing import Final, final
 from hub.model.http import Headers
 from hub.protocol import guard, message
 from hub.protocol.guard import Budgets, Violation
-from hub.protocol.h2_input import ACK, Input, judge_fields, unpadded
+from hub.protocol.h2_input import ACK, Input, judge_fields, settings_of, unpadded
 from hub.protocol.h2_output import (
     ENABLE_PUSH,
     END_STREAM,
@@ -258,16 +258,11 @@ class H2Engine:
             self._over(record, events, "reset")
 
     def _on_settings(self, flags: int, stream: int, payload: bytes, events: list[EngineEvent]) -> None:  # fmt: skip
-        if stream:
-            raise Violation(guard.PROTOCOL_ERROR, "settings")
-        if len(payload) % 6 or (flags & ACK and payload):
-            raise Violation(guard.FRAME_SIZE_ERROR, "settings")
-        if flags & ACK:
+        settings = settings_of(flags, stream, payload)
+        if settings is None:
             return
-        for at in range(0, len(payload), 6):
-            self._setting(
-                int.from_bytes(payload[at : at + 2]), int.from_bytes(payload[at + 2 : at + 6])
-            )
+        for name, value in settings:
+            self._setting(name, value)
         self._out.parts.append(_SETTINGS_ACK)
         self._unblock()
         del events

@@ -24,7 +24,7 @@ from typing import Final, final
 from hub.protocol import guard
 from hub.protocol.guard import Budgets, Violation
 from hub.protocol.h2_answer import STREAM_WINDOW, Answer, Block, checked
-from hub.protocol.h2_input import ACK, Input, unpadded
+from hub.protocol.h2_input import ACK, Input, settings_of, unpadded
 from hub.protocol.h2_output import END_STREAM, MOST, Output, Stream, frame
 from hub.protocol.hpack import Decoder, HpackError, ListTooLarge
 from hub.protocol.message import Bounds
@@ -351,16 +351,11 @@ class H2Client:
         self.touched.append(answer)
 
     def _on_settings(self, flags: int, stream: int, payload: bytes) -> None:
-        if stream:
-            raise Violation(guard.PROTOCOL_ERROR, "settings")
-        if len(payload) % 6 or (flags & ACK and payload):
-            raise Violation(guard.FRAME_SIZE_ERROR, "settings")
-        if flags & ACK:
+        settings = settings_of(flags, stream, payload)
+        if settings is None:
             return
-        for at in range(0, len(payload), 6):
-            self._setting(
-                int.from_bytes(payload[at : at + 2]), int.from_bytes(payload[at + 2 : at + 6])
-            )
+        for name, value in settings:
+            self._setting(name, value)
         self._out.parts.append(_SETTINGS_ACK)
         self._unblock()
 

@@ -148,6 +148,20 @@ def unpadded(payload: bytes) -> bytes:
     return payload[1 : len(payload) - payload[0]]
 
 
+def settings_of(flags: int, stream: int, payload: bytes) -> list[tuple[int, int]] | None:
+    """Take a SETTINGS frame apart into names and values; None for an acknowledgement (RFC 9113 section 6.5)."""
+    if stream:
+        raise Violation(guard.PROTOCOL_ERROR, "settings")
+    if len(payload) % 6 or (flags & ACK and payload):
+        raise Violation(guard.FRAME_SIZE_ERROR, "settings")
+    if flags & ACK:
+        return None
+    return [
+        (int.from_bytes(payload[at : at + 2]), int.from_bytes(payload[at + 2 : at + 6]))
+        for at in range(0, len(payload), 6)
+    ]
+
+
 def judge_fields(fields: list[tuple[bytes, bytes]], scheme: bytes, *, ends: bool) -> Head | Refusal:
     """Split pseudo-fields off, which come first and once each (RFC 9113 section 8.3), and judge the rest."""
     pseudo: dict[bytes, bytes] = {}
