@@ -66,6 +66,18 @@ class Frontier:
         hashes.append(hashed)
         self.size += 1
 
+    def extend(self, leaves: Iterable[bytes]) -> None:
+        """Add leaves, by their bytes; the same as ``append`` of each one's hash, without the calls."""
+        hashes, size = self.hashes, self.size
+        for leaf in leaves:
+            hashed, rest = sha256(b"\x00" + leaf).digest(), size
+            while rest & 1:
+                hashed = sha256(b"\x01" + hashes.pop() + hashed).digest()
+                rest >>= 1
+            hashes.append(hashed)
+            size += 1
+        self.size = size
+
     def root(self) -> bytes:
         """Return the root hash of the tree as it is now."""
         return fold(self.hashes)

@@ -36,7 +36,8 @@ from hub.state.keeper import (
 from hub.state.plan import steps_of
 from hub.state.reserve import Reserve
 from hub.state.schema import StoreError, StoreFailedError
-from hub.state.sqlite import Claims, Commit, Purge, Store
+from hub.state.sqlite import Store
+from hub.state.work import Claims, Commit, Purge
 from hub.state.writer import Writer
 
 R = TypeVar("R", bound=Record)

@@ -46,6 +46,8 @@ def steps_of(changes: Sequence[Change]) -> tuple[Step, ...]:
     Raises:
         KeyError: No such kind of record.
     """
+    if not changes:  # most commits hold an event alone
+        return ()
     return tuple(
         entry_of(change) if isinstance(change, Put | Drop) else change for change in changes
     )

@@ -3,7 +3,8 @@
 Theory. ``record`` holds every kind of record as msgpack; ``lookup`` is the one index table, in two orders: by value
 (to find records) and by record (to test one). ``indexed`` repeats a record's rows of ``lookup``, so that replacing a
 record removes exactly what was written for it, whatever the code thinks of its indexes today. ``event`` holds the
-leaves of the tree, ``head`` its frontier and root; both change in the transaction that changes the records.
+leaves of the tree, ``head`` its frontier and root; both change in the transaction that changes the records. ``slice`` and
+``interaction`` find events by their interaction (``interaction.py``).
 
 Invariants. ``user_version`` is the schema's version; a migration and its new version commit together; a database of a
 newer version, or of another application, is refused and not touched. Migrations only go forward, and are never edited
@@ -51,6 +52,19 @@ MIGRATIONS: Final = (
       root BLOB NOT NULL
     ) STRICT;
     INSERT INTO head VALUES (1, 0, x'', x'e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855');
+    """,
+    """
+    CREATE TABLE slice (first INTEGER PRIMARY KEY, beyond INTEGER NOT NULL) STRICT;
+    CREATE TABLE interaction (
+      slice INTEGER NOT NULL,
+      name TEXT NOT NULL,
+      position INTEGER NOT NULL,
+      PRIMARY KEY (slice, name, position)
+    ) STRICT, WITHOUT ROWID;
+    INSERT INTO interaction SELECT 0, interaction, position FROM event WHERE interaction <> ''
+      ORDER BY interaction, position;
+    INSERT INTO slice SELECT 0, max(position) + 1 FROM event HAVING max(position) IS NOT NULL;
+    DROP INDEX event_interaction;
     """,
 )
 """``MIGRATIONS[n]`` takes a database from version n to n + 1."""

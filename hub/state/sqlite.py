@@ -21,15 +21,23 @@ import msgspec
 
 from hub.model.consent import Consent
 from hub.model.failpoint import Failpoint, Point, no_failpoint
-from hub.model.fault import Fault
 from hub.model.limits import Allowance
 from hub.model.records import Record, Seen
-from hub.protocol.merkle import Frontier, leaf_hash
+from hub.protocol.merkle import Frontier
 from hub.state.entry import MOST, Entry, IndexRow, decode, kind_of, put_entry, unavailable
-from hub.state.keeper import Conflict, Granted, Once, Page, Put, Query, TreeHead, Versioned
-from hub.state.plan import Plan, Step, plan
-from hub.state.schema import StoreError, StoreFailedError, check_sqlite, check_version, migrate
+from hub.state.interaction import SLICE, add_slice, sliced, traced
+from hub.state.keeper import Granted, Once, Page, Put, Query, TreeHead, Versioned
+from hub.state.plan import Leaf, Plan, plan
+from hub.state.schema import (
+    SCHEMA_VERSION,
+    StoreError,
+    StoreFailedError,
+    check_sqlite,
+    check_version,
+    migrate,
+)
 from hub.state.selection import Selection
+from hub.state.work import Claims, Commit, Done, Purge, Work
 
 T = TypeVar("T")
 _SEEN: Final = kind_of(Seen)
@@ -58,30 +66,6 @@ _PASSING: Final = frozenset(
 
 class FullError(Exception):
     """Say that the disk took nothing of the group just now."""
-
-
-class Commit(msgspec.Struct, frozen=True):
-    """Ask for all of these changes and events, or none."""
-
-    steps: Sequence[Step]
-    leaves: Sequence[tuple[str, bytes]]
-
-
-class Claims(msgspec.Struct, frozen=True):
-    """Ask for single-use values at a moment in seconds."""
-
-    onces: Sequence[Once]
-    now: int
-
-
-class Purge(msgspec.Struct, frozen=True):
-    """Ask to forget up to 1000 records that may be forgotten at a moment in seconds."""
-
-    now: int
-
-
-Work = Commit | Claims | Purge
-Done = tuple[int, ...] | tuple[Granted, ...] | tuple[tuple[str, str], ...] | Conflict | Fault
 
 
 @final
@@ -130,12 +114,14 @@ class Store:
         counted = self._writer.execute("SELECT count(*) FROM record WHERE kind = ?", (_SEEN,))
         self._seen = int(counted.get)
         self._before = self._frontier, self._seen
+        self._sliced = sliced(self._writer)
 
     def _open_readonly(self, path: Path) -> None:
         self._writer: Any = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)
         self._writer.set_busy_timeout(1000)
         self._writer.pragma("query_only", "on")
-        check_version(self._writer, str(path))
+        if check_version(self._writer, str(path)) != SCHEMA_VERSION:
+            raise StoreError(f"{path}: was written by an older Hub; start this one once")
         self._reader = self._searcher = self._writer
 
     def _open(self, path: Path, vfs: str | None) -> None:
@@ -232,11 +218,10 @@ class Store:
         self._indexed.clear()
         self._writer.execute("BEGIN IMMEDIATE")
         self._failpoint(Point.AFTER_BEGIN)
-        start = self._frontier.size
-        leaves: list[tuple[str, bytes]] = []
+        leaves: list[Leaf] = []
         done = [self._run(work, leaves) for work in works]
         if leaves:
-            self._write_events(start, leaves)
+            self._write_events(leaves)
             self._failpoint(Point.AFTER_EVENTS)
         return done
 
@@ -244,7 +229,7 @@ class Store:
         self._failpoint(Point.BEFORE_COMMIT)
         self._writer.execute("COMMIT")
 
-    def _run(self, work: Work, leaves: list[tuple[str, bytes]]) -> Done:
+    def _run(self, work: Work, leaves: list[Leaf]) -> Done:
         match work:
             case Commit():
                 return self._commit(work, leaves)
@@ -253,19 +238,21 @@ class Store:
             case Purge():
                 return self._purge(work.now)
 
-    def _commit(self, work: Commit, leaves: list[tuple[str, bytes]]) -> Done:
-        planned = plan(work.steps, self._version_of, self._record_of)
-        if not isinstance(planned, Plan):
-            return planned
-        self._failpoint(Point.AFTER_PLAN)
-        for entry, version in planned.entries:
-            self._apply(entry, version)
+    def _commit(self, work: Commit, leaves: list[Leaf]) -> Done:
+        """Write the records of a commit; its events join the group's in ``leaves``."""
+        further: Sequence[Leaf] = ()
+        if work.steps:
+            planned = plan(work.steps, self._version_of, self._record_of)
+            if not isinstance(planned, Plan):
+                return planned
+            self._failpoint(Point.AFTER_PLAN)
+            for entry, version in planned.entries:
+                self._apply(entry, version)
+            further = planned.leaves
         self._failpoint(Point.AFTER_RECORDS)
-        first = self._frontier.size
-        for _, leaf in (*work.leaves, *planned.leaves):
-            self._frontier.append(leaf_hash(leaf))
-        leaves.extend(work.leaves)
-        leaves.extend(planned.leaves)
+        first = self._frontier.size + len(leaves)
+        leaves += work.leaves
+        leaves += further
         return tuple(range(first, first + len(work.leaves)))
 
     def _record_of(self, kind: str, key: str) -> Versioned | None:
@@ -368,12 +355,13 @@ class Store:
             self._apply(Entry(kind, key, None), 1)
         return tuple(old)
 
-    def _write_events(self, start: int, leaves: Sequence[tuple[str, bytes]]) -> None:
+    def _write_events(self, leaves: Sequence[Leaf]) -> None:
+        frontier = self._frontier
         self._writer.executemany(
             "INSERT INTO event VALUES (?, ?, ?)",
-            [(start + at, name, leaf) for at, (name, leaf) in enumerate(leaves)],
+            [(at, name, leaf) for at, (name, leaf) in enumerate(leaves, frontier.size)],
         )
-        frontier = self._frontier
+        frontier.extend([leaf for _, leaf in leaves])
         self._writer.execute(
             "UPDATE head SET size = ?, frontier = ?, root = ?",
             (frontier.size, frontier.pack(), frontier.root()),
@@ -409,22 +397,25 @@ class Store:
         return apsw.SQLITE_OK
 
     @property
-    def grown(self) -> bool:
-        """Tell whether it is time for a ``checkpoint``."""
-        return self._pages >= _CHECKPOINT_PAGES
+    def untidy(self) -> bool:
+        """Tell whether it is time to ``tidy``."""
+        return self._pages >= _CHECKPOINT_PAGES or self._frontier.size - self._sliced >= SLICE
 
-    def checkpoint(self) -> None:
-        """Move the log into the database if it has grown; between two writes.
+    def tidy(self) -> None:
+        """Sort new events by their interaction, move the log into the database; where due, and between two writes.
 
         Raises:
-            StoreFailedError: The process must end. A full disk is no failure: the log grows until there is space.
+            StoreFailedError: The process must end. A full disk is no failure: what is due stays due until there is space.
         """
-        if not self.grown:
-            return
-        self._pages = 0
         try:
-            self._writer.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+            if self._frontier.size - self._sliced >= SLICE:
+                add_slice(self._writer, self._sliced, self._frontier.size)
+                self._sliced = self._frontier.size
+            if self._pages >= _CHECKPOINT_PAGES:
+                self._pages = 0
+                self._writer.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
         except apsw.Error as error:
+            self._roll_back()
             judged = self._judge(error)
             if isinstance(judged, StoreFailedError):
                 raise judged from error
@@ -466,14 +457,7 @@ class Store:
 
     def trace(self, interaction_id: str) -> tuple[tuple[int, bytes], ...]:
         """Return index and leaf bytes of the events of one interaction, oldest first."""
-        if not interaction_id:
-            return ()
-        rows = self._searcher.execute(
-            "SELECT position, leaf FROM event WHERE interaction = ? AND interaction <> '' "
-            "ORDER BY position LIMIT ?",
-            (interaction_id, MOST),
-        )
-        return tuple(rows.fetchall())
+        return traced(self._searcher, interaction_id)
 
     def backup(self, target: Path) -> None:
         """Copy the database as it is now into a new file, while others write.

@@ -25,8 +25,9 @@ from hub.state.entry import unavailable
 from hub.state.keeper import Conflict, Invalidation
 from hub.state.plan import touched
 from hub.state.schema import StoreFailedError
-from hub.state.sqlite import Claims, Commit, Done, FullError, Purge, Store, Work
+from hub.state.sqlite import FullError, Store
 from hub.state.thread import Thread
+from hub.state.work import Claims, Commit, Done, Purge, Work
 
 T = TypeVar("T")
 Forget = Callable[[Invalidation], None]
@@ -39,7 +40,7 @@ _LARGE: Final = 16
 
 @final
 class _Waiting:
-    """One work and whoever waits for it."""
+    """One work and the task that waits for it, from now on."""
 
     __slots__ = ("_task", "done", "until", "work")
 
@@ -47,14 +48,10 @@ class _Waiting:
         self.work = work
         self.until = until
         self.done = False
-        self._task: trio.lowlevel.Task | None = None
+        self._task: trio.lowlevel.Task | None = trio.lowlevel.current_task()
 
-    async def wait(self) -> Done:
-        """Wait for ``finish``, for the one task that does. Cancellation: the result is forgotten."""
-        self._task = trio.lowlevel.current_task()
-        return cast("Done", await trio.lowlevel.wait_task_rescheduled(self._leave))
-
-    def _leave(self, _raise: object) -> trio.lowlevel.Abort:
+    def leave(self, _raise: object) -> trio.lowlevel.Abort:
+        """Forget the result: whoever waited is cancelled."""
         self._task = None
         return trio.lowlevel.Abort.SUCCEEDED
 
@@ -108,12 +105,11 @@ class Writer:
             return refused
         waiting = _Waiting(work, trio.current_time() + self._patience_s)
         self._under_way += 1
+        if not self._waiting:
+            self._wake.set()
         self._waiting.append(waiting)
-        while self._impatient and self._impatient[0].done:
-            self._impatient.popleft()
         self._impatient.append(waiting)
-        self._wake.set()
-        return await waiting.wait()
+        return cast("Done", await trio.lowlevel.wait_task_rescheduled(waiting.leave))
 
     def _refusal(self) -> Fault | None:
         if self._closed:
@@ -170,8 +166,8 @@ class Writer:
             raise
         self._failpoint(Point.BEFORE_INVALIDATION)
         self._acknowledge(nursery, group, results)
-        if self._store.grown:
-            await self._thread.run(self._store.checkpoint)
+        if self._store.untidy:
+            await self._thread.run(self._store.tidy)
 
     async def _written(self, works: Sequence[Work]) -> list[Done]:
         """Write a group, on the thread what waits or is large; nothing here can be cancelled half-way."""
@@ -211,6 +207,8 @@ class Writer:
         self._failpoint(Point.BEFORE_ACK)
         for waiting, result in zip(group, results, strict=True):
             waiting.finish(result)
+        while self._impatient and self._impatient[0].done:
+            self._impatient.popleft()
 
     def watch(self, forget: Forget) -> Callable[[], None]:
         """Call ``forget`` for each changed record before the change is acknowledged; return what ends it."""
@@ -227,7 +225,7 @@ def _changed(work: Work, result: Done) -> list[Invalidation]:
     if isinstance(result, Conflict | Fault):
         return []
     if isinstance(work, Commit):
-        return touched(work.steps)
+        return touched(work.steps) if work.steps else []
     if isinstance(work, Purge):
         return [Invalidation(str(kind), str(key)) for kind, key in result]  # type: ignore[misc]
     return []

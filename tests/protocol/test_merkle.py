@@ -70,6 +70,14 @@ def test_the_root_is_the_rfcs_at_every_size():
         frontier.append(merkle.leaf_hash(leaf))
 
 
+def test_leaves_added_together_lead_where_leaves_added_one_by_one_do():
+    for start in range(70):
+        frontier = merkle.Frontier()
+        frontier.extend(LEAVES[:start])
+        frontier.extend(iter(LEAVES[start:200]))
+        assert (frontier.size, frontier.root()) == (200, oracle_root(0, 200))
+
+
 def test_a_frontier_survives_being_packed_at_every_size():
     frontier = merkle.Frontier()
     for leaf in LEAVES[:130]:

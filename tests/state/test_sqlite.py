@@ -23,7 +23,8 @@ from hub.state.entry import entry_of, leaf_of
 from hub.state.keeper import Conflict, Once, Put, Query
 from hub.state.open import DATABASE, StoreError, StoreFailedError, open_keeper
 from hub.state.schema import MIGRATIONS, SCHEMA_VERSION, check_sqlite
-from hub.state.sqlite import Claims, Commit, FullError, Store
+from hub.state.sqlite import FullError, Store
+from hub.state.work import Claims, Commit
 from tests.state.disk import Disk
 from tests.state.keepers import NOW, consent, event, limits
 
@@ -388,7 +389,8 @@ def lose_power(folder: Path, seed: int, synchronous: str) -> int:
         acknowledged += names
         if dice.random() < 0.1:
             store._pages = 1_000_000
-            store.checkpoint()
+        if store.untidy:
+            store.tidy()
     after = disk.cut_power(path, folder / f"after-{synchronous}-{seed}", dice)
     store.close()
     return lost_after(after, acknowledged)
@@ -406,7 +408,12 @@ def lost_after(path: Path, acknowledged: list[str]) -> int:
         return len(lost)
 
 
-def test_no_power_cut_loses_what_was_acknowledged(tmp_path):
+@pytest.fixture
+def short_slices(monkeypatch):
+    monkeypatch.setattr("hub.state.sqlite.SLICE", 7)
+
+
+def test_no_power_cut_loses_what_was_acknowledged(tmp_path, short_slices):
     assert sum(lose_power(tmp_path, seed, "full") for seed in range(40)) == 0
 
 
