@@ -81,9 +81,9 @@ class Observer:
 
     def answered(self, request: Request, response: Response, duration_ns: int) -> None:
         """Count one answer and write its line; called by the edge when the answer was handed to the transport."""
-        event = response.event
-        route = event.route if event is not None and event.route else "unrouted"
-        bank_us = event.bank_us if event is not None else 0
+        event, route, bank_us = response.event, "unrouted", 0
+        if event is not None:
+            route, bank_us = event.route or route, event.bank_us
         self._answers.add(request.face, route, response.status, duration_ns, bank_us)
         if self._log:
             self._put(_LINES.encode(self._describe(request, response, duration_ns, event)))
@@ -226,29 +226,44 @@ class _Spread:
 
 
 @final
+class _Tally:
+    """Count the answers of one face, route and status, beside the durations of all its route's."""
+
+    __slots__ = ("bank", "count", "hub")
+
+    def __init__(self, hub: _Spread, bank: _Spread) -> None:
+        self.count = 0
+        self.hub = hub
+        self.bank = bank
+
+
+@final
 class Answers(Collector):
     """Count and time answers by face, route and status; ``add`` by one thread only."""
 
     def __init__(self) -> None:
         """Begin with none."""
-        self._counts: dict[tuple[str, str, int], int] = {}
+        self._tallies: dict[tuple[str, str, int], _Tally] = {}
         self._hub: dict[tuple[str, str], _Spread] = {}
         self._bank: dict[str, _Spread] = {}
 
     def add(self, face: str, route: str, status: int, duration_ns: int, bank_us: int) -> None:
         """Count one answer, of whose time the bank took ``bank_us``."""
-        name = (face, route, status)
-        count = self._counts.get(name)
-        if count is None:
-            self._hub.setdefault((face, route), _Spread())
-            count = 0
-        self._counts[name] = count + 1
-        self._hub[face, route].add(max(0.0, duration_ns / 1e9 - bank_us / 1e6))
+        tally = self._tallies.get((face, route, status))
+        if tally is None:
+            tally = self._begin(face, route, status)
+        tally.count += 1
+        seconds = duration_ns / 1e9
         if bank_us:
-            spread = self._bank.get(route)
-            if spread is None:
-                spread = self._bank[route] = _Spread()
-            spread.add(bank_us / 1e6)
+            tally.bank.add(bank_us / 1e6)
+            seconds = max(0.0, seconds - bank_us / 1e6)
+        tally.hub.add(seconds)
+
+    def _begin(self, face: str, route: str, status: int) -> "_Tally":
+        hub = self._hub.setdefault((face, route), _Spread())
+        bank = self._bank.setdefault(route, _Spread())
+        tally = self._tallies[face, route, status] = _Tally(hub, bank)
+        return tally
 
     @override
     def collect(self) -> Iterator[Metric]:
@@ -257,8 +272,8 @@ class Answers(Collector):
             "Answers by face, route and status",
             labels=["face", "route", "status"],
         )
-        for (face, route, status), count in list(self._counts.items()):
-            answers.add_metric([face, route, str(status)], count)
+        for (face, route, status), tally in list(self._tallies.items()):
+            answers.add_metric([face, route, str(status)], tally.count)
         yield answers
         hub = HistogramMetricFamily(
             "hub_answer_seconds", "Hub time per answer", labels=["face", "route"]
@@ -268,5 +283,7 @@ class Answers(Collector):
         yield hub
         bank = HistogramMetricFamily("hub_bank_seconds", "Bank time per answer", labels=["route"])
         for route, spread in list(self._bank.items()):
+            if not any(spread.counts):
+                continue  # nobody asked the bank for it
             bank.add_metric([route], spread.buckets(), spread.sum)
         yield bank

@@ -130,6 +130,8 @@ class Mapper:
         self._shape = shape
         self._function = function
         self._strips = tuple(strips)
+        self._meta = tuple((name.casefold(), name) for name in shape.meta or ())
+        self._counts_pages = "TotalPages" in (shape.meta or ())
 
     def __call__(
         self, body: Any, context: Context, *, strip: bool = True
@@ -171,11 +173,17 @@ class Mapper:
 
     def _placed(self, mapped: Any, context: Context) -> Any:
         """Put the mapped data where the TPP looks for it."""
-        if not isinstance(mapped, dict) and not self._shape.place:
+        place = self._shape.place
+        if not place and not isinstance(mapped, dict):
             return mapped
-        known = {"AccountId": context.account_id} if self._shape.account else {}
-        given = {self._shape.place: mapped} if self._shape.place else mapped
-        return {**context.extra, **known, **given}
+        data = dict(context.extra)
+        if self._shape.account:
+            data["AccountId"] = context.account_id
+        if place:
+            data[place] = mapped
+        else:
+            data.update(mapped)
+        return data
 
     def _envelope(
         self, answer: dict[str, Any], meta: dict[str, Any], context: Context, *, empty: bool
@@ -185,7 +193,17 @@ class Mapper:
         if shape.links:
             answer["Links"] = links(shape.links, context, pages)
         if shape.meta is not None:
-            answer["Meta"] = _meta(shape.meta, meta, pages)
+            answer["Meta"] = self._known_of(meta, pages)
+
+    def _known_of(self, meta: dict[str, Any], pages: int) -> dict[str, Any]:
+        """Return what ``Meta`` declares of the bank's, whatever the case of its names."""
+        if self._counts_pages and len(self._meta) == 1:
+            return {"TotalPages": pages}
+        given = {name.casefold(): value for name, value in meta.items() if value is not None}
+        out = {name: given[folded] for folded, name in self._meta if folded in given}
+        if self._counts_pages:
+            out["TotalPages"] = pages
+        return out
 
     def _hide(self, mapped: Any, permissions: frozenset[str]) -> None:
         hidden = [m for s in self._strips if not s.unless & permissions for m in s.members]
@@ -207,18 +225,11 @@ def _pages(value: Any) -> int:
     return 1
 
 
-def _meta(names: tuple[str, ...], meta: dict[str, Any], pages: int) -> dict[str, Any]:
-    given = {name.casefold(): value for name, value in meta.items() if value is not None}
-    out = {name: given[name.casefold()] for name in names if name.casefold() in given}
-    return {**out, "TotalPages": pages} if "TotalPages" in names else out
-
-
 def links(names: tuple[str, ...], context: Context, pages: int) -> dict[str, Any]:
     """Return the links of a page: ``Self`` always, the others only where there is more than one page."""
     query = f"?{context.query}" if context.query else ""
-    out: dict[str, Any] = {
-        "Self": _page_url(context, context.page) if context.page > 1 else context.url + query
-    }
+    own = _page_url(context, context.page) if context.page > 1 else context.url + query
+    out: dict[str, Any] = {"Self": own}
     if context.related is not None and "Related" in names:
         out["Related"] = context.related
     if pages > 1 and "Next" in names:

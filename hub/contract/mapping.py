@@ -180,7 +180,8 @@ class _Body:
         lines = []
         if not all_objects(self._tpp, self._pair.tpp_types):
             lines.append("if isinstance(s, str): return s")
-        lines += [f"record(s, {self._path!r})", "o = {}"]
+        # Asked in place: nearly all are objects, and a call for each costs more than its mapping.
+        lines += [f"if type(s) is not dict: record(s, {self._path!r})", "o = {}"]
         for name, (kind, required) in tpp.items():
             source = self._writer.match(name, {b: t for b, (t, _) in bank.items()})
             if source is None:

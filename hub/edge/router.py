@@ -4,13 +4,16 @@ A literal segment goes before a parameter. Paths are compared as they are (the e
 so there is one spelling of each; parameters are percent-decoded by ``path_parameters`` only.
 """
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
+from functools import lru_cache
 from typing import Final, final
 from urllib.parse import unquote
 
 from hub.model.http import Admission, App, Handler, Request, Response
 
 _DEFAULT: Final = Admission()
+_REMEMBERED: Final = 1024
+_REMEMBERED_OCTETS: Final = 256
 
 
 @final
@@ -27,7 +30,7 @@ class _Node:
 class Router:
     """Answer by the handler of the route that matches; implements ``App``."""
 
-    __slots__ = ("_fallback", "_plain", "_root")
+    __slots__ = ("_fallback", "_plain", "_remembered", "_root")
 
     def __init__(
         self,
@@ -49,6 +52,8 @@ class Router:
         self._root = _Node()
         self._plain: dict[str, _Node] = {}
         self._fallback = fallback
+        # Asked twice for each request, at its head and at its body.
+        self._remembered = lru_cache(maxsize=_REMEMBERED)(self._node)
         rules = admissions or {}
         if unknown := rules.keys() - routes.keys():
             raise ValueError(f"admissions without a route: {sorted(unknown)}")
@@ -61,19 +66,20 @@ class Router:
     def admit(self, request: Request) -> Admission | Response:
         """Say how the body is received; 404 and 405 are answered before it."""
         found = self._find(request)
-        if isinstance(found, Response):
-            return found
-        return found[1] if isinstance(found, tuple) else found.admit(request)
+        if isinstance(found, tuple):
+            return found[1]
+        return found if isinstance(found, Response) else found.admit(request)
 
-    async def respond(self, request: Request) -> Response:
+    def respond(self, request: Request) -> Awaitable[Response]:
         """Hand the request to its handler. Cancellation: the handler's."""
         found = self._find(request)
-        if isinstance(found, Response):
-            return found
-        return await (found[0](request) if isinstance(found, tuple) else found.respond(request))
+        if isinstance(found, tuple):
+            return found[0](request)
+        return _given(found) if isinstance(found, Response) else found.respond(request)
 
     def _find(self, request: Request) -> tuple[Handler, Admission] | App | Response:
-        node = self._plain.get(request.path) or _match(self._root, request.path.split("/")[1:], 0)
+        path = request.path
+        node = (self._remembered if len(path) <= _REMEMBERED_OCTETS else self._node)(path)
         if node is None:
             return self._fallback if self._fallback is not None else Response(status=404)
         methods = node.methods
@@ -81,6 +87,9 @@ class Router:
         if found is None and request.method == "HEAD":
             found = methods.get("GET")
         return found if found is not None else _method_refused(methods, request.method)
+
+    def _node(self, path: str) -> _Node | None:
+        return self._plain.get(path) or _match(self._root, path.split("/")[1:], 0)
 
     def _place(self, template: str) -> _Node:
         if not template.startswith("/"):
@@ -93,6 +102,10 @@ class Router:
             else:
                 node = node.literal.setdefault(segment, _Node())
         return node
+
+
+async def _given(response: Response) -> Response:
+    return response
 
 
 def _match(node: _Node, segments: list[str], at: int) -> _Node | None:

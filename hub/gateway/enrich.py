@@ -28,6 +28,7 @@ PAGE_SIZE_MOST: Final = 1000
 PAGE_MOST: Final = 100_000
 _KEPT_MOST: Final = 1024
 _SHORT: Final = 200
+_JSON: Final[Headers] = ((b"content-type", b"application/json"),)
 _PLAIN_TRANSACTIONS: Final = frozenset({"ReadTransactionsBasic", "ReadTransactionsDetail"})
 _WINDOWS: Final = {
     "account-information.transactions": ("fromBookingDateTime", "toBookingDateTime"),
@@ -46,13 +47,14 @@ def ask(call: Call, access: Access, resource_base: str, declared: tuple[str, ...
 
     Faults: 400 ``Resource.InvalidFormat``, check ``request.paging``.
     """
-    route, consent, path = call.route, access.consent, call.request.path
+    route, consent, request, fields = call.route, access.consent, call.request, call.fields
+    path = request.path
     alike = not (
-        call.request.query
+        request.query
         or route.consent_parameter
         or len(path) > _SHORT
-        or b"page" in call.fields
-        or b"page-size" in call.fields
+        or b"page" in fields
+        or b"page-size" in fields
     )
     name = (id(route), id(consent), path)
     if alike:
@@ -104,7 +106,8 @@ def _asked(
         extra=_known(call, access.consent),
         related=[] if call.route.consent_parameter else None,
     )
-    return Asked(query=query, context=context, blank=blank)
+    path = bank_path(call.route.bank_path, call.parameters)
+    return Asked(path=path, query=query, context=context, blank=blank)
 
 
 def _known(call: Call, consent: Consent | None) -> dict[str, str]:
@@ -155,16 +158,17 @@ def bank_call(
 ) -> BankCall:
     """Return the request for the bank of a permitted call; ``body`` is in the bank's shape."""
     route = call.route
+    headers = o3_headers(call, access, provider_id)
+    if route.forward:
+        headers += forwarded(call)
+    if body:
+        headers += _JSON
     return BankCall(
         method=route.bank_method,
-        path=bank_path(route.bank_path, call.parameters),
+        path=asked.path,
         family=route.bank_family,
         query=asked.query,
-        headers=(
-            *o3_headers(call, access, provider_id),
-            *forwarded(call),
-            *(((b"content-type", b"application/json"),) if body else ()),
-        ),
+        headers=headers,
         body=body,
         scope=" ".join(route.scopes),
         deadline_ms=route.deadline_ms,
@@ -194,13 +198,13 @@ _filled_before: Final = lru_cache(maxsize=2048)(_filled)
 
 def o3_headers(call: Call, access: Access, provider_id: str) -> Headers:
     """Return the headers that tell the bank who calls, for whom, and by which consent."""
-    key = (id(access.caller), id(access.consent), call.route.id, provider_id)
+    caller, consent = access.caller, access.consent
+    key = (id(caller), id(consent), call.route.id, provider_id)
     kept = _KEPT.get(key)
-    if kept is None or kept[0] is not access.caller or kept[1] is not access.consent:
+    if kept is None or kept[0] is not caller or kept[1] is not consent:
         if len(_KEPT) >= _KEPT_MOST:
             _KEPT.clear()
-        made = _fixed_headers(call, access, provider_id)
-        kept = _KEPT[key] = (access.caller, access.consent, made)
+        kept = _KEPT[key] = (caller, consent, _fixed_headers(call, access, provider_id))
     interaction_id = call.interaction_id.encode()
     if call.sent_id:
         return (
@@ -239,8 +243,6 @@ def _fixed_headers(call: Call, access: Access, provider_id: str) -> Headers:
 
 def forwarded(call: Call) -> Headers:
     """Return the TPP's headers that the bank wants too."""
-    if not call.route.forward:
-        return ()
     return tuple(
         (name.encode(), value)
         for name in call.route.forward

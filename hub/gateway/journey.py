@@ -6,7 +6,7 @@ import trio
 
 from hub.gateway.errors import recorded_code
 from hub.gateway.usage import page_of
-from hub.gateway.values import Access, Call
+from hub.gateway.values import Access, Call, Reply
 from hub.model.event import Event, Kind, Verdict
 from hub.model.fault import Fault, Source
 from hub.model.http import Request, Response
@@ -15,6 +15,18 @@ from hub.model.http import Request, Response
 @final
 class Journey:
     """Gather what is known of one request, for its event and its answer; written by the pipeline only."""
+
+    __slots__ = (
+        "_call",
+        "_request",
+        "access",
+        "allow",
+        "bank_us",
+        "fields",
+        "interaction_id",
+        "media",
+        "now_ms",
+    )
 
     def __init__(self, request: Request, now_ms: int) -> None:
         """Begin with nothing known but when it came."""
@@ -36,6 +48,7 @@ class Journey:
             route=route,
             parameters=parameters,
             now_ms=self.now_ms,
+            now=self.now_ms // 1000,
             interaction_id=self.interaction_id,
             sent_id=sent_id,
             fields=self.fields,
@@ -58,32 +71,40 @@ class Journey:
 
     def event(self, request: Request, outcome: object, response: Response) -> Event:
         """Return the one event of this request."""
-        fault = outcome if isinstance(outcome, Fault) else None
+        # A Reply is told first: of what is none, asking costs more.
+        fault = outcome if not isinstance(outcome, Reply) and isinstance(outcome, Fault) else None
         access, call = self.access, self._call
-        caller = access.caller if access is not None else None
-        consent = access.token.consent_id if access is not None else ""
-        if not consent and call is not None and access is not None:
-            consent = call.parameters.get(call.route.consent_parameter, "")
-        spent = round(trio.current_time() * 1e6) - request.received_ns // 1000
+        client = organisation = consent = route = change = ""
+        if call is not None:
+            route = call.route.id
+            change = page_of(call) if fault is None else ""
+        if access is not None:
+            client, organisation = access.caller.client_id, access.caller.organisation_id
+            consent = access.token.consent_id
+            if not consent and call is not None:
+                consent = call.parameters.get(call.route.consent_parameter, "")
+        spent = 0
+        if request.received_ns:
+            spent = round(trio.current_time() * 1e6) - request.received_ns // 1000 - self.bank_us
         return Event(
             kind=Kind.CALL,
             time_ms=self.now_ms,
             interaction_id=self.interaction_id,
             face=request.face,
-            client_id=caller.client_id if caller is not None else "",
-            organisation_id=caller.organisation_id if caller is not None else "",
+            client_id=client,
+            organisation_id=organisation,
             x5t_s256=request.peer.x5t_s256,
             consent_id=consent,
-            route=call.route.id if call is not None else "",
+            route=route,
             verdict=_verdict(fault, response.status),
             check=fault.check if fault is not None else "",
             code=recorded_code(fault) if fault is not None else "",
             status=response.status,
             octets_in=len(request.body),
             octets_out=len(response.body),
-            hub_us=max(0, spent - self.bank_us) if request.received_ns else 0,
+            hub_us=max(0, spent),
             bank_us=self.bank_us,
-            change=page_of(call) if call is not None and fault is None else "",
+            change=change,
         )
 
 

@@ -10,7 +10,7 @@ keeper's word on the event.
 Source: architecture 2.7 and 4; decisions.md section 4.
 """
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from typing import Any, Final
 from zoneinfo import ZoneInfo
 
@@ -39,6 +39,7 @@ from hub.gateway.usage import shared
 from hub.gateway.values import Access, Asked, Call, Reply
 from hub.gateway.verify import Lookup, Verifier
 from hub.model.clock import Clock, Dice
+from hub.model.event import Event
 from hub.model.failpoint import Failpoint, Point, no_failpoint
 from hub.model.fault import Fault, bank_fault, caller_fault, hub_fault
 from hub.model.http import Admission, Headers, Request, Response
@@ -101,6 +102,9 @@ class Gateway:
         """
         base = settings.tenant.resource_base
         self._settings = settings
+        self._resource_base = base
+        self._provider_id = settings.tenant.provider_id
+        self._strip = settings.switches.strip_detail
         self._keeper = keeper
         self._bank = bank
         self._contract = contract
@@ -174,7 +178,8 @@ class Gateway:
         for again in range(_ATTEMPTS):
             if again:
                 journey = Journey(request, self._clock.now_ms())
-            outcome = await self._travel(request, journey)
+            call = self._arrive(request, journey)
+            outcome = await self._travel(call, journey) if isinstance(call, Call) else call
             response = await self._record(request, journey, outcome)
             if response is not None:
                 return response
@@ -182,7 +187,8 @@ class Gateway:
         busy = caller_fault(400, "GenericRecoverableError", text, check="record.conflict")
         return await self._record(request, journey, busy) or bare(503)
 
-    async def _travel(self, request: Request, journey: Journey) -> Ended:
+    def _arrive(self, request: Request, journey: Journey) -> Call | Fault:
+        """Name the interaction and find the route."""
         sent = journey.fields.get(b"x-fapi-interaction-id")
         text = sent.decode("latin-1") if sent is not None else ""
         lawful = is_uuid(text)
@@ -191,43 +197,57 @@ class Gateway:
         if found is None:
             journey.allow = self._contract.methods(request.path)
             return caller_fault(405 if journey.allow else 404, "", "", check="route.unknown")
-        call = journey.begin(found[0], found[1], sent_id=lawful)
+        return journey.begin(found[0], found[1], sent_id=lawful)
+
+    async def _travel(self, call: Call, journey: Journey) -> Ended:
+        """Verify, throttle, enforce, judge what was sent, and serve."""
+        route, throttle = call.route, self._throttle
         access = await self._verifier.verify(call)
-        if isinstance(access, Fault):
+        if not isinstance(access, Access):
             return access
         journey.access = access
-        raw = call.route.handler == _REPORT
-        journey.media = JWT if raw else answer_media(call.route, call.header(b"accept"))
-        if (sent is not None and not lawful) or (
-            sent is None and self._settings.switches.strict_interaction_id
-        ):
-            what = "x-fapi-interaction-id: expected a UUID"
-            return caller_fault(400, "Resource.InvalidFormat", what, check="request.interaction_id")
-        return await self._serve(call, access, journey)
-
-    async def _serve(self, call: Call, access: Access, journey: Journey) -> Ended:
-        fault = await self._throttle.judge(call, access) or enforce(call, access)
-        if fault is None and self._throttle.limits_pages:
-            fault = await self._throttle.judge_page(call, access)
+        raw = route.handler == _REPORT
+        journey.media = JWT if raw else answer_media(route, call.fields.get(b"accept"))
+        fault = None if call.sent_id else self._unnamed(call)
+        if fault is None and throttle.limits_calls:
+            fault = await throttle.judge(call, access)
+        if fault is None:
+            fault = enforce(call, access)
+        if fault is None and throttle.limits_pages:
+            fault = await throttle.judge_page(call, access)
+        if fault is None:
+            fault = self._unservable(call, journey)
         if fault is not None:
             return fault
+        body: Any = None
+        if route.id in self._bodied:
+            body = await self._bodies.read(call, access)
+            if isinstance(body, Fault):
+                return body
+        if route.target == "hub" or route.handler in _OWN:
+            return await self._own(call, access, body)
+        return await self._forward(call, access, body, journey)
+
+    def _unnamed(self, call: Call) -> Fault | None:
+        """Say whether a call is refused for the interaction id that it does not lawfully bring."""
+        strict = self._settings.switches.strict_interaction_id
+        if not strict and b"x-fapi-interaction-id" not in call.fields:
+            return None
+        what = "x-fapi-interaction-id: expected a UUID"
+        return caller_fault(400, "Resource.InvalidFormat", what, check="request.interaction_id")
+
+    def _unservable(self, call: Call, journey: Journey) -> Fault | None:
+        """Say what is wrong with a permitted call's head: ``Accept``, query, the headers its route wants."""
         if journey.media is None:
             return caller_fault(406, "", "", check="request.accept")
         fault = self._contract.check_query(call.route, call.request.query)
         if fault is not None:
             return fault
-        missing = [name for name in call.route.forward if not call.header(name.encode())]
-        if missing:
-            text = f"{missing[0]}: is required"
-            return caller_fault(400, "Resource.InvalidFormat", text, check="request.header")
-        body: Any = None
-        if call.route.id in self._bodied:
-            body = await self._bodies.read(call, access)
-            if isinstance(body, Fault):
-                return body
-        if call.route.target == "hub" or call.route.handler in _OWN:
-            return await self._own(call, access, body)
-        return await self._forward(call, access, body, journey)
+        for name in call.route.forward:
+            if not call.fields.get(name.encode()):
+                text = f"{name}: is required"
+                return caller_fault(400, "Resource.InvalidFormat", text, check="request.header")
+        return None
 
     async def _own(self, call: Call, access: Access, body: Any) -> Ended:
         """Serve a route whose target is the Hub itself."""
@@ -253,9 +273,7 @@ class Gateway:
             case "report":
                 return await self._files.report(call, access)
             case "discovery":
-                return await discover(
-                    call, body, self._directory, self._settings.tenant.resource_base
-                )
+                return await discover(call, body, self._directory, self._resource_base)
             case "reports" if self._reports is not None:
                 return await self._reports.read(call, access)
             case other:
@@ -263,47 +281,39 @@ class Gateway:
                 return hub_fault(500, "GenericError", text, check="route.unserved", private=other)
 
     async def _forward(
-        self, call: Call, given: Access, body: Any, journey: Journey
+        self, call: Call, access: Access, body: Any, journey: Journey
     ) -> Reply | Fault:
-        access = (
-            given
-            if not call.route.consent_parameter
-            else await self._consents.attached(call, given)
-        )
-        if isinstance(access, Fault):
-            return access
-        asked = ask(
-            call,
-            access,
-            self._settings.tenant.resource_base,
-            self._contract.query_names(call.route.id),
-        )
-        if isinstance(asked, Fault):
+        route = call.route
+        if route.consent_parameter:
+            attached = await self._consents.attached(call, access)
+            if isinstance(attached, Fault):
+                return attached
+            access = attached
+        asked = ask(call, access, self._resource_base, self._contract.query_names(route.id))
+        if not isinstance(asked, Asked):
             return asked
-        if call.route.consent_parameter and access.consent is not None:
+        if route.consent_parameter and access.consent is not None:
             related = await self._consents.related(access.consent)
             context = msgspec.structs.replace(asked.context, related=related)
             asked = msgspec.structs.replace(asked, context=context)
         self._failpoint(Point.BEFORE_FORWARD)
+        sent = b"" if body is None else self._question(call, body)
+        question = bank_call(call, access, asked, self._provider_id, sent)
         started = trio.current_time()
-        provider = self._settings.tenant.provider_id
-        sent = self._question(call, body)
-        answer = await self._bank.exchange(bank_call(call, access, asked, provider, sent))
+        answer = await self._bank.exchange(question)
         journey.bank_us = round((trio.current_time() - started) * 1e6)
         self._failpoint(Point.AFTER_FORWARD_BEFORE_RECORD)
-        if isinstance(answer, Fault):
+        if not isinstance(answer, BankAnswer):
             return answer
         if not 200 <= answer.status < 300:
-            return bank_error(answer, payment=False, finds=call.route.finds)
+            return bank_error(answer, payment=False, finds=route.finds)
         outcome = self._normalise(call, asked, body, answer)
-        if isinstance(outcome, Fault):
+        if not isinstance(outcome, Reply):
             return outcome
         noted = shared(call, access)
         return msgspec.structs.replace(outcome, courtesy=noted) if noted else outcome
 
     def _question(self, call: Call, body: Any) -> bytes:
-        if body is None:
-            return b""
         if call.route.handler == _PAYEE:
             return payee_question(body)
         return orjson.dumps(self._contract.request(call.route.id, body))
@@ -320,38 +330,60 @@ class Gateway:
         if refused is not None:
             return refused
         if call.route.handler == _PAYEE:
-            return payee_answer(call, body, given, self._settings.tenant.resource_base)
+            return payee_answer(call, body, given, self._resource_base)
         mapper = self._contract.mapper(call.route.mapper)
-        mapped = mapper(given, asked.context, strip=self._settings.switches.strip_detail)
-        return (
-            mapped if isinstance(mapped, Fault) else Reply(status=call.route.success, value=mapped)
-        )
+        mapped = mapper(given, asked.context, strip=self._strip)
+        if isinstance(mapped, dict):
+            return Reply(status=call.route.success, value=mapped)
+        return mapped
 
-    async def _record(self, request: Request, journey: Journey, outcome: Ended) -> Response | None:
+    def _record(
+        self, request: Request, journey: Journey, outcome: Ended
+    ) -> Awaitable[Response | None]:
         """Render the outcome, commit its changes and its event, and only then hand the answer over.
 
         Returns:
             None on a conflict: somebody changed what the outcome was decided on.
         """
+        if isinstance(outcome, Reply):
+            return self._record_reply(request, journey, outcome)
         if isinstance(outcome, Paid):
-            return await self._record_payment(request, journey, outcome)
+            return self._record_payment(request, journey, outcome)
         if isinstance(outcome, Late):
-            return await self._record_late(request, journey, outcome)
+            return self._record_late(request, journey, outcome)
+        return self._record_word(request, journey, outcome)
+
+    async def _record_word(
+        self, request: Request, journey: Journey, outcome: Replayed | Fault
+    ) -> Response | None:
+        """Record what changes nothing: a refusal, a failure, an answer that was given before."""
         response = self._render(journey, outcome)
         event = journey.event(request, outcome, response)
-        if isinstance(outcome, Reply) and outcome.stream is not None:
-            event = msgspec.structs.replace(event, octets_out=outcome.size)
-        changes = outcome.changes if isinstance(outcome, Reply) else ()
-        further = outcome.events if isinstance(outcome, Reply) else ()
-        courtesy = outcome.courtesy if isinstance(outcome, Reply) else ()
-        committed = await self._keeper.commit((*changes, *courtesy), [*further, event])
-        if isinstance(committed, Conflict) and courtesy:
-            committed = await self._keeper.commit(changes, [*further, event])
-        if isinstance(committed, Conflict):
+        committed = await self._keeper.commit((), (event,))
+        return self._recorded(journey, response, event, committed)
+
+    async def _record_reply(
+        self, request: Request, journey: Journey, reply: Reply
+    ) -> Response | None:
+        response = self._render_reply(journey, reply)
+        event = journey.event(request, reply, response)
+        if reply.stream is not None:
+            event = msgspec.structs.replace(event, octets_out=reply.size)
+        changes, events = reply.changes, (*reply.events, event)
+        committed = await self._keeper.commit((*changes, *reply.courtesy), events)
+        if reply.courtesy and isinstance(committed, Conflict):
+            committed = await self._keeper.commit(changes, events)
+        return self._recorded(journey, response, event, committed)
+
+    def _recorded(
+        self, journey: Journey, response: Response, event: Event, committed: object
+    ) -> Response | None:
+        """Hand an answer over whose event is durable; ``committed`` is the keeper's word on that."""
+        if not isinstance(committed, tuple):
+            if isinstance(committed, Fault):
+                forgo(response.stream)
+                return _unrecorded(journey, committed)
             return None
-        if isinstance(committed, Fault):
-            forgo(response.stream)
-            return _unrecorded(journey, committed)
         self._failpoint(Point.AFTER_RECORD_BEFORE_REPLY)
         return msgspec.structs.replace(response, event=event)
 
@@ -378,18 +410,12 @@ class Gateway:
         return msgspec.structs.replace(response, event=event)
 
     def _render(self, journey: Journey, outcome: Reply | Replayed | Fault) -> Response:
+        if isinstance(outcome, Reply):
+            return self._render_reply(journey, outcome)
         if isinstance(outcome, Replayed):
             stored = outcome.stored
             headers = (*stored.headers, journey.id_header())
             return Response(status=stored.status, headers=headers, body=stored.body)
-        if isinstance(outcome, Reply):
-            if outcome.media:
-                kind = ((b"content-type", outcome.media), (b"x-content-type-options", b"nosniff"))
-                raw = bare(outcome.status, (*kind, *outcome.headers, journey.id_header()))
-                return msgspec.structs.replace(raw, body=outcome.octets, stream=outcome.stream)
-            if outcome.value is None:
-                return bare(outcome.status, (*outcome.headers, journey.id_header()))
-            return self._with_body(journey, outcome.status, outcome.value, outcome.headers)
         fault = at_resources(outcome)
         url = f"{self._settings.tenant.issuer}/errors/{fault.check}" if fault.check else ""
         headers = error_headers(fault, allow=journey.allow, url=url)
@@ -397,9 +423,17 @@ class Gateway:
             return bare(fault.status, (*headers, journey.id_header()))
         return self._with_body(journey, fault.status, error_body(fault, url), headers)
 
+    def _render_reply(self, journey: Journey, reply: Reply) -> Response:
+        if reply.media:
+            kind = ((b"content-type", reply.media), (b"x-content-type-options", b"nosniff"))
+            raw = bare(reply.status, (*kind, *reply.headers, journey.id_header()))
+            return msgspec.structs.replace(raw, body=reply.octets, stream=reply.stream)
+        if reply.value is None:
+            return bare(reply.status, (*reply.headers, journey.id_header()))
+        return self._with_body(journey, reply.status, reply.value, reply.headers)
+
     def _with_body(self, journey: Journey, status: int, value: Any, headers: Headers) -> Response:
         media = journey.media or answer_media(journey.route, None) or JSON
-        body = orjson.dumps(value)
         if media == JWT:
             body = signed(
                 value,
@@ -408,6 +442,8 @@ class Gateway:
                 now=journey.now_ms // 1000,
                 key=self._keys[0],
             )
+        else:
+            body = orjson.dumps(value)
         fixed = ((b"content-type", media), (b"cache-control", b"no-store"), journey.id_header())
         return Response(status=status, headers=(*fixed, *headers), body=body)
 

@@ -47,17 +47,19 @@ class Throttle:
             "platform": limits.calls_platform_per_s,
         }
         self._limited = tuple(level for level, rate in self._rates.items() if rate > 0)
+        self.limits_calls = bool(self._limited)
+        """The tenant limits calls at all; one that does not costs nothing."""
+        self.limits_pages = any(self._pages.values())
+        """The tenant limits pages at all."""
 
     async def judge(self, call: Call, access: Access) -> Fault | None:
-        """Count one call; a tenant without limits costs nothing.
+        """Count one call against every level that the tenant limits.
 
         Faults: 429 without a body, checks ``throttle.operation``, ``throttle.client``, ``throttle.organisation``,
         ``throttle.platform``.
 
         Cancellation: the call may have been counted.
         """
-        if not self._limited:
-            return None
         caller = access.caller
         names = {
             "operation": f"{caller.client_id} {call.route.id}",
@@ -74,11 +76,6 @@ class Throttle:
                 fault = caller_fault(429, "", "", check=f"throttle.{level}")
                 return msgspec.structs.replace(fault, retry_after=grant.retry_after)
         return None
-
-    @property
-    def limits_pages(self) -> bool:
-        """Tell whether the tenant limits pages at all."""
-        return any(self._pages.values())
 
     async def judge_page(self, call: Call, access: Access) -> Fault | None:
         """Count one page of a customer's data against the day's limit, where there is one.

@@ -23,6 +23,7 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
         route: Its row.
         parameters: Of the path, decoded.
         now_ms: Wall time of arrival, milliseconds; every decision of this call is made at this moment.
+        now: The same moment in whole seconds.
         interaction_id: As sent, or made.
         sent_id: The TPP sent an interaction id.
         fields: The first value of each header, looked up by name.
@@ -32,6 +33,7 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     route: Route
     parameters: dict[str, str]
     now_ms: int
+    now: int
     interaction_id: str
     sent_id: bool
     fields: dict[bytes, bytes]
@@ -39,11 +41,6 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     def header(self, name: bytes) -> bytes | None:
         """Return the first value of a header given in lower case, or None."""
         return self.fields.get(name)
-
-    @property
-    def now(self) -> int:
-        """Return the moment in whole seconds."""
-        return self.now_ms // 1000
 
 
 class Access(msgspec.Struct, frozen=True, kw_only=True):
@@ -88,11 +85,12 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Asked(msgspec.Struct, frozen=True, kw_only=True):
-    """Hold a validated request for the bank: query, paging, and what the mapper needs.
+    """Hold a validated request for the bank: path, query, paging, and what the mapper needs.
 
     ``blank`` says that nothing of the bank's answer lies in the consent's window: the list is shown empty.
     """
 
+    path: str
     query: str
     context: Context
     blank: bool = False

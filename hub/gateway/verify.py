@@ -56,15 +56,24 @@ def bearer_of(call: Call) -> tuple[str, str] | Fault:
 
     Faults: 401 ``token.missing``, ``token.malformed``.
     """
-    values = call.request.header_values(b"authorization")
+    values = _values(call, b"authorization")
     if len(values) != 1:
         return denied("token.missing")
     scheme, _, token = values[0].partition(b" ")
-    token = token.strip()
-    known = scheme.lower() in {b"bearer", b"dpop"}
-    if not known or not token or len(token) > _TOKEN_OCTETS or not token.isascii() or b" " in token:
+    token, scheme = token.strip(), scheme.lower()
+    if not token or len(token) > _TOKEN_OCTETS or not token.isascii() or b" " in token:
         return denied("token.malformed")
-    return scheme.lower().decode(), token.decode()
+    if scheme == b"bearer":
+        return "bearer", token.decode()
+    return ("dpop", token.decode()) if scheme == b"dpop" else denied("token.malformed")
+
+
+def _values(call: Call, name: bytes) -> Sequence[bytes]:
+    """Return all values of a header; they are looked for only where some header came twice."""
+    if len(call.fields) != len(call.request.headers):
+        return call.request.header_values(name)
+    value = call.fields.get(name)
+    return () if value is None else (value,)
 
 
 class Verifier:
@@ -106,51 +115,40 @@ class Verifier:
         Cancellation: a DPoP proof may have been used up.
         """
         given = bearer_of(call)
-        if isinstance(given, Fault):
+        if not isinstance(given, tuple):
             return given
         scheme, secret = given
-        token = await self._token(secret, call)
-        if isinstance(token, Fault):
-            return token
-        fault = await self._proof(call, token, scheme, secret)
-        if fault is not None:
-            return fault
-        caller = self._caller(call, token)
-        if isinstance(caller, Fault):
-            return caller
-        return await self._access(caller, token)
-
-    async def _token(self, secret: str, call: Call) -> AccessToken | Fault:
         name = digest_of(secret)
         found = self._peek(AccessToken, name) or await self._cache.lookup(AccessToken, name)
         if found is None:
             return denied("token.unknown")
-        token = found[0]
-        if token.expires <= call.now:
-            return denied("token.expired")
-        if token.revoked:
-            return denied("token.revoked")
-        bound = token.x5t_s256.encode()
-        if not bound or not hmac.compare_digest(bound, call.request.peer.x5t_s256.encode()):
-            return denied("token.certificate_binding")
-        return await self._granted(token)
-
-    async def _granted(self, token: AccessToken) -> AccessToken | Fault:
-        if not token.grant_id:
-            return token
-        name = token.grant_id
-        grant = self._peek(Grant, name) or await self._cache.lookup(Grant, name)
-        if grant is None or grant[0].revoked:
-            return denied("token.grant_revoked")
-        return token
+        token: AccessToken = found[0]
+        fault = _token_fault(token, call)
+        if fault is None and token.grant_id:
+            name = token.grant_id
+            grant = self._peek(Grant, name) or await self._cache.lookup(Grant, name)
+            if grant is None or grant[0].revoked:
+                fault = denied("token.grant_revoked")
+        if fault is not None:
+            return fault
+        if token.jkt or scheme != "bearer":
+            fault = await self._proof(call, token, scheme, secret)
+            if fault is not None:
+                return fault
+        caller = self._caller(call, token)
+        if not isinstance(caller, Caller):
+            return caller
+        if not token.consent_id:
+            return Access(caller=caller, token=token)
+        name = token.consent_id
+        consent = self._peek(Consent, name) or await self._cache.lookup(Consent, name)
+        return _access(caller, token, consent)
 
     async def _proof(
         self, call: Call, token: AccessToken, scheme: str, secret: str
     ) -> Fault | None:
         """Check the DPoP proof of a token that is bound to a key; a token that is not must come as Bearer."""
-        if not token.jkt:
-            return None if scheme == "bearer" else denied("token.scheme")
-        if scheme != "dpop":
+        if not token.jkt or scheme != "dpop":
             return denied("token.scheme")
         nonces = await self._secrets.nonces() if self._secrets is not None else ()
         proof = check_proof(
@@ -175,19 +173,29 @@ class Verifier:
     def _caller(self, call: Call, token: AccessToken) -> Caller | Fault:
         risk = Risk.PAY if call.route.family == "payment" else Risk.READ
         caller = self._trust.judge(call.request.peer, call.now, risk)
-        if isinstance(caller, Fault):
+        if not isinstance(caller, Caller):
             return at_resources(caller)
-        if caller.client_id != token.client_id:
-            return denied("token.client")
-        return caller
+        return caller if caller.client_id == token.client_id else denied("token.client")
 
-    async def _access(self, caller: Caller, token: AccessToken) -> Access | Fault:
-        if not token.consent_id:
-            return Access(caller=caller, token=token)
-        name = token.consent_id
-        found = self._peek(Consent, name) or await self._cache.lookup(Consent, name)
-        if found is None or found[0].client_id != token.client_id:
-            return denied("token.consent")
-        if token.approved and not hmac.compare_digest(token.approved, found[0].digest):
-            return denied("token.approved")
-        return Access(caller=caller, token=token, consent=found[0], version=found[1])
+
+def _token_fault(token: AccessToken, call: Call) -> Fault | None:
+    """Say what is wrong with a token by itself, and with the connection it came by."""
+    if token.expires <= call.now:
+        return denied("token.expired")
+    if token.revoked:
+        return denied("token.revoked")
+    bound = token.x5t_s256.encode()
+    if not bound or not hmac.compare_digest(bound, call.request.peer.x5t_s256.encode()):
+        return denied("token.certificate_binding")
+    return None
+
+
+def _access(
+    caller: Caller, token: AccessToken, found: tuple[Consent, int] | None
+) -> Access | Fault:
+    """Return the access to a consent as it was found; the token must be for it as it stands."""
+    if found is None or found[0].client_id != token.client_id:
+        return denied("token.consent")
+    if token.approved and not hmac.compare_digest(token.approved, found[0].digest):
+        return denied("token.approved")
+    return Access(caller=caller, token=token, consent=found[0], version=found[1])

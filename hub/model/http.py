@@ -100,7 +100,7 @@ class App(Protocol):
         """Decide from method, path and headers alone (no body yet) how to go on; called before the body is read."""
         ...
 
-    async def respond(self, request: Request) -> Response:
+    def respond(self, request: Request) -> Awaitable[Response]:
         """Answer a request whose body is complete or streamed, as admitted.
 
         Cancellation: may arrive when the caller is gone, if the admission said so; must leave nothing half done.
