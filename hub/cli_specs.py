@@ -10,6 +10,7 @@ import orjson
 from hub import __version__
 from hub.cli_run import FAILED, run
 from hub.config import config_folder, load
+from hub.contract.bank_side import describe_bank_side
 from hub.contract.contract import load_contract, used_specs
 from hub.contract.description import describe
 from hub.contract.specs import Difference, check_specs, diff_specs, lay_down, list_specs
@@ -113,10 +114,20 @@ def specs_diff(old: Path, new: Path) -> None:
 @specs.command("describe")
 @_config_option(required=False)
 @click.option("--server", default="https://hub.example", help="Base URL, without --config.")
-def specs_describe(path: Path | None, server: str) -> None:
-    """Print the OpenAPI description of what the gateway serves; the ops listener answers it as /openapi.json."""
+@click.option("--bank", is_flag=True, help="What the bank calls here, instead of what TPPs do.")
+def specs_describe(path: Path | None, server: str, *, bank: bool) -> None:
+    """Print the OpenAPI description of what the gateway serves.
+
+    The ops listener answers it as /openapi.json, that of the bank's side as /openapi-bank.json.
+    """
 
     def start() -> int:
+        if bank:
+            base = server if path is None else load(path).settings.lfi.base
+            folder = config_folder() / "contract"
+            document = describe_bank_side(folder, server=base, version=__version__)
+            click.echo(orjson.dumps(document, option=orjson.OPT_INDENT_2))
+            return 0
         base, beside = server, frozenset[str]()
         if path is not None:
             tenant = load(path).settings.tenant

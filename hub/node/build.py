@@ -1,6 +1,7 @@
 """Build the parts of one gateway process out of its settings; nothing here waits or serves."""
 
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -89,6 +90,22 @@ def description_of(settings: Settings) -> bytes:
     folder = used_specs(settings.state.folder) or config_folder() / "contract"
     base, beside = settings.tenant.resource_base, settings.tenant.beside
     return orjson.dumps(describe(folder, server=base, version=__version__, beside=beside))
+
+
+def bank_side_of(settings: Settings) -> bytes:
+    """Make the OpenAPI description of what this tenant's bank calls here."""
+    from hub.contract.bank_side import describe_bank_side  # noqa: PLC0415 - as above
+
+    folder, base = config_folder() / "contract", settings.lfi.base
+    return orjson.dumps(describe_bank_side(folder, server=base, version=__version__))
+
+
+def documents_of(settings: Settings) -> dict[str, Callable[[], bytes]]:
+    """Return what makes our OpenAPI documents, by their paths on the ops listener."""
+    return {
+        "/openapi.json": partial(description_of, settings),
+        "/openapi-bank.json": partial(bank_side_of, settings),
+    }
 
 
 def contract_of(settings: Settings) -> Contract:

@@ -1,6 +1,7 @@
 """The ops face on plain loopback HTTP: is it alive, is it ready, what does it count."""
 
 from collections.abc import Awaitable, Callable, Mapping
+from types import MappingProxyType
 
 import orjson
 import trio
@@ -16,15 +17,14 @@ def ops_routes(
     observer: Observer,
     ready: Readiness,
     workers: Callable[[], Awaitable[bytes]] | None = None,
-    description: Callable[[], bytes] | None = None,
+    descriptions: Mapping[str, Callable[[], bytes]] = MappingProxyType({}),
 ) -> dict[tuple[str, str], Handler]:
-    """Return the handlers of ``/livez``, ``/readyz``, ``/metrics`` and ``/openapi.json``.
+    """Return the handlers of ``/livez``, ``/readyz``, ``/metrics`` and of our OpenAPI documents.
 
     ``/readyz`` answers 200 when every condition holds (store, keys, trust snapshot, log lag, not draining), else 503,
-    and names each in its body. ``workers`` gives the metrics of the worker processes, ``description`` our
-    OpenAPI document; it is made in a thread, once.
+    and names each in its body. ``workers`` gives the metrics of the worker processes, ``descriptions`` our OpenAPI
+    documents by their paths; each is made in a thread, once.
     """
-    made: list[bytes] = []
 
     async def livez(_request: Request) -> Response:
         return json_response(200, b'{"alive":true}')
@@ -41,16 +41,20 @@ def ops_routes(
             body=observer.exposition() + (await workers() if workers is not None else b""),
         )
 
-    async def openapi(_request: Request) -> Response:
-        if description is None:
-            return Response(status=404)
-        if not made:
-            made.append(await trio.to_thread.run_sync(description))
-        return json_response(200, made[0])
-
     return {
         ("GET", "/livez"): livez,
         ("GET", "/readyz"): readyz,
         ("GET", "/metrics"): metrics,
-        ("GET", "/openapi.json"): openapi,
+        **{("GET", path): _document(make) for path, make in descriptions.items()},
     }
+
+
+def _document(make: Callable[[], bytes]) -> Handler:
+    made: list[bytes] = []
+
+    async def answer(_request: Request) -> Response:
+        if not made:
+            made.append(await trio.to_thread.run_sync(make))
+        return json_response(200, made[0])
+
+    return answer

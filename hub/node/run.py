@@ -9,7 +9,6 @@ the old one's place while requests go on, a bad one changes nothing and is told.
 
 import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from functools import partial
 from hashlib import sha256
 from pathlib import Path
 
@@ -23,7 +22,7 @@ from hub.model.clock import Clock, Dice
 from hub.model.event import Event, Kind
 from hub.model.failpoint import Failpoint, no_failpoint
 from hub.model.terms import Face
-from hub.node.build import Given, description_of, prepared
+from hub.node.build import Given, documents_of, prepared
 from hub.node.check import check_files
 from hub.node.core import forbid_core_files
 from hub.node.descriptors import allow_descriptors
@@ -239,7 +238,7 @@ async def _live(given: Given, read: Reader | None, task_status: trio.TaskStatus[
         ops_routes(
             given.observer,
             readiness({"trust": node.trusted, **given.conditions}, faces),
-            description=partial(description_of, given.settings),
+            descriptions=documents_of(given.settings),
         )
     )
 
@@ -289,7 +288,7 @@ async def _supervise(
             given.observer,
             readiness(conditions, faces),
             workers.metrics,
-            partial(description_of, given.settings),
+            documents_of(given.settings),
         )
     )
 

@@ -2,6 +2,7 @@
 
 import shutil
 
+import orjson
 import pytest
 from click.testing import CliRunner
 
@@ -150,3 +151,12 @@ def test_another_version_is_served_only_where_the_configuration_says_so(specs, t
     cache = tmp_path / "cache"
     assert load_contract(tmp_path / "out", cache, ()).match("GET", path) is None
     assert load_contract(tmp_path / "out", cache, ("v9.7",)).match("GET", path) is not None
+
+
+def test_what_is_served_is_described_for_tpps_and_for_the_bank():
+    for options, path in (((), "/open-finance/atm/v2.1/atms"), (("--bank",), "/consents")):
+        code, told = command("describe", "--server", "https://hub.test", *options)
+        assert code == 0
+        document = orjson.loads(told)
+        assert path in document["paths"]
+        assert document["servers"] == [{"url": "https://hub.test"}]

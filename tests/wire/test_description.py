@@ -8,14 +8,17 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import httpx
 import jsonschema_rs
+import msgspec
 import pytest
 import trio
 
 from bench.evidence import append
 from hub.config import config_folder
+from hub.contract.bank_side import read_bank_side
 from hub.contract.tables import is_served, read_rows
 from tests.separate import interpreter
 from tests.wire.operations import (
@@ -77,19 +80,34 @@ def test_every_operation_is_described_and_every_schema_is_lawful(description):
         jsonschema_rs.Draft202012Validator(schema)
 
 
-def run(schemathesis, sandbox, where, token, operations, *options):
+class Side(msgspec.Struct, frozen=True):
+    """Say who calls the Hub where: a TPP with a token, or the bank without one."""
+
+    base: str
+    caller: Any
+    token: str = ""
+
+    def headers(self):
+        """Return the options that add what the generator does not know."""
+        if not self.token:
+            return []
+        return [
+            "--header", f"Authorization: Bearer {self.token}", "--header", "x-fapi-customer-ip-address: 192.0.2.1",
+        ]  # fmt: skip
+
+
+def run(schemathesis, sandbox, where, side, operations, *options):
     """Let the generator loose on the operations whose ids match; it signs bodies and reads signed answers."""
-    folder, section = sandbox.folder, sandbox.manifest.tpps[0]
+    folder = sandbox.folder
     how = [
-        "run", str(where), "--url", sandbox.manifest.hub.resource_base,
+        "run", str(where), "--url", side.base,
         "--checks", "all", "--exclude-checks", ",".join(NOT_ASKED), "--seed", str(SEED), "--no-color",
         "--continue-on-failure", "--suppress-health-check", "all",
-        "--header", f"Authorization: Bearer {token}",
-        "--header", "x-fapi-customer-ip-address: 192.0.2.1",
+        *side.headers(),
         "--include-operation-id-regex", operations,
         "--tls-verify", str(folder / sandbox.manifest.ca_bundle),
-        "--request-cert", str(folder / section.transport_cert),
-        "--request-cert-key", str(folder / section.transport_key),
+        "--request-cert", str(folder / side.caller.transport_cert),
+        "--request-cert-key", str(folder / side.caller.transport_key),
         "--warnings", "off",
     ]  # fmt: skip
     more = {
@@ -104,10 +122,21 @@ def run(schemathesis, sandbox, where, token, operations, *options):
 
 
 TOKEN_S = 600
+BANK = r"^(consents|payment-log|account-opening-log|fx-quote-log|insurance-quote-log|heimdall|hello-mtls)"
+"""What the bank calls; it has no token."""
 USERS = r"^account-information\."
 PAYERS = r"^payment\.(payments|file-payments)\.make$"
 """What only a customer's consent opens; all else is a client's."""
 CLIENTS = rf"^(?!account-information\.)(?!{PAYERS[1:-1]})"
+CONTRACT = config_folder() / "contract"
+SERVED = [
+    *read_bank_side(CONTRACT),
+    *(r.route.id for r in read_rows(CONTRACT / "routes") if is_served(r)),
+]
+WITHOUT_INPUT = "hello-mtls"
+"""There is only one request to make of it."""
+LINKED = (BANK, USERS, r"^insurance\.", r"^payment\.(?!(payments|file-payments)\.make$)")
+"""The families whose answers link to other operations, but for what only a payer's token opens."""
 SCOPES = {*" ".join(CLIENT_SCOPES).split(), "insurance", "tpp-reports"}
 
 
@@ -121,13 +150,23 @@ async def fresh_token(sandbox, known, operations):
         return await client_token(tpp, " ".join(sorted(SCOPES)))
 
 
+def side_of(sandbox, known, kind):
+    """Return the side that a kind of operation is called from, a TPP's with a fresh token."""
+    manifest = sandbox.manifest
+    if kind == BANK:
+        return Side(manifest.hub.consent_manager_base, manifest.bank)
+    token = trio.run(fresh_token, sandbox, known, kind)
+    return Side(manifest.hub.resource_base, manifest.tpps[0], token)
+
+
 def check(schemathesis, sandbox, known, kind, operations, examples, phases):
     """Run it with a token of the kind that lives as long as the run; return its last line."""
-    url = f"{sandbox.manifest.hub.ops_base}/openapi.json"
-    token = trio.run(fresh_token, sandbox, known, kind)
+    name = "openapi-bank.json" if kind == BANK else "openapi.json"
+    url = f"{sandbox.manifest.hub.ops_base}/{name}"
+    side = side_of(sandbox, known, kind)
     began = time.monotonic()
     options = ("--max-examples", str(examples), "--phases", phases)
-    ran = run(schemathesis, sandbox, url, token, operations, *options)
+    ran = run(schemathesis, sandbox, url, side, operations, *options)
     print(ran.stdout[-3000:])
     assert ran.returncode == 0, ran.stdout[-6000:] + ran.stderr[-2000:]
     assert time.monotonic() - began < TOKEN_S, "the token was over before the run was"
@@ -140,6 +179,7 @@ def test_generated_requests_find_no_contradiction(schemathesis, sandbox, known):
         (USERS, USERS, 2, "fuzzing,stateful"),
         (PAYERS, PAYERS, 2, "fuzzing"),
         (CLIENTS, r"^atm\.", 2, "coverage"),
+        (BANK, BANK, 2, "fuzzing,stateful"),
     ]
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(lambda how: check(schemathesis, sandbox, known, *how), runs))
@@ -162,33 +202,70 @@ def test_a_description_that_is_not_true_is_noticed(
     paths = {path: {"get": {**operation, "responses": untrue}}}
     file = tmp_path / "untrue.json"
     file.write_text(json.dumps({**description, "paths": paths}))
-    token = trio.run(fresh_token, sandbox, known, CLIENTS)
+    side = side_of(sandbox, known, CLIENTS)
     options = ("--max-examples", "2", "--phases", "coverage", "--no-shrink")
-    ran = run(schemathesis, sandbox, file, token, ".", *options)
+    ran = run(schemathesis, sandbox, file, side, ".", *options)
     assert ran.returncode == 1
     found = set(re.findall(r"- (ST\d+) ", ran.stdout))
     assert found >= {"ST103", "ST107", "ST108"}, ran.stdout
 
 
+def kind_of(operation):
+    """Return which of the three kinds of token opens an operation."""
+    return next(kind for kind in (BANK, USERS, PAYERS, CLIENTS) if re.match(kind, operation))
+
+
+@pytest.fixture(scope="module")
+def told():
+    """Collect how many requests each nightly run made; what was not run, or failed, is not in the record."""
+    requests, began = {}, time.monotonic()
+    yield requests
+    if requests:
+        links = {name: count for name, count in requests.items() if name in LINKED}
+        counts = {
+            "examples_per_operation": EXAMPLES,
+            "operations": len(requests) - len(links),
+            "of_operations": len(SERVED),
+            "linked_families": len(links),
+            "of_linked_families": len(LINKED),
+            "requests": sum(requests.values()),
+        }
+        took = round(time.monotonic() - began)
+        result = {
+            "requests": requests,
+            "contradictions": 0,
+            "seconds": took,
+            "not_asked": sorted(NOT_ASKED),
+        }
+        append("schemathesis", counts, [SEED], result)
+
+
 @pytest.mark.nightly
-def test_many_generated_requests_find_no_contradiction(schemathesis, sandbox, known, description):
-    """Each operation for itself, so that a token outlives its run; then whole families by way of their links."""
-    told, began = {}, time.monotonic()
-    for methods in description["paths"].values():
-        for name in (operation["operationId"] for operation in methods.values()):
-            kind = next(k for k in (USERS, PAYERS, CLIENTS) if re.match(k, name))
-            only = f"^{re.escape(name)}$"
-            said = check(schemathesis, sandbox, known, kind, only, EXAMPLES, "coverage,fuzzing")
-            told[name] = int(re.search(r"(\d+) generated", said)[1])
-    for kind in (USERS, CLIENTS):
-        said = check(schemathesis, sandbox, known, kind, kind, EXAMPLES, "stateful")
-        told[f"links {kind}"] = int(re.search(r"(\d+) generated", said)[1])
-    took = round(time.monotonic() - began)
-    counts = {"examples_per_operation": EXAMPLES, "operations": len(told) - 2}
-    result = {
-        "requests": told,
-        "contradictions": 0,
-        "seconds": took,
-        "not_asked": sorted(NOT_ASKED),
-    }
-    append("schemathesis", counts, [SEED], result)
+@pytest.mark.parametrize("operation", SERVED)
+def test_many_requests_of_an_operation_find_no_contradiction(
+    schemathesis, sandbox, known, told, operation
+):
+    """Each operation for itself, so that a token outlives its run."""
+    only, kind = f"^{re.escape(operation)}$", kind_of(operation)
+    said = check(schemathesis, sandbox, known, kind, only, EXAMPLES, "coverage,fuzzing")
+    count = generated(said)
+    assert count >= EXAMPLES or operation == WITHOUT_INPUT
+    told[operation] = count
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("family", LINKED)
+def test_many_walks_along_the_links_of_a_family_find_no_contradiction(
+    schemathesis, sandbox, known, told, family
+):
+    """From operation to operation as the description's links lead."""
+    kind = family if family in {USERS, BANK} else CLIENTS
+    said = check(schemathesis, sandbox, known, kind, family, EXAMPLES, "stateful")
+    count = generated(said)
+    assert count >= EXAMPLES
+    told[family] = count
+
+
+def generated(said):
+    """Return how many requests a run says that it made."""
+    return int(re.search(r"(\d+) generated", said)[1])
