@@ -34,7 +34,7 @@ def test_the_top_level_holds_the_agreed_folders_only():
 
 def test_lock_files_name_packages_and_hashes_only():
     locks = [ROOT / name for name in TRACKED if name.endswith(".lock")]
-    assert len(locks) == 5
+    assert len(locks) == 6
     for path in locks:
         text = path.read_text()
         assert not re.search(r"https?:|file:|--index|--find-links", text)
