@@ -27,7 +27,7 @@ MOST: Final = 1000
 """The most items that one question may ask for."""
 
 
-class Entry(msgspec.Struct, frozen=True):
+class Entry(msgspec.Struct, frozen=True, tag="entry"):
     """Hold one change ready to be stored; ``body`` is None where the record is to be forgotten."""
 
     kind: str

@@ -9,10 +9,8 @@ from typing import Final, final
 
 import msgspec
 
-from hub.model.event import Event
 from hub.model.fault import Fault
 from hub.state.keeper import (
-    Change,
     Claim,
     Conflict,
     Granted,
@@ -22,8 +20,9 @@ from hub.state.keeper import (
     TreeHead,
     Versioned,
 )
+from hub.state.work import Commit
 
-PROTOCOL: Final = 1
+PROTOCOL: Final = 2
 FRAME_OCTETS: Final = 64 * 1024 * 1024
 
 
@@ -42,13 +41,6 @@ class AskClaim(_Message, frozen=True, tag="claim"):
     """``Keeper.claim``."""
 
     batch: tuple[Claim, ...]
-
-
-class AskCommit(_Message, frozen=True, tag="commit"):
-    """``Keeper.commit``."""
-
-    changes: tuple[Change, ...]
-    events: tuple[Event, ...]
 
 
 class AskLookup(_Message, frozen=True, tag="lookup"):
@@ -81,7 +73,7 @@ class AskHead(_Message, frozen=True, tag="head"):
     """``Keeper.head``."""
 
 
-Question = AskClaim | AskCommit | AskLookup | AskSearch | AskEvents | AskTrace | AskHead
+Question = AskClaim | AskLookup | AskSearch | AskEvents | AskTrace | AskHead
 
 
 # Answers of the keeper
@@ -166,6 +158,13 @@ class Ask(_Message, frozen=True, tag="ask"):
     question: Question
 
 
+class Write(_Message, frozen=True, tag="write"):
+    """``Keeper.commit`` under a number: already written down, for the keeper only passes it on."""
+
+    number: int
+    work: Commit
+
+
 class Renew(_Message, frozen=True, tag="renew"):
     """A worker wants its lease renewed; the number names the renewal."""
 
@@ -202,7 +201,7 @@ class Changed(_Message, frozen=True, tag="changed"):
     records: tuple[Invalidation, ...]
 
 
-FromWorker = Hello | Ask | Renew | Heard | Bye
+FromWorker = Hello | Ask | Write | Renew | Heard | Bye
 FromKeeper = Told | Lease | Changed
 
 _ENCODER: Final = msgspec.msgpack.Encoder()

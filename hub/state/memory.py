@@ -42,6 +42,7 @@ from hub.state.keeper import (
     Versioned,
 )
 from hub.state.plan import Plan, plan, steps_of, touched
+from hub.state.work import Commit, Done
 
 R = TypeVar("R", bound=Record)
 T = TypeVar("T")
@@ -115,20 +116,25 @@ class MemoryKeeper:
     ) -> tuple[int, ...] | Conflict | Fault:
         """Write all changes and events, or none; return the events' indices."""
         check_commit(changes, events)
-        steps = steps_of(changes)
-        leaves = [leaf_of(event) for event in events]
+        return await self._commit(Commit(steps_of(changes), [leaf_of(event) for event in events]))
+
+    async def commit_all(self, works: Sequence[Commit]) -> Sequence[Done]:
+        """Do for each of some commits what ``commit`` does."""
+        return [await self._commit(work) for work in works]
+
+    async def _commit(self, work: Commit) -> tuple[int, ...] | Conflict | Fault:
         await trio.lowlevel.checkpoint()
         if self.refusal is not None:
             return self.refusal
-        planned = plan(steps, self._version_of, self._record_of)
+        planned = plan(work.steps, self._version_of, self._record_of)
         if not isinstance(planned, Plan):
             return planned
         for entry, version in planned.entries:
             self._apply(entry, version)
-        indices = tuple(self._append(*leaf) for leaf in leaves)
+        indices = tuple(self._append(*leaf) for leaf in work.leaves)
         for leaf in planned.leaves:
             self._append(*leaf)
-        await self._announce(touched(steps))
+        await self._announce(touched(work.steps))
         return indices
 
     def _record_of(self, kind: str, key: str) -> Versioned | None:

@@ -37,7 +37,7 @@ from hub.state.plan import steps_of
 from hub.state.reserve import Reserve
 from hub.state.schema import StoreError, StoreFailedError
 from hub.state.sqlite import Store
-from hub.state.work import Claims, Commit, Purge
+from hub.state.work import Claims, Commit, Done, Purge
 from hub.state.writer import Writer
 
 R = TypeVar("R", bound=Record)
@@ -100,6 +100,10 @@ class SqliteKeeper:
             return ()
         done = await self._writer.submit(Commit(steps, leaves))
         return cast("tuple[int, ...] | Conflict | Fault", done)
+
+    async def commit_all(self, works: Sequence[Commit]) -> Sequence[Done]:
+        """Do for each of some commits what ``commit`` does; for those of a worker, which come together."""
+        return await self._writer.submit_all(works)
 
     async def lookup(self, kind: type[R], key: str) -> tuple[R, int] | None:
         """Return a record with its version, or None. Never older than the last acknowledged commit."""

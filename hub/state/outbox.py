@@ -1,5 +1,6 @@
 """What is to be said to the other end of the keeper's socket: gathered while a send is under way, sent as one frame."""
 
+from collections.abc import Sequence
 from typing import Any, Final, final
 
 import trio
@@ -32,6 +33,15 @@ class Outbox:
             raise trio.BrokenResourceError("the other end of the keeper's socket does not read")
         self._messages.append(message)
         self._wake.set()
+
+    def say_all(self, messages: Sequence[Any]) -> None:
+        """Add some messages, as ``say`` does each.
+
+        Raises:
+            trio.BrokenResourceError: The other end has not read for too long.
+        """
+        for message in messages:
+            self.say(message)
 
     async def run(self) -> None:
         """Send until cancelled.

@@ -26,7 +26,6 @@ from hub.state.frames import (
     Answered,
     Ask,
     AskClaim,
-    AskCommit,
     AskEvents,
     AskHead,
     AskLookup,
@@ -53,6 +52,7 @@ from hub.state.frames import (
     Reply,
     Told,
     Traced,
+    Write,
     frame_of,
     from_keeper,
 )
@@ -67,8 +67,11 @@ from hub.state.keeper import (
     TreeHead,
 )
 from hub.state.outbox import Outbox
+from hub.state.patience import Patience, Waiting
+from hub.state.plan import steps_of
 from hub.state.schema import StoreError
 from hub.state.socket import LEASE_S, RENEW_S, peer_uid
+from hub.state.work import Commit
 
 R = TypeVar("R", bound=Record)
 A = TypeVar("A")
@@ -82,19 +85,6 @@ _GONE: Final = unavailable(
 
 class KeeperGoneError(UnavailableError):
     """Say that the keeper could not be asked; the worker answers 503."""
-
-
-@final
-class _Waiting:
-    __slots__ = ("done", "reply")
-
-    def __init__(self) -> None:
-        self.done = trio.Event()
-        self.reply: Reply = Refused(_GONE)
-
-    def finish(self, reply: Reply) -> None:
-        self.reply = reply
-        self.done.set()
 
 
 @final
@@ -119,10 +109,10 @@ class RemoteKeeper:
         """
         self._path = path
         self._most = questions
-        self._patience_s = patience_s
+        self._patience: Patience[Reply] = Patience(patience_s, lambda: Refused(_GONE))
         self._failpoint = failpoint
         self._outbox: Outbox | None = None
-        self._asked: dict[int, _Waiting] = {}
+        self._asked: dict[int, Waiting[Reply]] = {}
         self._number = 0
         self._until = 0.0
         self._sent: dict[int, float] = {}
@@ -146,9 +136,8 @@ class RemoteKeeper:
     ) -> tuple[int, ...] | Conflict | Fault:
         """Write all changes and events, or none; return the events' indices when durable. See ``Keeper``."""
         check_commit(changes, events)
-        for event in events:
-            leaf_of(event)
-        reply = await self._ask(AskCommit(tuple(changes), tuple(events)))
+        work = Commit(steps_of(changes), [leaf_of(event) for event in events])
+        reply = await self._ask(work)
         if isinstance(reply, Refused):
             return reply.fault
         return reply.conflict if isinstance(reply, Lost) else _of(reply, Indices).indices
@@ -206,33 +195,38 @@ class RemoteKeeper:
 
         return end
 
-    async def _ask(self, question: Question) -> Reply:
+    async def _ask(self, question: Question | Commit) -> Reply:
         if self._outbox is None or len(self._asked) >= self._most:
             await trio.lowlevel.checkpoint()
             return Refused(_GONE)
         self._number += 1
-        number, waiting = self._number, _Waiting()
+        number, waiting = self._number, Waiting[Reply]()
         self._asked[number] = waiting
         self._failpoint(Point.BEFORE_ASK)
         try:
-            self._outbox.say(Ask(number, question))
-            with trio.move_on_after(self._patience_s):
-                await waiting.done.wait()
+            if isinstance(question, Commit):
+                self._outbox.say(Write(number, question))
+            else:
+                self._outbox.say(Ask(number, question))
+            self._patience.begin(waiting)
+            reply = await waiting.wait()
         except trio.BrokenResourceError:
             return Refused(_GONE)
         finally:
             self._asked.pop(number, None)
         self._failpoint(Point.AFTER_TOLD)
-        return waiting.reply
+        return reply
 
     # The connection
 
     async def run(self) -> None:
         """Connect, and connect again when the keeper was lost, until cancelled."""
-        while True:
-            with suppress(OSError):
-                await self._connect()
-            await trio.sleep(_AGAIN_S)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._patience.run)
+            while True:
+                with suppress(OSError):
+                    await self._connect()
+                await trio.sleep(_AGAIN_S)
 
     async def _connect(self) -> None:
         stream = await trio.open_unix_socket(str(self._path))
@@ -274,6 +268,7 @@ class RemoteKeeper:
             for body in frames.receive(data):
                 for message in from_keeper.decode(body):
                     self._take(message, outbox)
+            self._patience.forget_done()
 
     def _take(self, message: FromKeeper, outbox: Outbox) -> None:
         match message:

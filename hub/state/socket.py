@@ -17,7 +17,7 @@ import struct
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Final, Protocol, final
+from typing import Final, Protocol, cast, final
 
 import msgspec
 import trio
@@ -30,7 +30,6 @@ from hub.state.frames import (
     Answered,
     Ask,
     AskClaim,
-    AskCommit,
     AskEvents,
     AskHead,
     AskLookup,
@@ -57,11 +56,13 @@ from hub.state.frames import (
     Reply,
     Told,
     Traced,
+    Write,
     from_worker,
 )
 from hub.state.keeper import Conflict, Invalidation, Keeper, Versioned
 from hub.state.outbox import Outbox
 from hub.state.schema import StoreError
+from hub.state.work import Commit, Done
 
 LEASE_S: Final = 1.0
 RENEW_S: Final = 0.2
@@ -77,6 +78,10 @@ class ServedKeeper(Keeper, Protocol):
 
     def attend(self, tell: Tell) -> Callable[[], None]:
         """Await ``tell`` with what changed before a change is acknowledged; return what ends it."""
+        ...
+
+    async def commit_all(self, works: Sequence[Commit]) -> Sequence[Done]:
+        """Do for each of some commits what ``commit`` does."""
         ...
 
 
@@ -166,6 +171,8 @@ class _Worker:
         self._heard = 0
         self._hearing = trio.Event()
         self._questions = 0
+        self._writes: list[Write] = []
+        """What came in the octets just received: put to the keeper together, by one task."""
         self._greeted = False
 
     async def tell(self, changed: Sequence[Invalidation]) -> None:
@@ -199,6 +206,9 @@ class _Worker:
                 for message in from_worker.decode(body):
                     if not self._take(message, nursery):
                         return
+            if self._writes:
+                nursery.start_soon(self._commit, self._writes)
+                self._writes = []
 
     def _take(self, message: FromWorker, nursery: trio.Nursery) -> bool:
         """Act on one message; False if it was the last."""
@@ -207,8 +217,12 @@ class _Worker:
         match message:
             case Hello():
                 self._greeted = message.protocol == PROTOCOL
+            case Write():
+                if self._admitted(message.number):
+                    self._writes.append(message)
             case Ask():
-                self._ask(message, nursery)
+                if self._admitted(message.number):
+                    nursery.start_soon(self._answer, message)
             case Renew():
                 self.until = trio.current_time() + LEASE_S
                 self._outbox.say(Lease(message.number))
@@ -225,13 +239,28 @@ class _Worker:
         self._hearing.set()
         self._hearing = trio.Event()
 
-    def _ask(self, message: Ask, nursery: trio.Nursery) -> None:
+    def _admitted(self, number: int) -> bool:
         if self._questions >= _QUESTIONS:
             fault = unavailable("keeper.queue", "a worker asks too much at once")
-            self._outbox.say(Told(message.number, Refused(fault)))
-            return
+            self._outbox.say(Told(number, Refused(fault)))
+            return False
         self._questions += 1
-        nursery.start_soon(self._answer, message)
+        return True
+
+    async def _commit(self, writes: Sequence[Write]) -> None:
+        self._failpoint(Point.AFTER_ASKED)
+        replies: Sequence[Reply]
+        try:
+            done = await self._keeper.commit_all([write.work for write in writes])
+            replies = [_reply(one) for one in done]
+        except Exception as error:  # noqa: BLE001 - as in ``_answer``
+            replies = [Bug(f"{type(error).__name__}: {error}")] * len(writes)
+        finally:
+            self._questions -= len(writes)
+        self._failpoint(Point.BEFORE_TOLD)
+        self._outbox.say_all(
+            [Told(write.number, reply) for write, reply in zip(writes, replies, strict=True)]
+        )
 
     async def _answer(self, message: Ask) -> None:
         self._failpoint(Point.AFTER_ASKED)
@@ -245,17 +274,18 @@ class _Worker:
         self._outbox.say(Told(message.number, reply))
 
 
+def _reply(done: Done) -> Reply:
+    if isinstance(done, Conflict):
+        return Lost(done)
+    return Refused(done) if isinstance(done, Fault) else Indices(cast("tuple[int, ...]", done))
+
+
 async def answer(keeper: Keeper, question: Question) -> Reply:
     """Put a worker's question to the keeper.
 
     Cancellation: as the keeper's.
     """
     match question:
-        case AskCommit():
-            done = await keeper.commit(question.changes, question.events)
-            if isinstance(done, Conflict):
-                return Lost(done)
-            return Refused(done) if isinstance(done, Fault) else Indices(done)
         case AskClaim():
             granted = await keeper.claim(question.batch)
             return Refused(granted) if isinstance(granted, Fault) else Answered(granted)

@@ -9,7 +9,7 @@ from hub.state.keeper import Conflict, Granted, Once
 from hub.state.plan import Leaf, Step
 
 
-class Commit(msgspec.Struct, frozen=True):
+class Commit(msgspec.Struct, frozen=True, array_like=True):
     """Ask for all of these changes and events, or none."""
 
     steps: Sequence[Step]

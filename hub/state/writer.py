@@ -11,18 +11,18 @@ Invariants. Acknowledgement comes after durability, and after forgetting. At mos
 writing or being told at any moment. After ``StoreFailedError`` nothing is acknowledged any more.
 """
 
-from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from typing import Final, TypeVar, cast, final
+from typing import Final, TypeVar, final
 
-import outcome
 import trio
+from typing_extensions import override
 
 from hub.model.failpoint import Failpoint, Point, no_failpoint
 from hub.model.fault import Fault
 from hub.state.entry import unavailable
 from hub.state.keeper import Conflict, Invalidation
+from hub.state.patience import Patience, Waiting
 from hub.state.plan import touched
 from hub.state.schema import StoreFailedError
 from hub.state.sqlite import FullError, Store
@@ -38,29 +38,48 @@ _LARGE: Final = 16
 """A work of more changes than this is prepared on the thread: the task may be held for a millisecond, not for ten."""
 
 
-@final
-class _Waiting:
-    """One work and the task that waits for it, from now on."""
+class _Waiting(Waiting[Done]):
+    """One work and whoever waits for it."""
 
-    __slots__ = ("_task", "done", "until", "work")
+    __slots__ = ("work",)
 
-    def __init__(self, work: Work, until: float) -> None:
+    def __init__(self, work: Work) -> None:
+        super().__init__()
         self.work = work
-        self.until = until
-        self.done = False
-        self._task: trio.lowlevel.Task | None = trio.lowlevel.current_task()
 
-    def leave(self, _raise: object) -> trio.lowlevel.Abort:
-        """Forget the result: whoever waited is cancelled."""
-        self._task = None
-        return trio.lowlevel.Abort.SUCCEEDED
 
+@final
+class _Together(Waiting[None]):
+    """Works that came together, and whoever waits for all of them."""
+
+    __slots__ = ("left", "results")
+
+    def __init__(self, count: int) -> None:
+        super().__init__()
+        self.left = count
+        self.results: list[Done] = [()] * count
+
+
+@final
+class _Part(_Waiting):
+    """One of the works that came together."""
+
+    __slots__ = ("_at", "_together")
+
+    def __init__(self, work: Work, together: _Together, at: int) -> None:
+        super().__init__(work)
+        self._together = together
+        self._at = at
+
+    @override
     def finish(self, result: Done) -> None:
-        """Wake whoever waits; the first result is the one that counts."""
-        self.done = True
-        if self._task is not None:
-            task, self._task = self._task, None
-            trio.lowlevel.reschedule(task, outcome.Value(result))
+        """Note the result; the last one wakes whoever waits."""
+        if not self.done:
+            self.done = True
+            self._together.results[self._at] = result
+            self._together.left -= 1
+            if not self._together.left:
+                self._together.finish(None)
 
 
 @final
@@ -80,10 +99,10 @@ class Writer:
         """
         self._store = store
         self._queue = queue
-        self._patience_s = patience_s
         self._failpoint = failpoint
         self._waiting: list[_Waiting] = []
-        self._impatient: deque[_Waiting] = deque()
+        late = unavailable("keeper.deadline", f"not durable after {patience_s} seconds")
+        self._patience: Patience[Done] = Patience(patience_s, lambda: late)
         self._under_way = 0
         self._wake = trio.Event()
         self._thread = Thread("commit")
@@ -103,13 +122,31 @@ class Writer:
             # Whoever tries again at once must not keep the loop from ending what failed.
             await trio.lowlevel.checkpoint()
             return refused
-        waiting = _Waiting(work, trio.current_time() + self._patience_s)
+        waiting = _Waiting(work)
+        self._add(waiting)
+        return await waiting.wait()
+
+    async def submit_all(self, works: Sequence[Work]) -> Sequence[Done]:
+        """Wait until works that came together are durable and told; one result each, as of ``submit``."""
+        together = _Together(len(works))
+        for at, work in enumerate(works):
+            part, refused = _Part(work, together, at), self._refusal()
+            if refused is None:
+                self._add(part)
+            else:
+                part.finish(refused)
+        if together.left:
+            await together.wait()
+        else:
+            await trio.lowlevel.checkpoint()
+        return together.results
+
+    def _add(self, waiting: _Waiting) -> None:
         self._under_way += 1
         if not self._waiting:
             self._wake.set()
         self._waiting.append(waiting)
-        self._impatient.append(waiting)
-        return cast("Done", await trio.lowlevel.wait_task_rescheduled(waiting.leave))
+        self._patience.begin(waiting)
 
     def _refusal(self) -> Fault | None:
         if self._closed:
@@ -126,7 +163,7 @@ class Writer:
         """
         try:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._be_impatient)
+                nursery.start_soon(self._patience.run)
                 while True:
                     await self._wake.wait()
                     self._wake = trio.Event()
@@ -139,16 +176,6 @@ class Writer:
             )
             self._waiting = []
             self._thread.close()
-
-    async def _be_impatient(self) -> None:
-        """Answer every work that waited too long; one clock for all, since all have the same patience."""
-        late = unavailable("keeper.deadline", f"not durable after {self._patience_s} seconds")
-        while True:
-            now = trio.current_time()
-            queue = self._impatient
-            while queue and (queue[0].done or queue[0].until <= now):
-                queue.popleft().finish(late)
-            await trio.sleep_until(queue[0].until if queue else now + self._patience_s)
 
     async def _write_group(self, nursery: trio.Nursery) -> None:
         await trio.lowlevel.checkpoint_if_cancelled()
@@ -207,8 +234,7 @@ class Writer:
         self._failpoint(Point.BEFORE_ACK)
         for waiting, result in zip(group, results, strict=True):
             waiting.finish(result)
-        while self._impatient and self._impatient[0].done:
-            self._impatient.popleft()
+        self._patience.forget_done()
 
     def watch(self, forget: Forget) -> Callable[[], None]:
         """Call ``forget`` for each changed record before the change is acknowledged; return what ends it."""

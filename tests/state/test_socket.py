@@ -24,7 +24,7 @@ from hub.state.frames import (
     frame_of,
     from_keeper,
 )
-from hub.state.keeper import Invalidation, Put
+from hub.state.keeper import Conflict, Invalidation, Put
 from hub.state.memory import MemoryKeeper
 from hub.state.remote import KeeperGoneError, connect_keeper
 from hub.state.schema import StoreError
@@ -272,6 +272,81 @@ async def test_a_bug_in_the_keeper_is_raised_by_the_worker_that_asked(clock, pat
         with pytest.raises(RuntimeError, match="oops"):
             await remote.head()
         assert await put(remote) == (0,)
+
+
+async def test_writes_that_come_together_are_answered_each(clock, path):
+    keeper, results = MemoryKeeper(clock=clock), {}
+
+    async def write(remote, number: int) -> None:
+        change = Put(Setting(name=str(number % 3), value=b"v"), 0)
+        results[number] = await remote.commit([change], [event(str(number))])
+
+    async with served(keeper, path), connect_keeper(path) as remote:
+        async with trio.open_nursery() as nursery:
+            for number in range(9):
+                nursery.start_soon(write, remote, number)
+        written = sorted(n for n, one in results.items() if isinstance(one, tuple))
+        assert sorted(n % 3 for n in written) == [0, 1, 2], "one of each name"
+        assert all(one == Conflict(0) for n, one in results.items() if n not in written)
+        for number in written:
+            ((at, _),) = await keeper.trace(str(number))
+            assert results[number] == (at,)
+
+
+async def test_a_bug_in_writing_is_raised_by_every_worker_task_that_wrote(clock, path, monkeypatch):
+    keeper, raised = MemoryKeeper(clock=clock), []
+
+    async def broken(_works):
+        raise KeyError("oops")
+
+    async def write(remote) -> None:
+        with pytest.raises(RuntimeError, match="oops"):
+            await put(remote)
+        raised.append(True)
+
+    async with served(keeper, path), connect_keeper(path) as remote:
+        monkeypatch.setattr(keeper, "commit_all", broken)
+        async with trio.open_nursery() as nursery:
+            for _ in range(3):
+                nursery.start_soon(write, remote)
+        monkeypatch.undo()
+        assert raised == [True] * 3
+        assert await put(remote) == (0,)
+
+
+async def test_a_worker_that_asks_too_much_is_refused_what_is_too_much(clock, path, monkeypatch):
+    monkeypatch.setattr("hub.state.socket._QUESTIONS", 5)
+    results = []
+
+    async def write(remote) -> None:
+        results.append(await remote.commit([], [event()]))
+
+    async with served(MemoryKeeper(clock=clock), path), connect_keeper(path) as remote:
+        for _ in range(2):
+            async with trio.open_nursery() as nursery:
+                for _ in range(8):
+                    nursery.start_soon(write, remote)
+            assert sum(isinstance(one, tuple) for one in results) == 5
+            refused = [one for one in results if isinstance(one, Fault)]
+            assert [(one.status, one.check) for one in refused] == [(503, "keeper.queue")] * 3
+            results.clear()
+
+
+async def test_a_keeper_that_does_not_answer_is_unknown_after_the_patience(
+    clock, path, monkeypatch, autojump_clock
+):
+    keeper = MemoryKeeper(clock=clock)
+
+    async def never(_works):
+        await trio.sleep_forever()
+
+    monkeypatch.setattr(keeper, "commit_all", never)
+    async with served(keeper, path), connect_keeper(path, patience_s=2.0) as remote:
+        start = trio.current_time()
+        late = await put(remote)
+        assert isinstance(late, Fault)
+        assert late.check == "keeper.connection"
+        assert trio.current_time() - start == pytest.approx(2.0, abs=0.1)
 
 
 def test_frames_survive_any_cutting():

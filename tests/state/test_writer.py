@@ -9,9 +9,12 @@ import trio.testing
 from hub.model.failpoint import Point
 from hub.model.fault import Fault
 from hub.model.records import Setting
-from hub.state.keeper import Put
+from hub.state.entry import leaf_of
+from hub.state.keeper import Conflict, Put
 from hub.state.open import open_keeper
+from hub.state.plan import steps_of
 from hub.state.thread import Thread
+from hub.state.work import Commit
 from tests.state.keepers import event, limits
 
 
@@ -80,6 +83,20 @@ async def test_whoever_stops_waiting_for_a_commit_leaves_the_others_alone(tmp_pa
             gate.set()
         assert [isinstance(one, Fault) for one in results] == [False]
         assert await keeper.lookup(Setting, "b") is not None
+
+
+async def test_works_that_come_together_have_a_result_each(tmp_path, clock):
+    steps = [steps_of([Put(Setting(name="a", value=b"v"), expect)]) for expect in (0, 7, 1)]
+    works = [Commit(some, [leaf_of(event())]) for some in steps]
+    async with open_keeper(tmp_path, clock=clock, limits=limits(commit_queue=3)) as keeper:
+        assert await keeper.commit_all(works) == [(0,), Conflict(0), (1,)]
+        assert (await keeper.lookup(Setting, "a"))[1] == 2
+        assert await keeper.commit_all([]) == []
+        works = [Commit((), [leaf_of(event())])] * 5
+        done = await keeper.commit_all(works)
+        assert done[:3] == [(2,), (3,), (4,)]
+        assert [(one.status, one.check) for one in done[3:]] == [(503, "keeper.queue")] * 2
+        assert await keeper.commit_all(works[:1]) == [(5,)]
 
 
 async def test_a_cancelled_task_waits_for_its_threads_job():
