@@ -34,6 +34,9 @@ Forget = Callable[[Invalidation], None]
 Tell = Callable[[Sequence[Invalidation]], Awaitable[None]]
 
 _GROUP: Final = 512
+"""Events of a group at most."""
+_STEP: Final = 4
+"""Events that cost what one change does, at least."""
 _LARGE: Final = 16
 """A work of more changes than this is prepared on the thread: the task may be held for a millisecond, not for ten."""
 
@@ -179,7 +182,7 @@ class Writer:
 
     async def _write_group(self, nursery: trio.Nursery) -> None:
         await trio.lowlevel.checkpoint_if_cancelled()
-        group, self._waiting = self._waiting[:_GROUP], self._waiting[_GROUP:]
+        group = self._next_group()
         self._failpoint(Point.BEFORE_GROUP)
         try:
             results = await self._written([waiting.work for waiting in group])
@@ -195,6 +198,17 @@ class Writer:
         self._acknowledge(nursery, group, results)
         if self._store.untidy:
             await self._thread.run(self._store.tidy)
+
+    def _next_group(self) -> list[_Waiting]:
+        """Take what has waited longest, as much as is prepared in a few milliseconds, and at least one work."""
+        count = weight = 0
+        for waiting in self._waiting[:_GROUP]:
+            weight += _weight(waiting.work)
+            if weight > _GROUP and count:
+                break
+            count += 1
+        group, self._waiting = self._waiting[:count], self._waiting[count:]
+        return group
 
     async def _written(self, works: Sequence[Work]) -> list[Done]:
         """Write a group, on the thread what waits or is large; nothing here can be cancelled half-way."""
@@ -224,10 +238,16 @@ class Writer:
     async def _tell(
         self, changed: list[Invalidation], group: list[_Waiting], results: list[Done]
     ) -> None:
-        async with trio.open_nursery() as nursery:
-            for tell in list(self._audience):
-                nursery.start_soon(tell, changed)
-        self._finish(group, results)
+        """Tell the audience, then acknowledge; a keeper that stops meanwhile has written, but promises nothing."""
+        stopping = unavailable("keeper.stopping", "written, but not everybody has heard of it")
+        answers: Sequence[Done] = [stopping] * len(group)
+        try:
+            async with trio.open_nursery() as nursery:
+                for tell in list(self._audience):
+                    nursery.start_soon(tell, changed)
+            answers = results
+        finally:
+            self._finish(group, answers)
 
     def _finish(self, group: list[_Waiting], results: Sequence[Done]) -> None:
         self._under_way -= len(group)
@@ -255,6 +275,13 @@ def _changed(work: Work, result: Done) -> list[Invalidation]:
     if isinstance(work, Purge):
         return [Invalidation(str(kind), str(key)) for kind, key in result]  # type: ignore[misc]
     return []
+
+
+def _weight(work: Work) -> int:
+    """Return what preparing a work costs, in events; what is large goes to the thread, whatever it weighs."""
+    if isinstance(work, Commit):
+        return 1 + _STEP * len(work.steps)
+    return _STEP * len(work.onces) if isinstance(work, Claims) else 1
 
 
 def _is_large(work: Work) -> bool:

@@ -99,6 +99,40 @@ async def test_works_that_come_together_have_a_result_each(tmp_path, clock):
         assert await keeper.commit_all(works[:1]) == [(5,)]
 
 
+async def test_many_small_works_are_prepared_in_several_turns(tmp_path, clock):
+    places = Places()
+    async with open_keeper(tmp_path, clock=clock, limits=limits(), failpoint=places) as keeper:
+        works = [Commit(steps_of([put(str(n))]), [leaf_of(event())]) for n in range(510)]
+        assert await keeper.commit_all(works) == [(n,) for n in range(510)]
+        assert len(places.seen) == 2 * 5, "five groups of 102"
+        places.seen.clear()
+        events = [Commit((), [leaf_of(event())])] * 512
+        assert len(await keeper.commit_all(events)) == 512
+        assert len(places.seen) == 2, "what is cheap goes together"
+
+
+async def test_whoever_waits_for_others_to_hear_is_told_when_the_keeper_stops(tmp_path, clock):
+    answers, told = [], trio.Event()
+
+    async def never_hears(_changed) -> None:
+        told.set()
+        await trio.sleep_forever()
+
+    async def write(keeper) -> None:
+        answers.append(await keeper.commit([put("a")], [event()]))
+
+    async with (
+        trio.open_nursery() as outside,
+        open_keeper(tmp_path, clock=clock, limits=limits()) as keeper,
+    ):
+        keeper.attend(never_hears)
+        outside.start_soon(write, keeper)
+        await told.wait()
+    assert [(one.status, one.check) for one in answers] == [(503, "keeper.stopping")]
+    async with open_keeper(tmp_path, clock=clock, limits=limits()) as keeper:
+        assert await keeper.lookup(Setting, "a") is not None
+
+
 async def test_a_cancelled_task_waits_for_its_threads_job():
     thread, gate, ended = Thread("test"), threading.Event(), []
 
