@@ -18,8 +18,6 @@ import msgspec
 import orjson
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from hub.gateway.values import Call
 from hub.model.clock import Dice
@@ -59,7 +57,7 @@ class Use(msgspec.Struct, frozen=True):
         Args:
             secret: Of the tenant.
         """
-        return hmac.new(secret, self.message, hashlib.sha256).hexdigest()
+        return hmac.digest(secret, self.message, "sha256").hex()
 
     def seal(self, stored: Stored, dice: Dice) -> bytes:
         """Return an answer sealed for a true repetition."""
@@ -78,8 +76,9 @@ class Use(msgspec.Struct, frozen=True):
         return msgspec.msgpack.decode(plain, type=Stored)
 
     def _derived(self) -> bytes:
-        derive = HKDF(algorithm=SHA256(), length=32, salt=self.message, info=_INFO)
-        return derive.derive(self.key.encode())
+        # RFC 5869 section 2: extract, then the one block of expand that 32 octets take.
+        extracted = hmac.digest(self.message, self.key.encode(), "sha256")
+        return hmac.digest(extracted, _INFO + b"\x01", "sha256")
 
 
 def use_of(call: Call, client_id: str, message: Any) -> Use | Fault:

@@ -19,7 +19,7 @@ from hub.model.records import Payment, Question
 from hub.state.keeper import Reserve
 from hub.upstream.bank import BankCall
 
-_SECRET: Final = frozenset({"authorization", "dpop", "cookie", "proxy-authorization"})
+_SECRET: Final = frozenset({b"authorization", b"dpop", b"cookie", b"proxy-authorization"})
 _SAME_OF_FILE: Final = ("PaymentPurposeCode", "DebtorReference")
 """The order of a file has no place for a ``CreditorReference``, which its consent may have."""
 _SAME: Final = (*_SAME_OF_FILE, "CreditorReference")
@@ -35,6 +35,9 @@ class Order:
         self._access = access
         self._body = body
         self._day = day
+        self._type = payment_type(call.route.path)
+        self._headers = _headers(call)
+        self._tpp = access.caller.tpp_block()
 
     @property
     def _file(self) -> dict[str, Any] | None:
@@ -43,7 +46,7 @@ class Order:
     @property
     def _amount(self) -> dict[str, str]:
         """Return the order's amount; a file's is its consent's control sum, in dirhams."""
-        if payment_type(self._call.route.path) == FILE_PAYMENT:
+        if self._type == FILE_PAYMENT:
             return {"Amount": str((self._file or {}).get("ControlSum", "0.00")), "Currency": "AED"}
         amount: dict[str, str] = self._body["Data"]["Instruction"]["Amount"]
         return amount
@@ -70,7 +73,7 @@ class Order:
             code = "Consent.BusinessRuleViolation"
             return caller_fault(400, code, text, check="payment.purpose", path=path)
         file, asked = self._file, access.consent.request.get("consent", {})
-        if (payment_type(call.route.path) == FILE_PAYMENT) is not (file is not None):
+        if (self._type == FILE_PAYMENT) is not (file is not None):
             text = "The consent is to payments of another kind."
             return caller_fault(400, "Consent.Invalid", text, check="payment.kind")
         if file is not None and body["Data"].get("Instruction", file) != file:
@@ -94,10 +97,10 @@ class Order:
         consent = access.consent
         envelope: dict[str, Any] = {
             "requestUrl": base + call.request.path,
-            "paymentType": payment_type(call.route.path),
+            "paymentType": self._type,
             "request": _for_bank(self._body),
-            "requestHeaders": _headers(call),
-            "tpp": access.caller.tpp_block(),
+            "requestHeaders": self._headers,
+            "tpp": self._tpp,
         }
         if consent is not None and consent.supplementary:
             envelope["supplementaryInformation"] = consent.supplementary
@@ -127,7 +130,7 @@ class Order:
         """Return the payment as far as it is known before the bank has given it an id."""
         call, access, body = self._call, self._access, self._body
         consent, amount = access.consent, self._amount
-        if payment_type(call.route.path) == FILE_PAYMENT:
+        if self._type == FILE_PAYMENT:
             # What a file's payment is read with later: the instruction may be left out of the order.
             body = {**body, "Data": {**body["Data"], "Instruction": self._file}}
         return Payment(
@@ -135,7 +138,7 @@ class Order:
             consent_id=access.token.consent_id,
             client_id=access.caller.client_id,
             organisation_id=access.caller.organisation_id,
-            payment_type=payment_type(call.route.path),
+            payment_type=self._type,
             idempotency_key=(call.request.header(b"x-idempotency-key") or b"").decode("latin-1"),
             created_ms=call.now_ms,
             updated_ms=call.now_ms,
@@ -143,8 +146,8 @@ class Order:
             currency=amount["Currency"],
             date=self._day.isoformat(),
             request_body=body,
-            request_headers=_headers(call),
-            tpp=access.caller.tpp_block(),
+            request_headers=self._headers,
+            tpp=self._tpp,
             account_id=next(iter(consent.account_ids), "") if consent is not None else "",
             psu_identifiers=(consent.psu_identifiers or {}) if consent is not None else {},
             interaction_id=call.interaction_id,
@@ -178,7 +181,7 @@ def _headers(call: Call) -> dict[str, str]:
     return {
         name.decode("latin-1"): value.decode("latin-1")
         for name, value in call.request.headers
-        if name.decode("latin-1") not in _SECRET
+        if name not in _SECRET
     }
 
 

@@ -13,7 +13,6 @@ Source: routes.md T6 to T8; errors.md sections 6 and 7; decisions.md section 3; 
 """
 
 import hmac
-from contextlib import suppress
 from typing import Any, Final, final
 from zoneinfo import ZoneInfo
 
@@ -139,7 +138,8 @@ class Payments:
 
         Cancellation: the intent stays; its outcome is found by ``payment_recovery``.
         """
-        order = Order(call, access, body, local_date(call.now, self._zone))
+        at = self._moment(call)
+        order = Order(call, access, body, at.day)
         fault = order.fault()
         if fault is not None:
             return fault
@@ -151,13 +151,13 @@ class Payments:
             attempt = await self._attempt(call, access, order, asked, use)
         except RuntimeError as error:
             return at_resources(unavailable("keeper.secret", str(error)))
-        version = await self._begin(call, access, order, attempt, use)
+        version = await self._begin(call, access, order, attempt, use, at)
         if not isinstance(version, int):
             return version
         self._failpoint(Point.AFTER_INTENT)
         self._failpoint(Point.BEFORE_FORWARD)
         started = trio.current_time()
-        outcome = await self._checked(judge(await self._bank.exchange(asked)))
+        outcome = judge(await self._bank.exchange(asked))
         bank_us = round((trio.current_time() - started) * 1e6)
         self._failpoint(Point.AFTER_FORWARD_BEFORE_RECORD)
         return Paid(
@@ -166,12 +166,12 @@ class Payments:
             version=version,
             outcome=outcome,
             use=use,
-            at=self._moment(call),
+            at=at,
             bank_us=bank_us,
         )
 
     async def _begin(
-        self, call: Call, access: Access, order: Order, attempt: Attempt, use: Use
+        self, call: Call, access: Access, order: Order, attempt: Attempt, use: Use, at: Moment
     ) -> int | Late | Replayed | Fault:
         """Take the share and the key, and write the intent; or say what an earlier use of the key came to.
 
@@ -181,24 +181,26 @@ class Payments:
         share = order.reserve(
             attempt.reservation, anchored=self._anchored, exact_days=self._exact_days
         )
+        event = payment_event(Kind.INTENT, attempt, "open", at)
+        version = 0
         for _ in range(_ATTEMPTS):
+            self._failpoint(Point.BEFORE_INTENT)
+            changes = (Put(attempt, expect=version), share)
+            done = await self._keeper.commit(changes, [event])
+            if isinstance(done, tuple):
+                return version + 1
+            if isinstance(done, Fault):
+                return done if done.check.startswith("limits.") else at_resources(done)
+            if done.at == 1:
+                return await self._gone(call, access)
+            # Only now is it asked what stands under the key: nearly always nothing does, and the commit says so itself.
             held = await self._keeper.lookup(Attempt, attempt.id)
             if held is not None and not _is_over(held[0], call.now):
                 earlier = await self._again(call, held[0], attempt, use)
                 if earlier is not None:
                     return earlier
-                continue
+                held = None
             version = held[1] if held is not None else 0
-            self._failpoint(Point.BEFORE_INTENT)
-            changes = (Put(attempt, expect=version), share)
-            event = payment_event(Kind.INTENT, attempt, "open", self._moment(call))
-            done = await self._keeper.commit(changes, [event])
-            if isinstance(done, Fault):
-                return done if done.check.startswith("limits.") else at_resources(done)
-            if not isinstance(done, Conflict):
-                return version + 1
-            if done.at == 1:
-                return await self._gone(call, access)
         return _busy("payment.conflict")
 
     async def _attempt(
@@ -280,15 +282,6 @@ class Payments:
             end()
         return latest
 
-    async def _checked(self, outcome: Outcome) -> Outcome:
-        """Take a bank that gives an id it has given before for one whose word is not known."""
-        if outcome.state != "made":
-            return outcome
-        with suppress(KeeperGoneError):
-            if await self._keeper.lookup(Payment, outcome.data["id"]):
-                return unknown(bank_fault(500, "GenericError", "", check="bank.payment_id"))
-        return outcome
-
     def _made(self, call: Call, attempt: Attempt, outcome: Outcome) -> Reply | Fault:
         if attempt.draft is None:
             return _busy("payment.draft")
@@ -313,10 +306,13 @@ class Payments:
         others = late.use.unseal(found[0].sealed) if found is not None else None
         return Replayed(others) if others is not None else _busy("payment.conflict")
 
-    async def record(self, paid: Paid, response: Response, event: Event) -> Fault | None:
+    async def record(self, paid: Paid, response: Response, event: Event) -> Paid | Fault | None:
         """Write an outcome with its answer and the call's event; the answer may leave only after this.
 
         An outcome is worth waiting for: it is offered again while the keeper is away.
+
+        Returns:
+            None: it is written. A ``Paid`` to be written and answered instead: the bank gave an id it has given before.
 
         Faults: 503; the outcome is then not written, and found by ``payment_recovery``.
 
@@ -334,7 +330,9 @@ class Payments:
             if isinstance(done, tuple):
                 break
             if isinstance(done, Conflict):
-                fault = await self._over(closed) if done.at == 0 else _busy("bank.payment_id")
+                if done.at != 0:
+                    return _doubted(paid)
+                fault = await self._over(closed)
                 if fault is not None:
                     return fault
                 continue
@@ -368,6 +366,12 @@ class Payments:
 def _busy(check: str) -> Fault:
     text = "A payment under this key is being made, or its outcome is not known yet."
     return caller_fault(409, "GenericRecoverableError", text, check=check)
+
+
+def _doubted(paid: Paid) -> Paid:
+    """Take a bank that gives an id it has given before for one whose word is not known."""
+    outcome = unknown(bank_fault(500, "GenericError", "", check="bank.payment_id"))
+    return msgspec.structs.replace(paid, outcome=outcome, shown=outcome.fault)
 
 
 def _is_over(held: Attempt, now: int) -> bool:

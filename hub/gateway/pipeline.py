@@ -394,9 +394,9 @@ class Gateway:
         journey.bank_us = paid.bank_us
         response = self._render(journey, paid.shown)
         event = journey.event(request, paid.shown, response)
-        fault = await self._payments.record(paid, response, event)
-        if fault is not None:
-            return await self._record(request, journey, fault)
+        instead = await self._payments.record(paid, response, event)
+        if instead is not None:
+            return await self._record(request, journey, instead)
         self._failpoint(Point.AFTER_RECORD_BEFORE_REPLY)
         return msgspec.structs.replace(response, event=event)
 

@@ -4,8 +4,10 @@ import msgspec
 import orjson
 import pytest
 import trio
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from hub.gateway.idempotency import Stored, Use
+from hub.gateway.idempotency import _INFO, Stored, Use
 from hub.model.clock import SeededDice
 from hub.model.limits import Allowance
 from hub.model.records import Attempt, Payment
@@ -238,6 +240,11 @@ def test_what_is_sealed_is_unsealed_by_the_same_request_only():
     assert USE.unseal(b"") is None
 
 
+def test_the_key_of_a_seal_is_derived_as_rfc_5869_says():
+    derive = HKDF(algorithm=SHA256(), length=32, salt=USE.message, info=_INFO)
+    assert USE._derived() == derive.derive(USE.key.encode())
+
+
 def test_two_sealings_differ():
     dice = SeededDice()
     assert USE.seal(STORED, dice) != USE.seal(STORED, dice)
@@ -307,14 +314,14 @@ async def test_an_outcome_that_cannot_be_written_is_not_told(autojump_clock):
 async def test_a_consent_revoked_after_it_was_read_gives_no_share():
     world = await started(MULTI)
     consent = consent_of(status="Revoked", data={"Status": "Revoked"})
-    payments, lookup = world.gateway._payments, world.keeper.lookup
+    keeper = world.keeper
 
-    async def revoked_meanwhile(kind, key):
-        if kind is Attempt:
-            await world.keep(msgspec.structs.replace(consent, request={}))
-        return await lookup(kind, key)
+    async def revoked_meanwhile(changes, events):
+        await world.keep(msgspec.structs.replace(consent, request={}))
+        return await keeper.commit(changes, events)
 
-    payments._keeper = _With(world.keeper, revoked_meanwhile)
+    wrapped = world.gateway._payments._keeper = _With(keeper, keeper.lookup)
+    wrapped.commit = revoked_meanwhile
     response = await pay(world)
     assert response.status == 401
     assert world.bank.calls == []
