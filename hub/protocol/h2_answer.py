@@ -29,6 +29,7 @@ class Answer:
         size: Body octets that came.
         held: Body octets not yet taken.
         want: How many of them the caller is ready to hold.
+        opened: By how much the server has widened the window of a request without a body.
         complete: The whole answer is in.
         problem: Why it never will be; empty otherwise.
         malformed: The server has broken the rules, here or elsewhere on the connection.
@@ -37,15 +38,15 @@ class Answer:
     """
 
     __slots__ = (
-        "complete", "credit", "headers", "held", "interim", "left", "malformed", "number", "pieces", "problem",
-        "refused", "size", "status", "upload", "want", "window",
+        "complete", "credit", "headers", "held", "interim", "left", "malformed", "number", "opened", "pieces",
+        "problem", "refused", "size", "status", "upload", "want", "window",
     )  # fmt: skip
 
     def __init__(self, number: int, want: int) -> None:
         """Nothing has come yet."""
         self.number = number
         self.want = want
-        self.status = self.size = self.held = self.credit = self.interim = 0
+        self.status = self.size = self.held = self.credit = self.interim = self.opened = 0
         self.headers: Headers = ()
         self.pieces: deque[tuple[bytes, int]] = deque()
         self.window = STREAM_WINDOW
@@ -85,12 +86,9 @@ def checked(fields: list[Field]) -> Block:
     fault = message.check_fields(fields)
     if fault:
         return Block(fault=fault)
-    lengths: set[bytes] = set()
-    for name, value in fields:
-        if message.connection_field(name, value):
-            return Block(fault="connection_field")
-        if name == b"content-length":
-            lengths.add(value)
+    if message.connection_bound(fields):
+        return Block(fault="connection_field")
+    lengths = {value for name, value in fields if name == b"content-length"}
     if len(lengths) > 1 or not all(len(n) < 16 and n.isdigit() for n in lengths):
         return Block(fault="a length that is not clear")
     length = int(lengths.pop()) if lengths and status != 304 else None

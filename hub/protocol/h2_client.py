@@ -376,8 +376,8 @@ class H2Client:
             for answer in self._answers.values():
                 if answer.upload is not None:
                     answer.upload.send_window += change
-                    if answer.upload.send_window > MOST:
-                        raise Violation(guard.FLOW_CONTROL_ERROR, "initial_window")
+                if self._send_window(answer) > MOST:
+                    raise Violation(guard.FLOW_CONTROL_ERROR, "initial_window")
 
     def _on_ping(self, flags: int, stream: int, payload: bytes) -> None:
         if stream:
@@ -408,15 +408,20 @@ class H2Client:
         if not stream:
             self._out.widen(step)
         elif (answer := self._answers.get(stream)) is not None:
-            upload = answer.upload
-            window = self._out.initial if upload is None else upload.send_window
-            if not step or window + step > MOST:
+            if not step or self._send_window(answer) + step > MOST:
                 self._spoil(answer, "a window that may not be")
-            elif upload is not None:
-                upload.send_window += step
+            elif answer.upload is not None:
+                answer.upload.send_window += step
+            else:
+                answer.opened += step
         elif stream >= self._next or not stream & 1:
             raise Violation(guard.PROTOCOL_ERROR, "window_of_idle")
         self._unblock()
+
+    def _send_window(self, answer: Answer) -> int:
+        """Return what the server allows for a request's body, whether it has one or not."""
+        upload = answer.upload
+        return self._out.initial + answer.opened if upload is None else upload.send_window
 
     def _unblock(self) -> None:
         """Send what the windows let go on; whoever waits for that may look."""

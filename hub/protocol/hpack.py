@@ -143,7 +143,8 @@ class Decoder:
         Source: RFC 7541 sections 3 and 6.
         """
         fields: list[Field] = []
-        at, end, total = 0, len(block), 0
+        append = fields.append
+        at, end, total, limit = 0, len(block), 0, self._limit
         table = self._table
         try:
             while at < end:
@@ -156,22 +157,19 @@ class Decoder:
                 elif octet & 0x80:
                     index, at = _integer(block, at, 0x7F)
                     field = self._indexed(index)
-                elif octet & 0x40:
-                    field, at = self._literal(block, at, 0x3F)
-                    self._add(field)
-                elif octet & 0x20:
+                elif octet & 0xE0 == 0x20:
                     if fields:
                         raise HpackError("size update inside a block")
                     size, at = _integer(block, at, 0x1F)
                     self._resize(size)
                     continue
                 else:
-                    field, at = self._literal(block, at, 0x0F)
+                    field, at = self._literal(block, at, octet)
                 name, value = field
                 total += len(name) + len(value) + 32
-                if total > self._limit:
+                if total > limit:
                     raise ListTooLarge
-                fields.append(field)
+                append(field)
         except IndexError:
             raise HpackError("truncated") from None
         return fields
@@ -183,14 +181,29 @@ class Decoder:
             raise HpackError("index 0")
         return _STATIC[index - 1]
 
-    def _literal(self, block: bytes, at: int, mask: int) -> tuple[Field, int]:
-        index, at = _integer(block, at, mask)
+    def _literal(self, block: bytes, at: int, octet: int) -> tuple[Field, int]:
+        """Read a literal, with (``octet & 0x40``) or without indexing; short plain strings without a call."""
+        index, at = (octet & (0x3F if octet & 0x40 else 0x0F)), at + 1
         if index:
+            if index == (0x3F if octet & 0x40 else 0x0F):
+                index, at = _integer(block, at - 1, index)
             name = self._indexed(index)[0]
+        elif (size := block[at]) < 0x7F:
+            at += 1 + size
+            name = block[at - size : at]
         else:
             name, at = _string(block, at)
-        value, at = _string(block, at)
-        return (name, value), at
+        if (size := block[at]) < 0x7F:
+            at += 1 + size
+            value = block[at - size : at]
+        else:
+            value, at = _string(block, at)
+        if at > len(block):
+            raise HpackError("truncated")
+        field = name, value
+        if octet & 0x40:
+            self._add(field)
+        return field, at
 
     def _add(self, field: Field) -> None:
         if not self._most:

@@ -213,6 +213,19 @@ def test_more_than_the_window_of_a_stream_ends_that_answer_alone():
     assert resets(said) == [(1, guard.PROTOCOL_ERROR)]
 
 
+def test_the_window_of_a_request_without_a_body_is_counted_too():
+    server = Server()
+    first, second = server.get(), server.get()
+    server.say(frame(WINDOW, 0, 1, (1).to_bytes(4)))
+    server.say(frame(SETTINGS, 0, 0, (4).to_bytes(2) + (0).to_bytes(4)))
+    said = server.say(frame(WINDOW, 0, 1, (2**31 - 1).to_bytes(4)))
+    assert resets(said) == [(1, guard.PROTOCOL_ERROR)]
+    assert (first.malformed, second.over) == (True, False)
+    server.say(frame(WINDOW, 0, 3, (1).to_bytes(4)))
+    server.say(frame(SETTINGS, 0, 0, (4).to_bytes(2) + (2**31 - 1).to_bytes(4)))
+    assert "initial_window" in server.client.problem
+
+
 def test_streams_that_nobody_reads_never_stop_another():
     server = Server(streams=3)
     idle, idler, read = server.get(), server.get(), server.get(want=10**6)

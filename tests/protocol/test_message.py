@@ -4,7 +4,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hub.protocol.message import Head, Refusal, check_answer, check_fields, normal_path, read_head
+from hub.protocol import message
+from hub.protocol.message import (
+    Head,
+    Refusal,
+    check_answer,
+    check_fields,
+    connection_bound,
+    normal_path,
+    read_head,
+)
 
 GOOD = [
     "/", "/a", "/a/", "/a/b.c/d-e_f~g", "/open-finance/account-information/v2.1/accounts/1234", "/a:b@c", "/.well-known/x",
@@ -96,3 +105,83 @@ def test_odd_field_is_refused(field):
 def test_answer_cannot_be_split(field):
     with pytest.raises(ValueError, match="an answer's field"):
         check_answer((field,))
+
+
+NAMES = [
+    b"host",
+    b"content-length",
+    b"content-type",
+    b"authorization",
+    b"expect",
+    b"te",
+    b"cookie",
+    b"x-own",
+    b"a b",
+]
+VALUES = [b"h", b"H", b"5", b"0", b"-1", b"100-Continue", b"trailers", b"lunch", b"", b" a", b"a\t", b"a\n", b"\xff"]  # fmt: skip
+
+
+def by_each_rule(authority, fields):
+    """Judge field by field, as the rules are written: what is not malformed, then what is said of the first fault."""
+    for name, value in fields:
+        if name == b"a b":
+            return "field_name"
+        if value[:1] in {b" ", b"\t"} or value[-1:] in {b" ", b"\t"}:
+            return "field_value"
+    if any(b"\n" in value for _, value in fields):
+        return "field_value"
+    seen = []
+    for name, value in fields:
+        if name in {b"host", b"content-length", b"content-type", b"authorization"}:
+            if name in seen:
+                return f"duplicate_{name.decode()}"
+            seen.append(name)
+        if name == b"content-length" and not value.isdigit():
+            return "content_length"
+        if name == b"expect" and value.lower() != b"100-continue":
+            return "expect"
+    host = dict(fields).get(b"host")
+    if authority is not None and host is not None and authority.lower() != host.lower():
+        return "host_differs"
+    named = authority if authority is not None else host
+    if named is None:
+        return "host_missing"
+    return "" if named.lower() in {b"h", b"5", b"0", b"lunch", b"trailers", b"100-continue"} else "authority"  # fmt: skip
+
+
+@given(
+    st.sampled_from([None, b"h", b"lunch"]),
+    st.lists(st.tuples(st.sampled_from(NAMES), st.sampled_from(VALUES)), max_size=5),
+)
+def test_all_fields_at_once_are_judged_as_one_by_one(authority, fields):
+    fault = check_fields(fields)
+    if not fault:
+        found = read_head(b"GET", b"/a", authority, fields)
+        fault = found.reason if isinstance(found, Refusal) else ""
+        if isinstance(found, Head):
+            length = dict(fields).get(b"content-length")
+            assert found.headers == tuple(fields)
+            assert found.content_length == (None if length is None else int(length))
+            assert found.expects_continue == (b"expect" in dict(fields))
+    assert fault == by_each_rule(authority, fields)
+
+
+@given(st.lists(st.tuples(st.sampled_from(NAMES), st.sampled_from(VALUES)), max_size=4))
+def test_fields_of_the_connection_are_found_wherever_they_are(fields):
+    assert connection_bound([*fields, (b"upgrade", b"h")])
+    assert connection_bound(fields) == any(n == b"te" and v != b"trailers" for n, v in fields)
+
+
+def test_a_path_remembered_for_one_method_is_judged_anew_for_another():
+    for _ in range(2):
+        assert isinstance(read_head(b"GET", b"/same", b"h", []), Head)
+        assert isinstance(read_head(b"CONNECT", b"/same", b"h", []), Refusal)
+        assert read_head(b"GET", b"/other/../same", b"h", []) == Refusal(400, "path")
+
+
+def test_neither_queries_nor_long_paths_are_remembered():
+    before = message._remembered.cache_info()
+    read_head(b"GET", b"/authorize?request_uri=secret", b"h", [])
+    read_head(b"GET", b"/" + b"a" * 256, b"h", [])
+    assert message._remembered.cache_info() == before
+    assert before.maxsize == 1024
