@@ -1,4 +1,4 @@
-"""One connection: a reader, a writer, one task and one cancel scope per stream, all deadlines.
+"""One connection: a reader, a writer, one task and one cancel scope per stream (``seat``), all deadlines.
 
 Theory of operation. The reader gives octets to the engine and turns its events into exchanges; it never waits for
 the application, only (deliberately) for room: while the peer does not take our output, or a body it sent is not
@@ -22,6 +22,7 @@ from msgspec import structs
 
 from hub.edge.desk import CROWDED, Desk
 from hub.edge.exchange import BodyFault, Exchange, Pieces, Scope
+from hub.edge.seat import Seat, Seats
 from hub.edge.transport import Transport
 from hub.model.caller import Peer
 from hub.model.http import Admission, Headers, Request, Response, UnavailableError
@@ -51,7 +52,7 @@ class Connection:
 
     __slots__ = (
         "_alarm", "_desk", "_engine", "_exchanges", "_lost", "_owed_since", "_peer", "_quiet", "_resume", "_scope",
-        "_stopping", "_transport",
+        "_seats", "_stopping", "_transport",
     )  # fmt: skip
 
     def __init__(self, desk: Desk, transport: Transport, engine: Engine, peer: Peer) -> None:
@@ -61,6 +62,7 @@ class Connection:
         self._engine = engine
         self._peer = peer
         self._exchanges: dict[int, Exchange] = {}
+        self._seats = Seats()
         self._alarm = trio.Event()
         self._resume: trio.Event | None = None
         self._quiet: trio.Event | None = None
@@ -172,7 +174,7 @@ class Connection:
             if exchange.gone:
                 self._close(exchange, nursery)
             else:
-                nursery.start_soon(self._serve, exchange, nursery)
+                self._begin(exchange, nursery)
 
     def _open(self, event: Opened, fresh: list[Exchange], nursery: trio.Nursery) -> None:
         head = event.head
@@ -201,7 +203,7 @@ class Connection:
         exchange.counted = verdict is not CROWDED
         self._desk.under_way += exchange.counted
         if isinstance(verdict, Response):
-            nursery.start_soon(self._serve, exchange, nursery, verdict)
+            self._begin(exchange, nursery, verdict)
             return
         if head.expects_continue and not event.ended:
             self._engine.go_on(event.stream)
@@ -229,32 +231,49 @@ class Connection:
 
     # One exchange.
 
-    async def _serve(
+    def _begin(
         self, exchange: Exchange, nursery: trio.Nursery, given: Response | None = None
     ) -> None:
+        deadline = trio.current_time() + self._desk.limits.request_s
+        if not self._seats.take(exchange, given, deadline):
+            nursery.start_soon(self._serve, Seat(exchange, given), nursery)
+
+    async def _serve(self, seat: Seat, nursery: trio.Nursery) -> None:
         try:
             with trio.move_on_after(self._desk.limits.request_s) as scope:
-                exchange.scope = scope
-                if given is None:
-                    response = await self._respond(exchange)
-                elif given.status >= 400:
-                    response = await self._desk.refused(exchange.request, given)
-                else:
-                    response = given
-                await self._deliver(exchange, response, scope)
-            if scope.cancelled_caught and not exchange.gone:
+                seat.scope = scope
+                while await self._served(seat, scope, nursery):
+                    pass
+            if seat.exchange is not None and scope.cancelled_caught and not seat.exchange.gone:
                 self._desk.observer.note("request_late", face=self._desk.face)
-                await self._give_up(exchange, 503, "edge.late")
+                await self._give_up(seat.exchange, 503, "edge.late")
         except BodyFault as fault:
-            await self._give_up(exchange, fault.status)
+            await self._give_up(seat.exchange, fault.status)
         except UnavailableError as error:
             self._note("unavailable", type(error).__name__)
-            await self._give_up(exchange, 503)
+            await self._give_up(seat.exchange, 503)
         except Exception as error:  # noqa: BLE001 - the firewall of the stream
             self._note("stream_failed", type(error).__name__)
-            await self._give_up(exchange, 500)
+            await self._give_up(seat.exchange, 500)
         finally:
-            self._close(exchange, nursery)
+            if seat.exchange is not None:
+                self._close(seat.exchange, nursery)
+
+    async def _served(self, seat: Seat, scope: Scope, nursery: trio.Nursery) -> bool:
+        """Serve an exchange to its good end; tell whether the seat has got another one."""
+        exchange, given = seat.exchange, seat.given
+        assert exchange is not None  # noqa: S101 - a seat is taken for one
+        exchange.scope = scope
+        if given is None:
+            response = await self._respond(exchange)
+        elif given.status >= 400:
+            response = await self._desk.refused(exchange.request, given)
+        else:
+            response = given
+        await self._deliver(exchange, response, scope)
+        seat.exchange = exchange.scope = None
+        self._close(exchange, nursery)
+        return await self._seats.rest(seat)
 
     async def _respond(self, exchange: Exchange) -> Response:
         request = exchange.request
@@ -341,8 +360,9 @@ class Connection:
             self._engine.reset(exchange.stream)
             exchange.gone = "send_s"
 
-    async def _give_up(self, exchange: Exchange, status: int, check: str = "") -> None:
+    async def _give_up(self, exchange: Exchange | None, status: int, check: str = "") -> None:
         """Answer with a bare status if nothing was said yet, else abandon the stream."""
+        assert exchange is not None  # noqa: S101 - a seat without one has ended nothing badly
         if exchange.started or not status:
             self._engine.reset(exchange.stream)
         else:
@@ -454,6 +474,7 @@ class Connection:
         if self._exchanges:
             self._quiet = trio.Event()
             await self._quiet.wait()
+        self._seats.close()
         self._stopping = True
         self._wake()
 

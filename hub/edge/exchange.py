@@ -20,6 +20,11 @@ class Scope(Protocol):
 
     deadline: float
 
+    @property
+    def cancel_called(self) -> bool:
+        """Tell whether somebody has cancelled it, or its deadline has passed."""
+        ...
+
     def cancel(self) -> None:
         """Cancel what runs inside."""
         ...
