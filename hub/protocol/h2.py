@@ -28,7 +28,8 @@ from hub.protocol.h2_output import (
     Stream,
     greeting,
 )
-from hub.protocol.hpack import Decoder, HpackError, ListTooLarge, encode
+from hub.protocol.h2_response import answer_block
+from hub.protocol.hpack import Decoder, HpackError, ListTooLarge
 from hub.protocol.message import Body, Bounds, Ended, EngineEvent, Gone, Opened, Refusal, Refused
 
 _PADDED: Final = 0x08
@@ -375,7 +376,7 @@ class H2Engine:
         record = self._known(stream)
         if record is None or record.started:
             return
-        block = _block(status, headers)
+        block = answer_block(status, headers)
         record.started = True
         if not body:
             self._out.head(record, block, ends=True)
@@ -388,7 +389,7 @@ class H2Engine:
         record = self._known(stream)
         if record is not None and not record.started:
             record.started = True
-            self._out.head(record, _block(status, headers), ends=False)
+            self._out.head(record, answer_block(status, headers), ends=False)
 
     def write(self, stream: int, data: bytes) -> None:
         """Queue a piece of a body and send what the windows allow."""
@@ -478,9 +479,4 @@ class H2Engine:
             self._credit = 0
 
 
-_CONTINUE: Final = encode(((b":status", b"100"),))
-
-
-def _block(status: int, headers: Headers) -> bytes:
-    message.check_answer(headers)
-    return encode(((b":status", b"%d" % status), *headers))
+_CONTINUE: Final = answer_block(100, ())
