@@ -380,7 +380,8 @@ class Connection:
         self._exchanges.pop(exchange.stream, None)
         self._desk.let_go(exchange.held)
         self._desk.under_way -= exchange.counted
-        self._dispatch(self._engine.release(exchange.stream), nursery)
+        if events := self._engine.release(exchange.stream):
+            self._dispatch(events, nursery)
         if not self._exchanges:
             self._schedule(trio.current_time())
             if self._quiet is not None:
