@@ -43,7 +43,7 @@ class Sizes(msgspec.Struct, frozen=True, kw_only=True):
 
 
 CI = Sizes(count=int(os.environ.get("HUB_INSTANCES", "50")), third=8, made=4, longest=700, turns=4)
-NIGHTLY = Sizes(count=1000, third=2000, made=10, longest=100_000, turns=80)
+NIGHTLY = Sizes(count=1000, third=4000, made=10, longest=100_000, turns=80)
 
 
 def judged_by(schema):
