@@ -1,6 +1,7 @@
 """The command line: serve, sandbox, tpp, config. Every command is a thin call; its help text is its documentation."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Final
 
@@ -9,19 +10,34 @@ import trio
 from typing_extensions import override
 
 from hub import __version__
-from hub.cli_admin import admin
-from hub.cli_audit import audit
-from hub.cli_db import db
-from hub.cli_directory import directory, sandbox_directory
-from hub.cli_explain import explain
-from hub.cli_keys import keys
 from hub.cli_run import FAILED, run
-from hub.cli_specs import specs
-from hub.cli_tpp import add_to
 from hub.config import Loaded, load
 
 
-class UpByDefault(click.Group):
+class ImportedWhenAsked(click.Group):
+    """A group some of whose commands live in modules that ``hub serve`` need not import: they are a third of its start."""
+
+    def __init__(self, *, elsewhere: Mapping[str, str], **attributes: Any) -> None:
+        """Remember where commands are: ``elsewhere`` is name -> ``module:attribute``."""
+        super().__init__(**attributes)
+        self._elsewhere = elsewhere
+
+    @override
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names of all commands, in order."""
+        return sorted({*super().list_commands(ctx), *self._elsewhere})
+
+    @override
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Return a command; import it first if it is elsewhere."""
+        if cmd_name not in self._elsewhere:
+            return super().get_command(ctx, cmd_name)
+        module, _, name = self._elsewhere[cmd_name].partition(":")
+        found = getattr(import_module(module), name)
+        return found if isinstance(found, click.Command) else None
+
+
+class UpByDefault(ImportedWhenAsked):
     """A group whose ``up`` command may be left out."""
 
     @override
@@ -32,7 +48,19 @@ class UpByDefault(click.Group):
         return super().parse_args(ctx, args)
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(
+    cls=ImportedWhenAsked,
+    elsewhere={
+        "specs": "hub.cli_specs:specs",
+        "explain": "hub.cli_explain:explain",
+        "keys": "hub.cli_keys:keys",
+        "admin": "hub.cli_admin:admin",
+        "audit": "hub.cli_audit:audit",
+        "db": "hub.cli_db:db",
+        "directory": "hub.cli_directory:directory",
+    },
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
 @click.version_option(__version__, prog_name="hub")
 def main() -> None:
     """An API Hub for open finance: gateway, FAPI 2.0 authorization server, consent store and audit log.
@@ -125,7 +153,7 @@ def describe(loaded: Loaded) -> list[str]:
     return lines
 
 
-@main.group(cls=UpByDefault)
+@main.group(cls=UpByDefault, elsewhere={"directory": "hub.cli_directory:sandbox_directory"})
 def sandbox() -> None:
     """Run the whole ecosystem on this machine: Trust Framework, Hub, bank, two TPPs. `up` may be left out."""
 
@@ -254,7 +282,16 @@ def seconds_of(amount: str) -> int:
         ) from None
 
 
-@main.group()
+@main.group(
+    cls=ImportedWhenAsked,
+    elsewhere={
+        "sign": "hub.cli_tpp:sign_command",
+        "encrypt": "hub.cli_tpp:encrypt_command",
+        "decode": "hub.cli_tpp:decode",
+        "assertion": "hub.cli_tpp:assertion",
+        "request-object": "hub.cli_tpp:request_object",
+    },
+)
 def tpp() -> None:
     """Act as a TPP against a running sandbox."""
 
@@ -291,14 +328,3 @@ def tpp_journey(folder: Path, **options: Any) -> None:
         return trio.run(lambda: run_journey(folder, tell=click.echo, **options))
 
     run(start)
-
-
-main.add_command(specs)
-main.add_command(explain)
-main.add_command(keys)
-main.add_command(admin)
-main.add_command(audit)
-main.add_command(db)
-main.add_command(directory)
-sandbox.add_command(sandbox_directory)
-add_to(tpp)

@@ -94,12 +94,6 @@ def request_claims(
     return {**known, "jti": dice.uuid(), "response_type": "code", **parameters}
 
 
-def add_to(group: click.Group) -> None:
-    """Add the commands to ``hub tpp``."""
-    for command in (sign_command, encrypt_command, decode, assertion, request_object):
-        group.add_command(command)
-
-
 def _told(make: Callable[[], str]) -> None:
     def start() -> int:
         click.echo(make())
