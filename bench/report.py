@@ -117,6 +117,9 @@ def write_report(history: Path, evidence: Path = EVIDENCE, report: Path = REPORT
         "latency": lambda run: plain_part("Added latency, one request in flight", "latency", run),
         "workers": lambda run: plain_part("One worker and two", "workers", run),
         "curves": curves_part,
+        "consents": lambda run: plain_part(
+            "A read with few and with many stored consents, CPU microseconds", "consents", run
+        ),
         "micro": lambda run: plain_part("Each stage alone, CPU microseconds", "micro", run),
     }
     parts = []

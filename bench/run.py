@@ -25,7 +25,8 @@ from bench.load import purse_for
 from bench.measure import Shape, Target, measure, median, spread
 from bench.micro import keeping
 from bench.mixes import save
-from bench.peers.start import Peer, start_haproxy, start_nginx, start_node
+from bench.peers.start import Peer, start_haproxy, start_nginx, start_node, start_other_node
+from bench.stored import stored
 from bench.world import World, family, open_world
 
 HISTORY = ROOT / "bench" / "history.jsonl"
@@ -71,15 +72,18 @@ def hub_of(world: World) -> Target:
 
 def start_peers(world: World, stack: ExitStack) -> list[Target]:
     """Start everybody who is compared with the Hub; they end with the stack."""
-    starts: tuple[Callable[[World], Peer], ...] = (
+    starts: tuple[Callable[[World], Peer | None], ...] = (
         start_nginx,
         start_haproxy,
         lambda w: start_haproxy(w, http2=True),
         start_node,
+        start_other_node,
     )
     found = []
     for start in starts:
         peer = start(world)
+        if peer is None:
+            continue
         stack.callback(peer.stop)
         found.append(Target(peer.name, family([peer.pid]), f"localhost:{peer.port}"))
     return found
@@ -222,14 +226,16 @@ def options() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="bench/run", description="Measure everything on this machine."
     )
-    everything = ",".join((*SECTIONS, "workers"))
+    everything = ",".join((*SECTIONS, "consents", "workers"))
     parser.add_argument("--quick", action="store_true", help="2 short rounds, one shape: a look")
     parser.add_argument("--only", default=everything, help=f"of {everything}")
     parser.add_argument("--main", action="store_true", help="peers at 32x10 only")
     parser.add_argument(
         "--folder", type=Path, default=ROOT / ".sandbox" / "bench", help="of the world"
     )
-    parser.add_argument("--port-base", type=int, default=30300, help="first of 100 free ports")
+    parser.add_argument(
+        "--port-base", type=int, default=30300, help="first of 100 free ports, of 200 for consents"
+    )
     parser.add_argument(
         "--history", type=Path, default=HISTORY, help="where the result is appended"
     )
@@ -271,6 +277,11 @@ def main(given: list[str] | None = None) -> int:
             for name in SECTIONS:
                 if name in sections:
                     _section(result, name, acts[name])
+    if "consents" in sections:
+        counts = (10, 10_000 if plan.quick else 1_000_000)
+        result["consents"] = stored(
+            arguments.folder, arguments.port_base, counts, plan.seconds, plan.rounds, say
+        )
     if "workers" in sections:
         result["workers"] = scaling(arguments.folder / "scaling", arguments.port_base, plan)
     append_line(arguments.history, result)

@@ -21,8 +21,11 @@ from bench.world import ROOT, SERVER_CORE, World
 from hub.sandbox.tpp.consent import PERMISSIONS
 
 HERE = Path(__file__).parent
-OFFSETS = {"nginx": 80, "haproxy": 81, "haproxy-h2": 82, "node": 83}
+OFFSETS = {"nginx": 80, "haproxy": 81, "haproxy-h2": 82, "node": 83, "other-node": 84}
 """Ports from the world's base."""
+OTHER = "HUB_BENCH_NODE"
+"""In the environment: the script of another Node gateway to measure beside ours; it is given the same settings file as its only
+argument, and finds its packages beside itself."""
 
 
 class Peer:
@@ -77,11 +80,21 @@ def start_haproxy(world: World, *, http2: bool = False) -> Peer:
 
 def start_node(world: World) -> Peer:
     """Start the Node gateway with the load's consents and tokens; its packages are installed on first use."""
-    port, folder = _place(world, "node")
+    return _start_node(world, "node", install() / "gateway.mjs")
+
+
+def start_other_node(world: World) -> Peer | None:
+    """Start the Node gateway that ``HUB_BENCH_NODE`` names, to show that ours is no slower; None without one."""
+    script = os.environ.get(OTHER)
+    return _start_node(world, "other-node", Path(script)) if script else None
+
+
+def _start_node(world: World, name: str, script: Path) -> Peer:
+    port, folder = _place(world, name)
     settings = folder / "gateway.json"
     settings.touch(mode=0o600)
     settings.write_text(json.dumps(_node_settings(world, port)))
-    return _process("node", port, [*node(), str(install() / "gateway.mjs"), str(settings)], {})
+    return _process(name, port, [*node(), str(script.absolute()), str(settings)], {})
 
 
 def _node_settings(world: World, port: int) -> dict[str, Any]:

@@ -6,6 +6,7 @@ next event of that network and check. A network is an IPv4 /24 or an IPv6 /64.
 Source: architecture 2.5.
 """
 
+from functools import lru_cache
 from ipaddress import ip_address, ip_network
 from typing import Final
 
@@ -38,6 +39,7 @@ class Strangers:
         return untold + 1
 
 
+@lru_cache(maxsize=_KEYS)  # a crowd comes from the same few addresses
 def network_of(address: str) -> str:
     """Return the network that an address is counted under; the text itself if it is no address."""
     try:

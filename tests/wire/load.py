@@ -9,15 +9,21 @@ from collections import Counter
 from functools import partial
 
 import trio
-from hpack import Decoder, Encoder
+from hpack import Encoder
 
 from hub.protocol.h2_output import frame
+from hub.protocol.hpack import Decoder
 from tests.waiting import pause_of_a_peer, until
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 DATA, HEADERS, RST, SETTINGS, PING, GOAWAY, WINDOW = 0, 1, 3, 4, 6, 7, 8
 REFUSED_STREAM = 7
-WIDE = frame(SETTINGS, 0, 0, b"\0\4" + (1 << 24).to_bytes(4))
+WIDE = frame(SETTINGS, 0, 0, b"\0\4" + (1 << 24).to_bytes(4)) + frame(
+    WINDOW, 0, 0, (1 << 30).to_bytes(4)
+)
+CREDIT = 1 << 20
+"""Octets of bodies after which a connection's window is opened again."""
+HEADER_OCTETS = 65_536
 
 
 class Ask:
@@ -27,10 +33,11 @@ class Ask:
         pairs = [(":method", method), (":scheme", "https"), (":authority", f"localhost:{port}")]
         extra = [(name.replace("_", "-"), value) for name, value in fields.items()]
         self.pairs = [*pairs, (":path", path), *extra]
+        # Never indexed, so the same octets each time and on each connection.
+        self._block = Encoder().encode([(name, value, True) for name, value in self.pairs])
 
     def octets(self, stream: int) -> bytes:
-        block = Encoder().encode([(name, value, True) for name, value in self.pairs])
-        return frame(HEADERS, 5, stream, block)
+        return frame(HEADERS, 5, stream, self._block)
 
 
 class Load:
@@ -88,7 +95,8 @@ class Pipe:
         self.next = 1
         self.leaving = False
         self.buffer = b""
-        self.decoder = Decoder()
+        self.eaten = 0
+        self.decoder = Decoder(HEADER_OCTETS)
 
     async def run(self) -> None:
         raw = await trio.open_tcp_stream("127.0.0.1", self.load.port)
@@ -130,14 +138,15 @@ class Pipe:
         return out
 
     def _take(self, data: bytes) -> bytes:
-        self.buffer += data
-        out = b""
-        while len(self.buffer) >= 9:
-            end = 9 + int.from_bytes(self.buffer[:3])
-            if len(self.buffer) < end:
+        held, at, out = self.buffer + data, 0, b""
+        while len(held) >= at + 9:
+            end = at + 9 + int.from_bytes(held[at : at + 3])
+            if len(held) < end:
                 break
-            one, self.buffer = self.buffer[:end], self.buffer[end:]
-            out += self._frame(one[3], one[4], int.from_bytes(one[5:9]), one[9:])
+            number = int.from_bytes(held[at + 5 : at + 9])
+            out += self._frame(held[at + 3], held[at + 4], number, held[at + 9 : end])
+            at = end
+        self.buffer = held[at:]
         if self.load.stopping:
             self.leaving = True
         return out + self._more()
@@ -145,15 +154,15 @@ class Pipe:
     def _frame(self, kind: int, flags: int, stream: int, payload: bytes) -> bytes:
         if kind == HEADERS:
             fields = dict(self.decoder.decode(payload))
-            self.said[stream] = int(fields[":status"])
+            self.said[stream] = int(fields[b":status"])
             self.load.statuses[self.said[stream]] += 1
-            self.load.retry_after += "retry-after" in fields
-        if kind == DATA and payload:
-            credit = frame(WINDOW, 0, 0, len(payload).to_bytes(4))
-            self._ended(flags, stream)
-            return credit
+            self.load.retry_after += b"retry-after" in fields
         if kind in {HEADERS, DATA}:
             self._ended(flags, stream)
+            self.eaten += len(payload) if kind == DATA else 0
+            if self.eaten > CREDIT:
+                credit, self.eaten = self.eaten.to_bytes(4), 0
+                return frame(WINDOW, 0, 0, credit)
         elif kind == RST:
             began = self.open.pop(stream, None)
             if began is not None and int.from_bytes(payload) != REFUSED_STREAM:

@@ -24,7 +24,7 @@ const bank = new Pool(config.bank, {
   },
 })
 
-const tokens = new Map(config.tokens.map((token) => [token.sha256, token]))
+const tokens = new Map(config.tokens.map((token) => [token.sha256, { ...token, scopes: new Set(token.scope.split(' ')) }]))
 const consents = new Map(config.consents.map((consent) => [consent.id, {
   ...consent,
   permissions: new Set(consent.permissions),
@@ -197,12 +197,16 @@ function signed (claims) {
 
 async function balances (found, headers, path, query, account, interactionId) {
   const { token, client, consent } = found
-  if (!token.scope.split(' ').includes('accounts') || !client.roles.has('BDSP')) throw new Refusal(403, 'AccessToken.InvalidScope')
+  if (!token.scopes.has('accounts') || !client.roles.has('BDSP')) throw new Refusal(403, 'AccessToken.InvalidScope')
   if (!consent.permissions.has('ReadBalances')) throw new Refusal(403, 'AccessToken.InvalidScope')
   if (!consent.accounts.has(decodeURIComponent(account))) throw new Refusal(403, 'Consent.PermanentAccountAccessFailure')
-  const paging = new URLSearchParams(query)
-  const page = paging.get('page') ?? '1'
-  const size = paging.get('page-size') ?? '100'
+  let page = '1'
+  let size = '100'
+  if (query) {
+    const paging = new URLSearchParams(query)
+    page = paging.get('page') ?? page
+    size = paging.get('page-size') ?? size
+  }
   if (!/^\d{1,6}$/.test(page) || !/^\d{1,4}$/.test(size)) throw new Refusal(400, 'Resource.InvalidFormat')
   const answer = await bank.request({
     path: `/accounts/${account}/balances?page=${page}&page-size=${size}`,
@@ -230,7 +234,7 @@ async function balances (found, headers, path, query, account, interactionId) {
 const keysUsed = new Map()
 async function payment (found, headers, path, body, interactionId) {
   const { token, client, consent } = found
-  if (!token.scope.split(' ').includes('payments') || !client.roles.has('BSIP')) throw new Refusal(403, 'AccessToken.InvalidScope')
+  if (!token.scopes.has('payments') || !client.roles.has('BSIP')) throw new Refusal(403, 'AccessToken.InvalidScope')
   const idempotency = headers['x-idempotency-key']
   if (!idempotency || idempotency.length > 40) throw new Refusal(400, 'Resource.InvalidFormat')
   const text = body.toString()

@@ -1,0 +1,152 @@
+"""What a read costs at a Hub with ten stored consents, and at one with a million: two Hubs side by side, measured in turns.
+
+The consents are copies of one that was given through the Hub's own endpoints, put into the store while that Hub is down;
+so are the tokens of those in use. Each of these is read several times, as a TPP's session does, at the default caches;
+``first_us`` is the cost while each is seen for the first time, when tokens and consents come from the store.
+"""
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import trio
+
+from bench.consents import Granted, ProofKey, Purse
+from bench.load import purse_for
+from bench.measure import Shape, Target, measure, median
+from bench.mixes import save
+from bench.world import World, open_world
+from hub.config import load
+from hub.model.consent import Consent
+from hub.model.event import Event, Kind
+from hub.model.records import AccessToken, Grant, digest_of
+from hub.node.wall import WallClock
+from hub.state.keeper import Change, Put
+from hub.state.open import SqliteKeeper, open_keeper
+
+IN_USE = 2000
+"""Of the consents at most; the load takes them in turns."""
+_GROUP = 2000
+_FOREVER = 1 << 40
+_SHAPE = Shape(32, 10)
+Say = Callable[[str], None]
+
+
+def stored(
+    folder: Path, base: int, counts: tuple[int, int], seconds: float, rounds: int, say: Say
+) -> dict[str, Any]:
+    """Measure reads with few and with many stored consents; the ratio is the median of the rounds'.
+
+    Args:
+        folder: Of the worlds; a filled one is used again.
+        base: First of 200 free ports.
+        counts: Few and many.
+        seconds: Of one measurement.
+        rounds: How many.
+        say: Takes progress.
+    """
+    runs: dict[int, list[float]] = {}
+    first: dict[int, float] = {}
+    with ExitStack() as stack:
+        worlds: dict[int, World] = {}
+        for at, count in enumerate(counts):
+            place = folder / f"consents-{count}"
+            fill(place, base + 100 * at, count, say)
+            worlds[count] = stack.enter_context(open_world(place, base + 100 * at))
+        for count, world in worlds.items():
+            first[count] = _read(world, min(count, IN_USE) / 1000)
+        for _ in range(rounds):
+            for count, world in worlds.items():
+                runs.setdefault(count, []).append(_read(world, seconds))
+                say(f"stored consents: {count}: {runs[count][-1]:.0f} us")
+    few, many = counts
+    ratios = [b / a for a, b in zip(runs[few], runs[many], strict=True)]
+    return {
+        **{f"{count}_us": median(found) for count, found in runs.items()},
+        **{f"{count}_first_us": round(found, 1) for count, found in first.items()},
+        "ratio": median(ratios),
+    }
+
+
+def _read(world: World, seconds: float) -> float:
+    run = measure(world.folder, Target("hub", world.pids), "balances", _SHAPE, seconds)
+    if run["good"] != run["answered"]:
+        raise SystemExit(f"stored consents: not everything was answered: {run['statuses']}")
+    return float(run["cpu_us"])
+
+
+def fill(folder: Path, base: int, count: int, say: Say) -> None:
+    """Make a world whose Hub holds that many consents, unless it is there."""
+    done = folder / "filled"
+    if done.is_file():
+        return
+    say(f"stored consents: storing {count}")
+    with open_world(folder, base) as world:
+        purse = purse_for(folder, "balances", ProofKey.kept(folder / "bench-proof.key"))
+    reads = trio.run(_copies, world.folder, purse.reads[0], count)
+    save(folder, Purse(reads=reads))
+    done.touch()
+
+
+async def _copies(folder: Path, given: Granted, count: int) -> list[Granted]:
+    """Store copies of a consent; return those that have a token."""
+    settings = load(folder / "hub.toml").settings
+    every = max(1, count // IN_USE)
+    reads: list[Granted] = []
+    async with open_keeper(
+        settings.state.folder, clock=WallClock(), limits=settings.limits
+    ) as keeper:
+        consent, token, grant = await _given(keeper, given)
+        for start in range(0, count, _GROUP):
+            changes: list[Change] = []
+            for number in range(start, min(start + _GROUP, count)):
+                name = f"{number:08}-0000-4000-8000-000000000000"
+                changes.append(Put(_renamed(consent, name, number)))
+                if number % every == 0:
+                    secret = f"bench-{name}"
+                    changes += _token(token, grant, name, secret)
+                    reads.append(_granted(given, name, secret))
+            await keeper.commit(changes, [_event(start)])
+    return reads
+
+
+async def _given(keeper: SqliteKeeper, given: Granted) -> tuple[Consent, AccessToken, Grant]:
+    consent = await keeper.lookup(Consent, given.consent_id)
+    token = await keeper.lookup(AccessToken, digest_of(given.access_token))
+    grant = await keeper.lookup(Grant, token[0].grant_id) if token else None
+    if consent is None or token is None or grant is None:
+        raise SystemExit("stored consents: what was given is not in the store")
+    return consent[0], token[0], grant[0]
+
+
+def _renamed(consent: Consent, name: str, number: int) -> Consent:
+    body = {**consent.body, "Data": {**consent.body.get("Data", {}), "ConsentId": name}}
+    return msgspec.structs.replace(
+        consent,
+        id=name,
+        group_id=name,
+        body=body,
+        psu_identifiers={"userId": f"customer-{number // 3}"},
+    )
+
+
+def _token(token: AccessToken, grant: Grant, name: str, secret: str) -> list[Change]:
+    kept = {"digest": digest_of(secret), "consent_id": name, "grant_id": name, "expires": _FOREVER}
+    return [
+        Put(msgspec.structs.replace(grant, id=name, consent_id=name)),
+        Put(msgspec.structs.replace(token, **kept)),
+    ]
+
+
+def _granted(given: Granted, name: str, secret: str) -> Granted:
+    return msgspec.structs.replace(
+        given, consent_id=name, access_token=secret, refresh_token="", expires=_FOREVER
+    )
+
+
+def _event(number: int) -> Event:
+    return Event(
+        kind=Kind.NODE, time_ms=WallClock().now_ms(), subject="bench", change=f"stored:{number}"
+    )
