@@ -50,7 +50,8 @@ def enforce(call: Call, access: Access) -> Fault | None:
 
 
 Permit = tuple[Route, Caller, AccessToken, Consent]
-_KEPT_MOST: Final = 2048
+_KEPT_MOST: Final = 8192
+"""Entries: the consents in use at once, by the routes each is used for; more are made anew each time."""
 _PERMITTED: Final[dict[tuple[int, int, int, int], Permit]] = {}
 """Who was permitted what: everything of the decision that depends on neither the moment nor the account. All four are frozen
 and shared; a change of any makes another object, for which the decision is made anew."""

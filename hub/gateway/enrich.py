@@ -26,7 +26,8 @@ from hub.upstream.bank import BankCall
 PAGE_SIZE: Final = 100
 PAGE_SIZE_MOST: Final = 1000
 PAGE_MOST: Final = 100_000
-_KEPT_MOST: Final = 1024
+_KEPT_MOST: Final = 8192
+"""Entries: the consents in use at once, by the routes each is used for; more are made anew each time."""
 _SHORT: Final = 200
 _JSON: Final[Headers] = ((b"content-type", b"application/json"),)
 _PLAIN_TRANSACTIONS: Final = frozenset({"ReadTransactionsBasic", "ReadTransactionsDetail"})

@@ -108,5 +108,5 @@ def permissions_of(consent: Consent) -> frozenset[str]:
     return kept[1]
 
 
-_KEPT_MOST: Final = 1024
+_KEPT_MOST: Final = 8192
 _PERMISSIONS: Final[dict[int, tuple[Consent, frozenset[str]]]] = {}

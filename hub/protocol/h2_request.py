@@ -13,7 +13,7 @@ from hub.model.http import Headers
 from hub.protocol import message
 from hub.protocol.hpack import Field, encode, literal_name, literal_value
 
-_WRITTEN_MOST: Final = 4096
+_WRITTEN_MOST: Final = 16_384
 _SHORT: Final = 192
 OF_ONE_REQUEST: Final = frozenset(
     (b"content-length", b"o3-caller-interaction-id", b"o3-ozone-interaction-id")
