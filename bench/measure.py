@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from bench.load import summary
+from bench.load import WARMUP_S, summary
 from bench.world import LOAD_CORE, ROOT, cpu_seconds, resident
 
 STOCK = {"payments": 1500, "par": 700, "token": 1500, "balances-dpop": 2500}
@@ -48,6 +48,8 @@ def measure(
     command += ["--connections", str(shape.connections), "--streams", str(shape.streams)]
     command += ["--rate", str(shape.rate), "--size", str(size), "--at", target.at]
     command += ["--stock", str(int(STOCK.get(mix, 0) * (seconds + 1)))]
+    # Long enough for some requests on each connection: the first ones cost more, and are not what is compared.
+    command += ["--warmup", str(max(WARMUP_S, shape.connections / 400))]
     command += ["--http1"] if shape.http1 else []
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
