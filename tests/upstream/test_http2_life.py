@@ -166,7 +166,7 @@ async def test_connections_are_bounded_whatever_the_bank_allows(tmp_path):
         await hub.exchange(get())
 
         async def one():
-            answer = await hub.exchange(get(deadline_ms=500))
+            answer = await hub.exchange(get(deadline_ms=2000))
             results.append(answer.check if isinstance(answer, Fault) else "answered")
 
         async with trio.open_nursery() as nursery:
