@@ -9,6 +9,7 @@ from typing import Final
 import apsw
 
 from hub.protocol.merkle import Frontier, leaf_hash
+from hub.state.interaction import forget_names
 from hub.state.keeper import TreeHead
 from hub.state.open import DATABASE, locked
 from hub.state.schema import StoreError, check_version
@@ -29,6 +30,7 @@ def forget_events(folder: Path, hashes: Mapping[int, bytes]) -> None:
             connection = apsw.Connection(str(folder / DATABASE))
             connection.pragma("secure_delete", 1)
             with connection:
+                forget_names(connection, hashes)
                 connection.executemany(
                     "UPDATE event SET leaf = ?, interaction = '' WHERE position = ?",
                     [(FORGOTTEN + leaf, position) for position, leaf in hashes.items()],

@@ -7,9 +7,11 @@ whole pages, one after the other. Who searches looks into each slice by its orde
 the last slice one by one: at ten million events about 2,500 short descents, some milliseconds.
 
 Invariants. Slices are of neighbouring events, in order, without gaps, from the first event on; a slice and its names are
-written in one transaction. Events without an interaction have no name in a slice.
+written in one transaction. Events without an interaction have no name in a slice; what is forgotten has none any more.
+A caller chooses its interaction ids, so one may have any number of events: no more of them are read than are asked for.
 """
 
+from collections.abc import Iterable
 from typing import Any, Final
 
 from hub.state.entry import MOST
@@ -20,11 +22,17 @@ SLICE: Final = 4096
 _END: Final = "SELECT coalesce((SELECT beyond FROM slice ORDER BY first DESC LIMIT 1), 0)"
 _TRACE: Final = (
     "SELECT position, leaf FROM event WHERE position IN (SELECT interaction.position FROM slice "
-    "CROSS JOIN interaction ON interaction.slice = slice.first AND interaction.name = ?1) "
+    "CROSS JOIN interaction ON interaction.slice = slice.first AND interaction.name = ?1 "
+    "ORDER BY slice.first, interaction.position LIMIT ?2) "
     "UNION ALL SELECT position, leaf FROM event "
     "WHERE position >= coalesce((SELECT beyond FROM slice ORDER BY first DESC LIMIT 1), 0) "
     "AND interaction = ?1 "
     "ORDER BY position LIMIT ?2"
+)
+_FORGET: Final = (
+    "DELETE FROM interaction WHERE position = ?1 "
+    "AND slice = (SELECT first FROM slice WHERE first <= ?1 ORDER BY first DESC LIMIT 1) "
+    "AND name = (SELECT interaction FROM event WHERE position = ?1)"
 )
 
 
@@ -43,6 +51,11 @@ def add_slice(connection: Any, first: int, beyond: int) -> None:
             (first, beyond),
         )
         connection.execute("INSERT INTO slice VALUES (?, ?)", (first, beyond))
+
+
+def forget_names(connection: Any, positions: Iterable[int]) -> None:
+    """Forget which interactions these events are of, in the slices; before the events forget it, in one transaction."""
+    connection.executemany(_FORGET, [(position,) for position in positions])
 
 
 def traced(connection: Any, interaction_id: str) -> tuple[tuple[int, bytes], ...]:

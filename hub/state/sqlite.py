@@ -46,11 +46,14 @@ _CHECKPOINT_PAGES: Final = 2000
 _LOOKUP: Final = "SELECT version, body FROM record WHERE kind = ? AND key = ?"
 _RECORD: Final = "SELECT version, indexed, body FROM record WHERE kind = ? AND key = ?"
 _VERSION: Final = "SELECT version, indexed FROM record WHERE kind = ? AND key = ?"
+_HEAD: Final = "SELECT size, frontier, root, (SELECT max(position) FROM event) FROM head"
 _FEW: Final = 1000
 _OFTEN: Final = frozenset({kind_of(Consent), kind_of(Allowance)})
 _KNOWN: Final = 512
 _KNOWN_OCTETS: Final = 16_384
 _PURGE_MOST: Final = 1000
+_SLICE_MOST: Final = 16
+"""Times its size a slice may have, where sorting was put off for long: some 30 ms."""
 
 _PASSING: Final = frozenset(
     {
@@ -138,8 +141,7 @@ class Store:
         self._searcher = self._writer if vfs else _connect(path, None)
 
     def _stored_frontier(self, path: Path) -> Frontier:
-        size, packed, root = self._writer.execute("SELECT size, frontier, root FROM head").get
-        last = self._writer.execute("SELECT max(position) FROM event").get
+        size, packed, root, last = self._writer.execute(_HEAD).get  # at one moment: others write
         try:
             frontier = Frontier.unpack(size, packed)
         except ValueError as error:
@@ -402,23 +404,33 @@ class Store:
         return self._pages >= _CHECKPOINT_PAGES or self._frontier.size - self._sliced >= SLICE
 
     def tidy(self) -> None:
-        """Sort new events by their interaction, move the log into the database; where due, and between two writes.
+        """Move the log into the database, sort new events by their interaction; where due, and between two writes.
 
         Raises:
             StoreFailedError: The process must end. A full disk is no failure: what is due stays due until there is space.
         """
+        if self._pages >= _CHECKPOINT_PAGES:
+            self._pages = 0
+            self._put_off_if_full(self._checkpoint)
+        if self._frontier.size - self._sliced >= SLICE:
+            self._put_off_if_full(self._slice)
+
+    def _put_off_if_full(self, act: Callable[[], None]) -> None:
         try:
-            if self._frontier.size - self._sliced >= SLICE:
-                add_slice(self._writer, self._sliced, self._frontier.size)
-                self._sliced = self._frontier.size
-            if self._pages >= _CHECKPOINT_PAGES:
-                self._pages = 0
-                self._writer.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+            act()
         except apsw.Error as error:
             self._roll_back()
             judged = self._judge(error)
             if isinstance(judged, StoreFailedError):
                 raise judged from error
+
+    def _checkpoint(self) -> None:
+        self._writer.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+
+    def _slice(self) -> None:
+        beyond = min(self._frontier.size, self._sliced + _SLICE_MOST * SLICE)
+        add_slice(self._writer, self._sliced, beyond)
+        self._sliced = beyond
 
     # Reading one thing: on the loop's thread
 

@@ -5,7 +5,9 @@ import random
 import apsw
 import pytest
 
-from hub.state.entry import leaf_of
+from hub.protocol.merkle import leaf_hash
+from hub.state.backup import FORGOTTEN, check_backup, forget_events
+from hub.state.entry import MOST, leaf_of
 from hub.state.interaction import SLICE, sliced
 from hub.state.open import DATABASE, open_reader
 from hub.state.schema import APPLICATION_ID, MIGRATIONS, StoreError
@@ -126,4 +128,71 @@ def test_a_slice_is_due_after_thousands_of_events(tmp_path):
     assert sliced(store._writer) == SLICE
     assert positions(store, "17") == [17]
     assert positions(store, "last") == [SLICE - 1]
+    store.close()
+
+
+@pytest.mark.parametrize("gone", [[3], [17], [3, 4, 10, 17]])
+def test_what_is_forgotten_is_not_found_by_its_interaction(tmp_path, short, gone):
+    store = Store(tmp_path / DATABASE)
+    write(store, *["a", "b"] * 5)
+    write(store, *["a", "b"] * 5)
+    hashes = {at: leaf_hash(leaf) for at, leaf in enumerate(store.events(0, 20)) if at in gone}
+    assert sliced(store._writer) == 20
+    write(store, "a", "b")
+    store.close()
+    forget_events(tmp_path, hashes)
+    check_backup(tmp_path / DATABASE)
+    store = Store(tmp_path / DATABASE)
+    for first, name in enumerate("ab"):
+        assert positions(store, name) == [at for at in range(first, 22, 2) if at not in gone]
+    assert all(leaf[:1] != FORGOTTEN for name in "ab" for _, leaf in store.trace(name))
+    kept = store._writer.execute("SELECT count(*) FROM interaction").get
+    assert kept == 20 - len(gone), "the interaction is forgotten too"
+    store.close()
+
+
+def test_an_interaction_of_very_many_events_is_read_no_further_than_asked(tmp_path, short):
+    store = Store(tmp_path / DATABASE)
+    for _ in range(6):
+        write(store, *["same"] * MOST)
+    steps = 0
+
+    def count() -> bool:
+        nonlocal steps
+        steps += 1
+        return False
+
+    store._searcher.set_progress_handler(count, 100)
+    assert positions(store, "same") == list(range(MOST))
+    assert steps * 100 < 40 * MOST
+    store.close()
+
+
+def test_a_full_disk_does_not_keep_the_log_from_being_moved(tmp_path, short, monkeypatch):
+    disk = Disk(f"disk-{tmp_path.name}")
+    store = Store(tmp_path / DATABASE, vfs=disk.name)
+    store.write([Commit((), [leaf_of(event(str(n))) for n in range(12)])])
+    monkeypatch.setattr("hub.state.sqlite._CHECKPOINT_PAGES", 1)
+
+    def full(*_):
+        raise apsw.FullError("no space left")
+
+    monkeypatch.setattr("hub.state.sqlite.add_slice", full)
+    store.tidy()
+    assert store._pages == 0, "moved"
+    assert store.untidy
+    store.close()
+
+
+def test_what_was_put_off_for_long_is_sorted_in_slices_of_some_size(tmp_path, short):
+    store = Store(tmp_path / DATABASE)
+    store.write([Commit((), [leaf_of(event(str(n % 7))) for n in range(200)])])
+    turns = 0
+    while store.untidy:
+        store.tidy()
+        turns += 1
+    assert turns > 1
+    assert [positions(store, str(n)) for n in range(7)] == [
+        list(range(n, 200, 7)) for n in range(7)
+    ]
     store.close()

@@ -542,3 +542,26 @@ def test_kill_9_loses_nothing_that_was_acknowledged(tmp_path):
             assert [at for at, _ in store.trace(name)] == [index]
         store.close()
     assert len(ledger) > 100
+
+
+def test_who_only_reads_may_open_while_another_process_writes(tmp_path):
+    path = tmp_path / DATABASE
+    store = Store(path)
+    store.write([Commit((), [leaf_of(event("a"))])])
+
+    def write_meanwhile(_cursor, sql, _bindings) -> bool:
+        if "event" in sql:
+            store.write([Commit((), [leaf_of(event("b"))])])
+        return True
+
+    def watched(connection) -> None:
+        connection.exec_trace = write_meanwhile
+
+    apsw.connection_hooks.append(watched)
+    try:
+        reader = Store(path, readonly=True)
+    finally:
+        apsw.connection_hooks.remove(watched)
+    assert reader.head().size == store.head().size > 1
+    reader.close()
+    store.close()
