@@ -6,7 +6,7 @@ comes back as a list, in the oracle too.
 """
 
 from collections.abc import Sequence
-from typing import Final, TypeVar, get_args
+from typing import Annotated, Final, TypeVar, get_args
 
 import msgspec
 
@@ -17,7 +17,10 @@ from hub.state.keeper import Change, Drop, Put, Query
 
 R = TypeVar("R", bound=Record)
 
-IndexRow = tuple[str, str | int]
+Stored = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
+"""A number that the store can hold; what comes over the socket is checked."""
+
+IndexRow = tuple[str, str | Stored]
 """An index's name and one value in it."""
 
 LEAF_OCTETS: Final = 65_535
@@ -35,7 +38,7 @@ class Entry(msgspec.Struct, frozen=True, tag="entry"):
     expect: int | None
     body: bytes | None = None
     rows: tuple[IndexRow, ...] = ()
-    purge_at: int | None = None
+    purge_at: Stored | None = None
 
 
 def _tag(record: type) -> str:

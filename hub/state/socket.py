@@ -62,7 +62,7 @@ from hub.state.frames import (
 from hub.state.keeper import Conflict, Invalidation, Keeper, Versioned
 from hub.state.outbox import Outbox
 from hub.state.schema import StoreError
-from hub.state.work import Commit, Done
+from hub.state.work import Commit, Done, check_work
 
 LEASE_S: Final = 1.0
 RENEW_S: Final = 0.2
@@ -218,7 +218,7 @@ class _Worker:
             case Hello():
                 self._greeted = message.protocol == PROTOCOL
             case Write():
-                if self._admitted(message.number):
+                if self._is_sound(message) and self._admitted(message.number):
                     self._writes.append(message)
             case Ask():
                 if self._admitted(message.number):
@@ -238,6 +238,14 @@ class _Worker:
         self._heard = max(self._heard, number)
         self._hearing.set()
         self._hearing = trio.Event()
+
+    def _is_sound(self, write: Write) -> bool:
+        try:
+            check_work(write.work)
+        except (ValueError, KeyError) as error:
+            self._outbox.say(Told(write.number, Bug(f"{type(error).__name__}: {error}")))
+            return False
+        return True
 
     def _admitted(self, number: int) -> bool:
         if self._questions >= _QUESTIONS:

@@ -1,12 +1,17 @@
-"""What the writer is asked for, and what it answers."""
+"""What the writer is asked for, what it answers, and what a commit written down elsewhere must be."""
 
 from collections.abc import Sequence
+from typing import Final
 
 import msgspec
 
+from hub.model.event import Event
 from hub.model.fault import Fault
+from hub.state.entry import KINDS, LEAF_OCTETS, Entry, decode
 from hub.state.keeper import Conflict, Granted, Once
 from hub.state.plan import Leaf, Step
+
+_EVENT: Final = msgspec.json.Decoder(Event)
 
 
 class Commit(msgspec.Struct, frozen=True, array_like=True):
@@ -31,3 +36,30 @@ class Purge(msgspec.Struct, frozen=True):
 
 Work = Commit | Claims | Purge
 Done = tuple[int, ...] | tuple[Granted, ...] | tuple[tuple[str, str], ...] | Conflict | Fault
+
+
+def check_work(work: Commit) -> None:
+    """Refuse a commit that another process wrote down wrongly; what is in the log stays there for ever.
+
+    Raises:
+        ValueError: There are changes and no events, a record or an event is none or under another's name, or an event is
+            too long for the log.
+        KeyError: No such kind of record.
+    """
+    if work.steps and not work.leaves:
+        raise ValueError("changes without an event: no audit, no effect")
+    for name, leaf in work.leaves:
+        if len(leaf) > LEAF_OCTETS:
+            raise ValueError(f"an event of {len(leaf)} octets is too long for the log")
+        if _EVENT.decode(leaf).interaction_id != name:
+            raise ValueError("an event under the interaction of another")
+    for step in work.steps:
+        if isinstance(step, Entry):
+            _check_entry(step)
+
+
+def _check_entry(entry: Entry) -> None:
+    if entry.body is None:
+        KINDS[entry.kind]
+    elif decode(entry.kind, entry.body).key != entry.key:
+        raise ValueError(f"a {entry.kind} under the key of another")

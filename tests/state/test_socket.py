@@ -5,31 +5,38 @@ from contextlib import asynccontextmanager
 
 import pytest
 import trio
+from msgspec.structs import replace
 
 import hub.state.socket
 from hub.model.fault import Fault
 from hub.model.records import Setting
 from hub.state.cache import Cache
+from hub.state.entry import LEAF_OCTETS, leaf_of, put_entry
 from hub.state.frames import (
     PROTOCOL,
     Ask,
     AskHead,
+    Bug,
     Changed,
     FrameError,
     Frames,
     Heard,
     Hello,
+    Indices,
     Lease,
     Renew,
+    Write,
     frame_of,
     from_keeper,
 )
 from hub.state.keeper import Conflict, Invalidation, Put
 from hub.state.memory import MemoryKeeper
+from hub.state.open import open_keeper
 from hub.state.remote import KeeperGoneError, connect_keeper
 from hub.state.schema import StoreError
 from hub.state.socket import LEASE_S, RENEW_S, serve_keeper
-from tests.state.keepers import event
+from hub.state.work import Commit
+from tests.state.keepers import event, limits
 from tests.waiting import virtual
 
 
@@ -358,3 +365,47 @@ def test_frames_survive_any_cutting():
 def test_a_frame_that_would_be_too_long_is_not_made():
     with pytest.raises(FrameError):
         frame_of([Ask(1, b"x" * (65 * 1024 * 1024))])
+
+
+GOOD = put_entry(Put(Setting(name="a", value=b"v")))
+LEAF = leaf_of(event())
+
+
+@pytest.mark.parametrize(
+    "work",
+    [
+        Commit((GOOD,), ()),
+        Commit((), (("", b"{" + b"x" * LEAF_OCTETS),)),
+        Commit((), (("", b"no event"),)),
+        Commit((replace(GOOD, kind="nonsense"),), (LEAF,)),
+        Commit((replace(GOOD, body=b"nonsense"),), (LEAF,)),
+        Commit((replace(GOOD, kind="nonsense", body=None),), (LEAF,)),
+        Commit((replace(GOOD, key="b"),), (LEAF,)),
+        Commit((), (("another", LEAF[1]),)),
+    ],
+    ids=["no event", "long", "no leaf", "kind", "body", "drop", "key", "name"],
+)
+async def test_a_workers_fault_in_a_commit_is_its_own(clock, path, tmp_path, work):
+    heard = []
+    async with open_keeper(tmp_path / "state", clock=clock, limits=limits()) as keeper:
+        async with served(keeper, path), raw(path) as worker:
+            await worker.say(Hello(PROTOCOL), Write(1, work), Write(2, Commit((), (LEAF,))))
+            with trio.fail_after(2):
+                while len(heard) < 2:
+                    heard += await worker.hear()
+        replies = {one.number: one.reply for one in heard}
+        assert isinstance(replies[1], Bug)
+        assert replies[2] == Indices((0,))
+        assert await keeper.commit([Put(Setting(name="b", value=b"v"))], [event()]) == (1,)
+
+
+@pytest.mark.parametrize("more", [{"purge_at": 2**64 - 1}, {"rows": (("client", 2**64 - 1),)}])
+async def test_a_number_that_cannot_be_stored_ends_the_workers_connection_only(
+    clock, path, tmp_path, more
+):
+    async with open_keeper(tmp_path / "state", clock=clock, limits=limits()) as keeper:
+        async with served(keeper, path), raw(path) as worker:
+            await worker.say(Hello(PROTOCOL), Write(1, Commit((replace(GOOD, **more),), (LEAF,))))
+            with trio.fail_after(2):
+                assert await worker.hear() == ()
+        assert await keeper.commit([], [event()]) == (0,)
