@@ -242,8 +242,11 @@ class Connection:
         try:
             with trio.move_on_after(self._desk.limits.request_s) as scope:
                 seat.scope = scope
-                while await self._served(seat, scope, nursery):
-                    pass
+                await self._served(seat, scope, nursery)
+                while await self._seats.rest(
+                    seat
+                ):  # here, so that who rests holds nothing of what was
+                    await self._served(seat, scope, nursery)
             if seat.exchange is not None and scope.cancelled_caught and not seat.exchange.gone:
                 self._desk.observer.note("request_late", face=self._desk.face)
                 await self._give_up(seat.exchange, 503, "edge.late")
@@ -259,8 +262,8 @@ class Connection:
             if seat.exchange is not None:
                 self._close(seat.exchange, nursery)
 
-    async def _served(self, seat: Seat, scope: Scope, nursery: trio.Nursery) -> bool:
-        """Serve an exchange to its good end; tell whether the seat has got another one."""
+    async def _served(self, seat: Seat, scope: Scope, nursery: trio.Nursery) -> None:
+        """Serve an exchange to its good end; the seat is then without one."""
         exchange, given = seat.exchange, seat.given
         assert exchange is not None  # noqa: S101 - a seat is taken for one
         exchange.scope = scope
@@ -271,9 +274,8 @@ class Connection:
         else:
             response = given
         await self._deliver(exchange, response, scope)
-        seat.exchange = exchange.scope = None
+        seat.exchange = seat.given = exchange.scope = None
         self._close(exchange, nursery)
-        return await self._seats.rest(seat)
 
     async def _respond(self, exchange: Exchange) -> Response:
         request = exchange.request

@@ -8,7 +8,7 @@ from typing import Final
 
 from hub.model.http import Headers
 from hub.protocol import message
-from hub.protocol.hpack import Field, encode, literal_name, literal_value
+from hub.protocol.hpack import Field, encode_field, literal_name, literal_value
 
 _REMEMBERED_MOST: Final = 1024
 _SHORT: Final = 96
@@ -39,7 +39,7 @@ def _write(field: Field) -> bytes:
     name, value = field
     if name == b"x-fapi-interaction-id":  # the one field of every answer that never comes again
         return _OWN_ID + literal_value(value)
-    written = encode((field,))
+    written = encode_field(name, value)
     if name in _COMING_AGAIN and len(value) <= _SHORT:
         if len(_WRITTEN) >= _REMEMBERED_MOST:
             _WRITTEN.clear()
@@ -47,4 +47,4 @@ def _write(field: Field) -> bytes:
     return written
 
 
-_STATUS: Final = {status: encode(((b":status", b"%d" % status),)) for status in range(100, 1000)}
+_STATUS: Final = {status: encode_field(b":status", b"%d" % status) for status in range(100, 1000)}

@@ -294,12 +294,10 @@ def literal_value(value: bytes) -> bytes:
     return (_LENGTHS[size] if size < 0x7F else _prefixed(size, 0x7F)) + value
 
 
-def _encode(name: bytes, value: bytes) -> bytes:
+def encode_field(name: bytes, value: bytes) -> bytes:
+    """Return one field of a block; it is not remembered, since it may be a secret."""
     whole = _WHOLE.get((name, value))
     return whole if whole is not None else literal_name(name) + literal_value(value)
-
-
-_encode_cached: Final = lru_cache(maxsize=2048)(_encode)
 
 
 def encode(fields: tuple[Field, ...]) -> bytes:
@@ -307,9 +305,4 @@ def encode(fields: tuple[Field, ...]) -> bytes:
 
     Source: RFC 7541 section 6.2.2.
     """
-    return b"".join(
-        [
-            _encode_cached(name, value) if len(value) < _SHORT else _encode(name, value)
-            for name, value in fields
-        ]
-    )
+    return b"".join([encode_field(name, value) for name, value in fields])

@@ -300,7 +300,7 @@ def read_head(
     if isinstance(place, Refusal):
         return place
     # A path comes again and again; a query may hold a secret, and what is long would fill the memory.
-    again = len(target) <= _PATH_REMEMBERED and b"?" not in target
+    again = len(method) + len(target) <= _PATH_REMEMBERED and b"?" not in target
     where = _remembered(method, target) if again else _located(method, target)
     if isinstance(where, Refusal):
         return where

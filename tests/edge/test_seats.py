@@ -1,6 +1,7 @@
 """Seats: a task and scope serve one exchange after another, and none suffers from what befell the one before."""
 
 import math
+import weakref
 
 import pytest
 import trio
@@ -188,3 +189,23 @@ async def test_few_rest_and_none_once_the_connection_ends(nursery):
     late = Rest(seats)
     await late.run()
     assert late.said == [False]
+
+
+async def test_a_task_that_rests_holds_nothing_of_the_exchange_that_was(engine):
+    kept = []
+
+    async def streamed(request: Request) -> Response:
+        async def pieces():
+            yield b"a"
+
+        stream = pieces()
+        kept.append(weakref.ref(stream))
+        return Response(status=200, stream=stream)
+
+    app = Router({("GET", "/streamed"): streamed})
+    async with rig.listening(app, engine=engine) as place, rig.h2_client(place) as client:
+        assert await ask(client, "/streamed") == 200
+        await until(lambda: place.notebook.answers, 5, "the answer was noted")
+        place.notebook.answers.clear()
+        await trio.testing.wait_all_tasks_blocked()
+        assert kept[0]() is None

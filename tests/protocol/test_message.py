@@ -179,9 +179,10 @@ def test_a_path_remembered_for_one_method_is_judged_anew_for_another():
         assert read_head(b"GET", b"/other/../same", b"h", []) == Refusal(400, "path")
 
 
-def test_neither_queries_nor_long_paths_are_remembered():
+def test_neither_queries_nor_long_paths_nor_long_methods_are_remembered():
     before = message._remembered.cache_info()
     read_head(b"GET", b"/authorize?request_uri=secret", b"h", [])
     read_head(b"GET", b"/" + b"a" * 256, b"h", [])
+    assert read_head(b"A" * 30_000, b"/a", b"h", []) == Refusal(400, "method")
     assert message._remembered.cache_info() == before
     assert before.maxsize == 1024
