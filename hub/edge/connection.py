@@ -62,7 +62,7 @@ class Connection:
         self._engine = engine
         self._peer = peer
         self._exchanges: dict[int, Exchange] = {}
-        self._seats = Seats()
+        self._seats = Seats(desk)
         self._alarm = trio.Event()
         self._resume: trio.Event | None = None
         self._quiet: trio.Event | None = None

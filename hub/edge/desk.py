@@ -69,6 +69,7 @@ class Desk:
         "limits",
         "observer",
         "register",
+        "resting",
         "under_way",
     )
 
@@ -94,6 +95,8 @@ class Desk:
         self._date: Headers = ()
         self._date_at = -1
         self._held = 0
+        self.resting = 0
+        """Tasks that wait for a next exchange (``seat``), at most ``requests``."""
         self.under_way = 0
 
     def renew(self, app: App, limits: Limits, hosts: tuple[str, ...]) -> None:

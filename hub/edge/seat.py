@@ -3,7 +3,8 @@
 A seat whose exchange ended well rests for the next one of its connection: a new task with a new scope costs 10 us of a
 request's 200. Invariants. A seat serves one exchange at a time; it belongs to the connection's nursery. A scope that was
 cancelled, or whose deadline was lifted, is never used again. A seat that rests keeps the deadline of its last exchange,
-and goes with it; so an idle connection soon holds none.
+and goes with it; so an idle connection soon holds none. One that rests takes 3 KB: all connections of a listener together
+hold as many as it answers requests at once.
 """
 
 import math
@@ -11,6 +12,7 @@ from typing import Final, final
 
 import trio
 
+from hub.edge.desk import Desk
 from hub.edge.exchange import Exchange, Scope
 from hub.model.http import Response
 
@@ -36,10 +38,11 @@ class Seat:
 class Seats:
     """Hold the seats of one connection that rest."""
 
-    __slots__ = ("_closed", "_resting")
+    __slots__ = ("_closed", "_desk", "_resting")
 
-    def __init__(self) -> None:
-        """Hold none yet."""
+    def __init__(self, desk: Desk) -> None:
+        """Hold none yet; the desk counts those of all connections."""
+        self._desk = desk
         self._resting: list[Seat] = []
         self._closed = False
 
@@ -47,7 +50,7 @@ class Seats:
         """Give an exchange to a seat that rests, until that deadline; False if there is none."""
         if not self._resting:
             return False
-        seat = self._resting.pop()
+        seat = self._up()
         assert seat.scope is not None  # noqa: S101 - it has served
         assert seat.task is not None  # noqa: S101 - it rests
         seat.exchange, seat.given = exchange, given
@@ -60,16 +63,20 @@ class Seats:
 
         Cancellation: the seat is forgotten.
         """
-        scope = seat.scope
+        scope, desk = seat.scope, self._desk
         if self._closed or len(self._resting) >= _RESTING_MOST:
+            return False
+        if desk.resting >= desk.limits.requests:
             return False
         if scope is None or scope.cancel_called or scope.deadline == math.inf:
             return False
         self._resting.append(seat)
+        desk.resting += 1
         seat.task = trio.lowlevel.current_task()
 
         def abort(_: object) -> trio.lowlevel.Abort:
             self._resting.remove(seat)
+            desk.resting -= 1
             return trio.lowlevel.Abort.SUCCEEDED
 
         await trio.lowlevel.wait_task_rescheduled(abort)
@@ -79,6 +86,10 @@ class Seats:
         """Let all go; nobody rests any more."""
         self._closed = True
         while self._resting:
-            seat = self._resting.pop()
+            seat = self._up()
             assert seat.task is not None  # noqa: S101 - it rests
             trio.lowlevel.reschedule(seat.task)
+
+    def _up(self) -> Seat:
+        self._desk.resting -= 1
+        return self._resting.pop()

@@ -2,6 +2,7 @@
 
 import math
 import weakref
+from types import SimpleNamespace
 
 import pytest
 import trio
@@ -120,6 +121,11 @@ async def test_many_at_once_have_a_task_each(engine):
             house.tasks.clear()
 
 
+def desk(requests: int = 99) -> SimpleNamespace:
+    """Stand in for a listener's desk."""
+    return SimpleNamespace(resting=0, limits=SimpleNamespace(requests=requests))
+
+
 class Rest:
     """A seat in a task of its own, as the connection has it."""
 
@@ -135,7 +141,7 @@ class Rest:
 
 
 async def test_a_seat_that_rests_goes_at_its_deadline(nursery, autojump_clock):
-    seats = Seats()
+    seats = Seats(desk())
     rest = Rest(seats)
     await rest.run()
     assert trio.current_time() >= 10
@@ -144,7 +150,7 @@ async def test_a_seat_that_rests_goes_at_its_deadline(nursery, autojump_clock):
 
 
 async def test_a_seat_gets_the_exchange_its_answer_and_its_deadline(nursery, mock_clock):
-    seats, given, exchange = Seats(), Response(status=503), object()
+    seats, given, exchange = Seats(desk()), Response(status=503), object()
     rest = Rest(seats)
     nursery.start_soon(rest.run)
     await trio.testing.wait_all_tasks_blocked()
@@ -165,7 +171,7 @@ async def test_a_seat_gets_the_exchange_its_answer_and_its_deadline(nursery, moc
 
 async def test_a_scope_that_is_spent_is_not_used_again(nursery):
     for spend in ("cancel", "lift"):
-        seats = Seats()
+        seats = Seats(desk())
         seat = Seat(object(), None)
         with trio.move_on_after(10) as scope:
             seat.scope = scope
@@ -176,8 +182,29 @@ async def test_a_scope_that_is_spent_is_not_used_again(nursery):
             assert not await seats.rest(seat)
 
 
+async def test_all_connections_together_have_only_so_many_that_rest(nursery):
+    shared = desk(3)
+    one, other = Seats(shared), Seats(shared)
+    rests = [Rest(one), Rest(one), Rest(other), Rest(other)]
+    for rest in rests:
+        nursery.start_soon(rest.run)
+    await trio.testing.wait_all_tasks_blocked()
+    assert (shared.resting, [rest.said for rest in rests].count([False])) == (3, 1)
+    assert one.take(object(), None, 30.0) or other.take(object(), None, 30.0)
+    assert shared.resting == 2
+    one.close()
+    other.close()
+    assert shared.resting == 0
+
+
+async def test_who_is_cancelled_rests_no_longer(nursery, autojump_clock):
+    shared = desk()
+    await Rest(Seats(shared)).run()
+    assert shared.resting == 0
+
+
 async def test_few_rest_and_none_once_the_connection_ends(nursery):
-    seats = Seats()
+    seats = Seats(desk())
     rests = [Rest(seats) for _ in range(20)]
     for rest in rests:
         nursery.start_soon(rest.run)
