@@ -9,11 +9,11 @@ from typing import Final
 import apsw
 
 from hub.protocol.merkle import Frontier, leaf_hash
-from hub.state.interaction import forget_names
+from hub.state.copying import copy_database
+from hub.state.interaction import agree, forget_names
 from hub.state.keeper import TreeHead
 from hub.state.open import DATABASE, locked
-from hub.state.schema import StoreError, check_version
-from hub.state.sqlite import Store
+from hub.state.schema import SCHEMA_VERSION, StoreError, check_version
 
 FORGOTTEN: Final = b"\0"
 """Begins a leaf whose content was forgotten: its hash follows. No event begins so."""
@@ -44,12 +44,14 @@ def forget_events(folder: Path, hashes: Mapping[int, bytes]) -> None:
 def copy_state(folder: Path, target: Path) -> None:
     """Copy the database of a folder into a new file, as it is at one moment, while its keeper writes or not.
 
+    A database of an older version is copied as it is: that is the backup to make before it is brought forward.
+
     Raises:
         StoreError: There is no state, or the target exists or cannot be written.
     """
-    store = Store(folder / DATABASE, readonly=True)
+    source = _opened(folder / DATABASE)
     try:
-        store.backup(target)
+        copy_database(source, target)
         target.chmod(0o600)
         copy = apsw.Connection(str(target))
         copy.pragma("journal_mode", "delete")
@@ -57,7 +59,17 @@ def copy_state(folder: Path, target: Path) -> None:
     except (OSError, apsw.Error) as error:
         raise StoreError(f"{target}: a new file cannot be made there ({error})") from None
     finally:
-        store.close()
+        source.close()
+
+
+def _opened(path: Path) -> apsw.Connection:
+    try:
+        connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)
+        connection.set_busy_timeout(1000)
+        check_version(connection, str(path))
+    except apsw.Error as error:
+        raise StoreError(f"{path}: cannot be opened ({error})") from None
+    return connection
 
 
 def check_backup(source: Path) -> TreeHead:
@@ -69,10 +81,12 @@ def check_backup(source: Path) -> TreeHead:
     try:
         connection = apsw.Connection(str(source), flags=apsw.SQLITE_OPEN_READONLY)
         try:
-            check_version(connection, str(source))
+            version = check_version(connection, str(source))
             found = connection.execute("PRAGMA integrity_check(1)").get
             if found != "ok":
                 raise StoreError(f"{source}: is damaged: {found}")
+            if version == SCHEMA_VERSION and not agree(connection):
+                raise StoreError(f"{source}: events are sorted wrongly by their interaction")
             return _checked_tree(connection, source)
         finally:
             connection.close()

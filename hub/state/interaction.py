@@ -34,6 +34,22 @@ _FORGET: Final = (
     "AND slice = (SELECT first FROM slice WHERE first <= ?1 ORDER BY first DESC LIMIT 1) "
     "AND name = (SELECT interaction FROM event WHERE position = ?1)"
 )
+_GAPS: Final = (
+    "SELECT count(*) FROM (SELECT first, lag(beyond, 1, 0) OVER (ORDER BY first) AS before FROM slice) "
+    "WHERE first <> before"
+)
+_WRONG: Final = (
+    "SELECT count(*) FROM (SELECT * FROM interaction ORDER BY position LIMIT -1) AS named "
+    "LEFT JOIN slice ON slice.first = named.slice "
+    "LEFT JOIN event ON event.position = named.position AND event.interaction = named.name "
+    "AND event.position >= slice.first AND event.position < slice.beyond "
+    "WHERE event.position IS NULL"
+)
+_NAMES: Final = "SELECT count(*) FROM interaction"
+_NAMED: Final = (
+    "SELECT count(*) FROM event WHERE interaction <> '' "
+    "AND position < coalesce((SELECT max(beyond) FROM slice), 0)"
+)
 
 
 def sliced(connection: Any) -> int:
@@ -56,6 +72,14 @@ def add_slice(connection: Any, first: int, beyond: int) -> None:
 def forget_names(connection: Any, positions: Iterable[int]) -> None:
     """Forget which interactions these events are of, in the slices; before the events forget it, in one transaction."""
     connection.executemany(_FORGET, [(position,) for position in positions])
+
+
+def agree(connection: Any) -> bool:
+    """Tell whether the slices hold each name of their events and no other; reads everything."""
+    gaps, wrong, names, named = (
+        connection.execute(sql).get for sql in (_GAPS, _WRONG, _NAMES, _NAMED)
+    )
+    return not gaps and not wrong and names == named
 
 
 def traced(connection: Any, interaction_id: str) -> tuple[tuple[int, bytes], ...]:

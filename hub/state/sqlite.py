@@ -24,6 +24,7 @@ from hub.model.failpoint import Failpoint, Point, no_failpoint
 from hub.model.limits import Allowance
 from hub.model.records import Record, Seen
 from hub.protocol.merkle import Frontier
+from hub.state.copying import copy_database
 from hub.state.entry import MOST, Entry, IndexRow, decode, kind_of, put_entry, unavailable
 from hub.state.interaction import SLICE, add_slice, sliced, traced
 from hub.state.keeper import Granted, Once, Page, Put, Query, TreeHead, Versioned
@@ -477,15 +478,7 @@ class Store:
         Raises:
             StoreError: The target exists, or cannot be written.
         """
-        if target.exists():
-            raise StoreError(f"{target}: exists already; give the path of a new file")
-        try:
-            copy = apsw.Connection(str(target))
-            with copy.backup("main", self._searcher, "main") as backup:
-                backup.step(-1)
-            copy.close()
-        except apsw.Error as error:
-            raise StoreError(f"{target}: the backup failed ({error})") from error
+        copy_database(self._searcher, target)
 
 
 def _connect(path: Path, vfs: str | None) -> Any:

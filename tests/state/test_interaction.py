@@ -6,7 +6,7 @@ import apsw
 import pytest
 
 from hub.protocol.merkle import leaf_hash
-from hub.state.backup import FORGOTTEN, check_backup, forget_events
+from hub.state.backup import FORGOTTEN, check_backup, copy_state, forget_events
 from hub.state.entry import MOST, leaf_of
 from hub.state.interaction import SLICE, sliced
 from hub.state.open import DATABASE, open_reader
@@ -196,3 +196,44 @@ def test_what_was_put_off_for_long_is_sorted_in_slices_of_some_size(tmp_path, sh
         list(range(n, 200, 7)) for n in range(7)
     ]
     store.close()
+
+
+def test_a_database_of_the_first_version_is_backed_up_as_it_is(tmp_path):
+    first_version(tmp_path / DATABASE).close()
+    copy_state(tmp_path, tmp_path / "copy")
+    assert check_backup(tmp_path / "copy").size == 0
+    copy = apsw.Connection(str(tmp_path / "copy"))
+    assert copy.pragma("user_version") == 1
+    copy.close()
+
+
+def test_what_is_not_there_cannot_be_backed_up(tmp_path):
+    with pytest.raises(StoreError, match="cannot be opened"):
+        copy_state(tmp_path, tmp_path / "copy")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "DELETE FROM interaction WHERE position = 3",
+        "UPDATE interaction SET name = 'b' WHERE position = 2",
+        "UPDATE interaction SET slice = 0 WHERE position = 12",
+        "INSERT INTO interaction VALUES (0, 'c', 3)",
+        "DELETE FROM slice WHERE first = 0",
+        "UPDATE slice SET beyond = 21 WHERE first = 10",
+        "UPDATE event SET interaction = 'c' WHERE position = 5",
+    ],
+)
+def test_a_backup_whose_events_are_sorted_wrongly_is_damaged(tmp_path, short, damage):
+    store = Store(tmp_path / DATABASE)
+    for _ in range(2):
+        write(store, *["a", "b"] * 5)
+    write(store, "a", "b")
+    store.close()
+    check_backup(tmp_path / DATABASE)
+    connection = apsw.Connection(str(tmp_path / DATABASE))
+    connection.execute(damage)
+    connection.close()
+    with pytest.raises(StoreError, match="sorted wrongly"):
+        check_backup(tmp_path / DATABASE)
