@@ -6,19 +6,16 @@ comes back as a list, in the oracle too.
 """
 
 from collections.abc import Sequence
-from typing import Annotated, Final, TypeVar, get_args
+from typing import Final, TypeVar, get_args
 
 import msgspec
 
 from hub.model.event import Event, leaf_bytes
 from hub.model.fault import Fault, Source
 from hub.model.records import Record
-from hub.state.keeper import Change, Drop, Put, Query
+from hub.state.keeper import Change, Drop, Put, Query, Stored
 
 R = TypeVar("R", bound=Record)
-
-Stored = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
-"""A number that the store can hold; what comes over the socket is checked."""
 
 IndexRow = tuple[str, str | Stored]
 """An index's name and one value in it."""

@@ -25,7 +25,7 @@ Faults as values: ``Conflict`` when an expectation fails; ``Fault`` (status 503)
 
 from collections.abc import Callable, Sequence
 from datetime import date
-from typing import Protocol, TypeVar
+from typing import Annotated, Protocol, TypeVar
 
 import msgspec
 
@@ -34,6 +34,9 @@ from hub.model.fault import Fault
 from hub.model.records import Record
 
 R = TypeVar("R", bound=Record)
+
+Stored = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
+"""A number that the store can hold; what comes over the socket is checked."""
 
 
 class Put(msgspec.Struct, frozen=True, tag="put"):
@@ -157,7 +160,7 @@ class Once(msgspec.Struct, frozen=True, tag="once"):
 
     space: str
     value: str
-    until: int
+    until: Stored
 
 
 class Take(msgspec.Struct, frozen=True, tag="take"):

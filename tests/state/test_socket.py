@@ -15,6 +15,7 @@ from hub.state.entry import LEAF_OCTETS, leaf_of, put_entry
 from hub.state.frames import (
     PROTOCOL,
     Ask,
+    AskClaim,
     AskHead,
     Bug,
     Changed,
@@ -29,7 +30,7 @@ from hub.state.frames import (
     frame_of,
     from_keeper,
 )
-from hub.state.keeper import Conflict, Invalidation, Put
+from hub.state.keeper import Conflict, Invalidation, Once, Put
 from hub.state.memory import MemoryKeeper
 from hub.state.open import open_keeper
 from hub.state.remote import KeeperGoneError, connect_keeper
@@ -399,13 +400,24 @@ async def test_a_workers_fault_in_a_commit_is_its_own(clock, path, tmp_path, wor
         assert await keeper.commit([Put(Setting(name="b", value=b"v"))], [event()]) == (1,)
 
 
-@pytest.mark.parametrize("more", [{"purge_at": 2**64 - 1}, {"rows": (("client", 2**64 - 1),)}])
+HUGE = 2**64 - 1
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        Write(1, Commit((replace(GOOD, purge_at=HUGE),), (LEAF,))),
+        Write(1, Commit((replace(GOOD, rows=(("client", HUGE),)),), (LEAF,))),
+        Ask(1, AskClaim((Once("space", "value", HUGE),))),
+    ],
+    ids=["purge_at", "row", "claim"],
+)
 async def test_a_number_that_cannot_be_stored_ends_the_workers_connection_only(
-    clock, path, tmp_path, more
+    clock, path, tmp_path, message
 ):
     async with open_keeper(tmp_path / "state", clock=clock, limits=limits()) as keeper:
         async with served(keeper, path), raw(path) as worker:
-            await worker.say(Hello(PROTOCOL), Write(1, Commit((replace(GOOD, **more),), (LEAF,))))
+            await worker.say(Hello(PROTOCOL), message)
             with trio.fail_after(2):
                 assert await worker.hear() == ()
         assert await keeper.commit([], [event()]) == (0,)
