@@ -21,6 +21,8 @@ from hub.trust.refresh import described, look_at_keys
 _BURST: Final = 3
 _REFILL_S: Final = 30
 _WAITING: Final = 1000
+_OVERTAKEN: Final = 3
+"""Looks at most in one flight: one more for each refresh that came in between."""
 
 
 @final
@@ -61,27 +63,33 @@ class Flights:
 
     async def _fetch(self, client_id: str) -> None:
         """Fetch one key set and wake all who wait for it."""
-        client = self._known.clients.get(client_id)
         try:
-            if client is not None:
-                await self._fetch_keys_of(client)
+            with trio.move_on_after(self._seconds):
+                for _ in range(_OVERTAKEN):
+                    if await self._fetch_keys_of(client_id):
+                        return
         finally:
             self._flights.pop(client_id).set()
 
-    async def _fetch_keys_of(self, client: Client) -> None:
-        with trio.move_on_after(self._seconds):
-            try:
-                async with self._fetching() as fetcher:
-                    found = await look_at_keys(fetcher, client)
-            except (OSError, ssl.SSLError) as error:
-                self._observer.note("trust.keys_failed", why=type(error).__name__)
-                return
-            if not isinstance(found, Client):
-                self._observer.note("trust.keys_failed", why=described(found))
-                return
-            if self._known.clients.get(client.client_id) is client:
-                self._known.install_client(client.client_id, found)
-                self.landed.add(client.client_id)
+    async def _fetch_keys_of(self, client_id: str) -> bool:
+        """Fetch and install a client's key set; False if a refresh, which may have read an older one, came in between."""
+        client = self._known.clients.get(client_id)
+        if client is None:
+            return True
+        try:
+            async with self._fetching() as fetcher:
+                found = await look_at_keys(fetcher, client)
+        except (OSError, ssl.SSLError) as error:
+            self._observer.note("trust.keys_failed", why=type(error).__name__)
+            return True
+        if not isinstance(found, Client):
+            self._observer.note("trust.keys_failed", why=described(found))
+            return True
+        if self._known.clients.get(client_id) is not client:
+            return False
+        self._known.install_client(client_id, found)
+        self.landed.add(client_id)
+        return True
 
     async def refresh_keys(self, client_id: str) -> None:
         """Fetch the client's key set once if the rate allows; return when it is in, or after the deadline.

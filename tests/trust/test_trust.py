@@ -12,6 +12,7 @@ from hub.model.event import Kind, Verdict
 from hub.model.fault import Fault
 from hub.model.records import Registration
 from hub.sandbox.server import FaultPlan
+from hub.trust import flights
 from hub.trust.view import Risk
 from tests.trust.framework import (
     APP,
@@ -186,6 +187,24 @@ async def test_a_new_key_costs_one_fetch_however_many_wait(world, trust):
             nursery.start_soon(trust.refresh_keys, APP)
     assert trust.key(APP, kid, "sig") is not None
     assert world.asked.count(("public", f"/{ORG}/{APP}/application.jwks")) == 1
+
+
+async def test_a_refresh_during_the_fetch_of_a_new_key_does_not_lose_the_key(
+    world, trust, monkeypatch
+):
+    """The refresh read the key set before the key was in it, and comes in between."""
+    looked = flights.look_at_keys
+
+    async def overtaken(fetcher, client):
+        found = await looked(fetcher, client)
+        monkeypatch.setattr(flights, "look_at_keys", looked)
+        trust._known.install_client(APP, msgspec.structs.replace(client))
+        return found
+
+    world.directory.add_key(ORG, world.keys["sig1-new"], client_id=APP)
+    monkeypatch.setattr(flights, "look_at_keys", overtaken)
+    await trust.refresh_keys(APP)
+    assert trust.key(APP, world.keys["sig1-new"].kid, "sig") is not None
 
 
 async def test_unknown_kids_cannot_make_the_hub_hammer_the_key_store(world, trust):
