@@ -75,7 +75,7 @@ class Tiles:
     def __init__(self, folder: Path) -> None:
         """Use ``folder``, made with mode 0700 if missing."""
         self.folder = folder
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _make_folder(folder)
         self._full = lru_cache(maxsize=_CACHED)(self._read_full)
         self.root = lru_cache(maxsize=_ROOTS)(self._root_of)
         """Return the root over a full tile ``(level, index)``, which never changes; raise LogError if it is not there."""
@@ -139,18 +139,14 @@ class Tiles:
             OSError: The disk does not take it.
         """
         target = self.folder / path
-        target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _make_folder(target.parent)
         temporary = self.folder.with_name(self.folder.name + ".new")
         with temporary.open("wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(target)
-        folder = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        _sync_folder(target.parent)
 
     def drop_partial(self, level: int | None, index: int) -> None:
         """Remove the partial tiles of one that is full."""
@@ -266,3 +262,20 @@ def _perfect(hashes: list[bytes]) -> bytes:
     while len(hashes) > 1:
         hashes = [fold(hashes[at : at + 2]) for at in range(0, len(hashes), 2)]
     return hashes[0]
+
+
+def _make_folder(folder: Path) -> None:
+    """Make a folder and what is missing above it, each named durably by the one above."""
+    if folder.is_dir():
+        return
+    _make_folder(folder.parent)
+    folder.mkdir(mode=0o700, exist_ok=True)
+    _sync_folder(folder.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)
