@@ -53,8 +53,8 @@ _OFTEN: Final = frozenset({kind_of(Consent), kind_of(Allowance)})
 _KNOWN: Final = 512
 _KNOWN_OCTETS: Final = 16_384
 _PURGE_MOST: Final = 1000
-_SLICE_MOST: Final = 16
-"""Times its size a slice may have, where sorting was put off for long: some 30 ms."""
+_SLICE_MOST: Final = 4
+"""Times its size a slice may have, where sorting was put off for long: some 60 ms."""
 
 _PASSING: Final = frozenset(
     {
