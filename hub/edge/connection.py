@@ -243,9 +243,8 @@ class Connection:
             with trio.move_on_after(self._desk.limits.request_s) as scope:
                 seat.scope = scope
                 await self._served(seat, scope, nursery)
-                while await self._seats.rest(
-                    seat
-                ):  # here, so that who rests holds nothing of what was
+                # Rests here, not inside: who rests holds nothing of the exchange that was.
+                while await self._seats.rest(seat):
                     await self._served(seat, scope, nursery)
             if seat.exchange is not None and scope.cancelled_caught and not seat.exchange.gone:
                 self._desk.observer.note("request_late", face=self._desk.face)
