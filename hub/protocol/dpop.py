@@ -69,7 +69,7 @@ def check_proof(
     """Check the DPoP header values of a request.
 
     Args:
-        headers: Every value of the header ``dpop``.
+        headers: Every value of the header ``dpop``, without the whitespace around it (the edge takes that away).
         method: Of the request.
         url: Of the request, as the Hub knows itself (never from ``Host``); query and fragment are ignored.
         now: Seconds since 1970.
@@ -107,7 +107,7 @@ def check_proof(
 def _one(headers: Sequence[bytes]) -> Parsed | ProofFault:
     if len(headers) != 1 or b"," in headers[0]:
         return ProofFault("dpop.single", "expected exactly one DPoP header")
-    parsed = parse(headers[0].strip(), limit=PROOF_OCTETS, dpop=True)
+    parsed = parse(headers[0], limit=PROOF_OCTETS, dpop=True)
     if isinstance(parsed, JoseFault):
         return ProofFault("dpop.jose", parsed.why)
     if parsed.header.get("typ") != "dpop+jwt":

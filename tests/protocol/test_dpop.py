@@ -113,6 +113,14 @@ def test_exactly_one_header_is_expected():
         assert found.check == "dpop.single"
 
 
+@pytest.mark.parametrize("around", ["{} ", " {}", "\t{}", "{}\n", "\x0b{}", "{}\xa0"])
+def test_a_proof_has_one_spelling(around):
+    """The edge takes away what HTTP allows around a value; what is left there is no part of a proof."""
+    found = check(around.format(proof()))
+    assert isinstance(found, ProofFault)
+    assert found.check == "dpop.jose"
+
+
 def test_a_changed_signature_is_refused():
     head, body, tail = proof().split(".")
     other = proof(jti="other").split(".")[2]
