@@ -196,7 +196,7 @@ class Payments:
             # Only now is it asked what stands under the key: nearly always nothing does, and the commit says so itself.
             held = await self._keeper.lookup(Attempt, attempt.id)
             if held is not None and not _is_over(held[0], call.now):
-                earlier = await self._again(call, held[0], attempt, use)
+                earlier = await self._again(call, held[0], attempt.consent_id, attempt.digest, use)
                 if earlier is not None:
                     return earlier
                 held = None
@@ -227,12 +227,33 @@ class Payments:
         fault = enforce(call, fresh) if fresh.consent is not None else None
         return fault or caller_fault(400, "Consent.Invalid", text, check="payment.consent_gone")
 
+    async def repeated(
+        self, call: Call, access: Access, body: dict[str, Any]
+    ) -> Late | Replayed | Fault | None:
+        """Answer an order that would be refused now, if it was given before: as the first of its key; None if it was not.
+
+        Faults: 409 for a key that was used for another payment, or whose outcome is not known; 500.
+
+        Cancellation: harmless.
+        """
+        use = use_of(call, access.caller.client_id, body)
+        if isinstance(use, Fault):
+            return None
+        held = await self._keeper.lookup(Attempt, use.name)
+        if held is None or _is_over(held[0], call.now):
+            return None
+        try:
+            digest = use.digest(await self._secrets.get(_DIGESTS))
+        except RuntimeError as error:
+            return at_resources(unavailable("keeper.secret", str(error)))
+        return await self._again(call, held[0], access.token.consent_id, digest, use)
+
     async def _again(
-        self, call: Call, held: Attempt, now: Attempt, use: Use
+        self, call: Call, held: Attempt, consent_id: str, digest: str, use: Use
     ) -> Late | Replayed | Fault | None:
         """Answer another use of a key; None where the first one turns out to have used nothing up."""
-        same = hmac.compare_digest(held.digest, now.digest)
-        if held.consent_id != now.consent_id or not same:
+        same = hmac.compare_digest(held.digest, digest)
+        if held.consent_id != consent_id or not same:
             text = "The idempotency key was used for another payment."
             return caller_fault(409, "GenericError", text, check="payment.key_reused")
         found = await self._ended(held, call.route.deadline_ms / 1000)

@@ -54,6 +54,9 @@ from hub.upstream.bank import Bank, BankAnswer
 _UNROUTED: Final = Admission(limit=65536)
 _ATTEMPTS: Final = 5
 _PAYEE: Final = "payee"
+_ORDER: Final = "payment.make"
+_STATES: Final = frozenset({"enforce.status", "enforce.suspended"})
+"""Refusals that say what became of a consent, perhaps by the very payment that is ordered again."""
 _REPORT: Final = "report"
 """Its answer is of any type; only its refusals are ours."""
 Ended = Reply | Replayed | Late | Paid | Fault
@@ -213,6 +216,8 @@ class Gateway:
             fault = await throttle.judge(call, access)
         if fault is None:
             fault = enforce(call, access)
+            if fault is not None and route.handler == _ORDER and fault.check in _STATES:
+                return await self._repeated(call, access, journey) or fault
         if fault is None and throttle.limits_pages:
             fault = await throttle.judge_page(call, access)
         if fault is None:
@@ -227,6 +232,18 @@ class Gateway:
         if route.target == "hub" or route.handler in _OWN:
             return await self._own(call, access, body)
         return await self._forward(call, access, body, journey)
+
+    async def _repeated(self, call: Call, access: Access, journey: Journey) -> Ended | None:
+        """Answer an order under a consent that allows none now as it was answered before; None if this one is new.
+
+        The payment that uses a consent up makes it Consumed: whoever lost its answer asks again after that.
+        """
+        if self._unservable(call, journey) is not None:
+            return None
+        body = await self._bodies.read(call, access)
+        return (
+            None if isinstance(body, Fault) else await self._payments.repeated(call, access, body)
+        )
 
     def _unnamed(self, call: Call) -> Fault | None:
         """Say whether a call is refused for the interaction id that it does not lawfully bring."""
@@ -260,7 +277,9 @@ class Gateway:
                 return await self._consents.patch(call, access, body)
             case "payment.make":
                 fault = await sealed_fault(body, self._sealing)
-                return fault or await self._payments.make(call, access, body)
+                if fault is not None:
+                    return await self._payments.repeated(call, access, body) or fault
+                return await self._payments.make(call, access, body)
             case "payment.read":
                 return await self._payments.view.read(call, access)
             case "payment.find":

@@ -9,13 +9,14 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from hub.gateway.idempotency import _INFO, Stored, Use
 from hub.model.clock import SeededDice
+from hub.model.consent import Consent, Status
 from hub.model.limits import Allowance
 from hub.model.records import Attempt, Payment
 from hub.state.entry import put_entry
 from hub.state.keeper import Put
 from hub.upstream.faults import bank_failure
 from tests.gateway.test_payments import MADE, MULTI, error_of, message, pay, started, taken
-from tests.gateway.world import CONSENT, answer_of, consent_of
+from tests.gateway.world import CONSENT, NOW, answer_of, consent_of
 from tests.waiting import virtual
 
 
@@ -55,6 +56,48 @@ async def test_a_repetition_gets_the_first_answer_byte_for_byte():
     assert (second.status, second.body) == (first.status, first.body)
     assert dict(second.headers) == dict(first.headers)
     assert second.event.verdict == "allowed"
+
+
+async def test_the_answer_of_the_payment_that_used_its_consent_up_is_repeated():
+    world = await started()
+    data = {**MADE["data"], "status": "AcceptedSettlementCompleted"}
+    world.bank.answer = answer_of({"data": data}, 201)
+    first = await pay(world)
+    assert (await world.keeper.lookup(Consent, CONSENT))[0].status is Status.CONSUMED
+    again = await pay(world)
+    assert (again.status, again.body) == (201, first.body)
+    anew = await pay(world, key=b"k-2")
+    assert (anew.status, error_of(anew)) == (400, "Consent.Invalid")
+    other = await pay(world, message(PaymentPurposeCode="TKT"))
+    assert (other.status, error_of(other)) == (409, "GenericError")
+    assert len(world.bank.calls) == 1
+
+
+@pytest.mark.parametrize("changes", [{"status": Status.SUSPENDED}, {"expires": NOW + 5}])
+async def test_an_answer_is_repeated_whatever_became_of_its_consent_meanwhile(changes):
+    world = await started(MULTI)
+    first = await pay(world)
+    held, _ = await world.keeper.lookup(Consent, CONSENT)
+    await world.keep(msgspec.structs.replace(held, **changes))
+    world.clock.advance(10)
+    again = await pay(world)
+    assert (again.status, again.body) == (201, first.body)
+    assert (await pay(world, key=b"k-2")).status in {400, 403}
+    assert len(world.bank.calls) == 1
+
+
+async def test_an_answer_is_repeated_after_the_bank_withdrew_the_key_the_order_is_sealed_for():
+    world = await started(MULTI)
+    first = await pay(world)
+
+    async def withdrawn(_kid):
+        return False
+
+    world.gateway._sealing = withdrawn
+    again = await pay(world)
+    assert (again.status, again.body) == (201, first.body)
+    anew = await pay(world, key=b"k-2")
+    assert (anew.status, error_of(anew)) == (400, "JWE.InvalidHeader")
 
 
 async def test_a_refusal_is_repeated_byte_for_byte_too():
