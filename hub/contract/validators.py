@@ -8,7 +8,6 @@ only: in Python ``\\d`` would also take Arabic ones.
 
 import re
 from base64 import b64decode
-from binascii import Error as Base64Error
 from collections.abc import Callable, Mapping
 from datetime import date, datetime
 from types import CodeType
@@ -22,6 +21,7 @@ from hub.contract.repair import Schema
 
 Check = Callable[..., Any]
 
+_DATE: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _DATE_TIME: Final = re.compile(
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt][0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]{1,9})?(?:[Zz]|[+-][0-9]{2}:[0-9]{2})"
 )
@@ -49,9 +49,9 @@ class Violation(msgspec.Struct, frozen=True):
 
 
 def is_date(text: str) -> bool:
-    """Tell whether a text is a calendar date (RFC 3339 full-date)."""
+    """Tell whether a text is a calendar date (RFC 3339 full-date); Python alone would also take weeks and other forms."""
     try:
-        return len(text) == 10 and bool(date.fromisoformat(text))
+        return _DATE.fullmatch(text) is not None and bool(date.fromisoformat(text))
     except ValueError:
         return False
 
@@ -82,7 +82,7 @@ def is_base64(text: str) -> bool:
     """Tell whether a text is base64 (RFC 4648 section 4)."""
     try:
         return b64decode(text, validate=True) is not None
-    except Base64Error:
+    except ValueError:
         return False
 
 

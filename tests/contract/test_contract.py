@@ -201,7 +201,10 @@ def test_a_date_stands_for_midnight_in_queries(text):
         ("duration", "P1Y2M", "P"),
         ("base64", "QUJD", "QUJ"),
         ("email", "a@b", "a@b@c"),
+        ("base64", "QUJD", "QUJä"),
         ("date", "2024-02-29", "2024-2-29"),
+        ("date", "2024-02-29", "2024-W09-4"),
+        ("date", "2024-02-29", "20240229\n\n"),
     ],
 )
 def test_formats_take_and_refuse(kind, good, bad):
