@@ -276,10 +276,7 @@ class Gateway:
             case "consent.patch":
                 return await self._consents.patch(call, access, body)
             case "payment.make":
-                fault = await sealed_fault(body, self._sealing)
-                if fault is not None:
-                    return await self._payments.repeated(call, access, body) or fault
-                return await self._payments.make(call, access, body)
+                return await self._order(call, access, body)
             case "payment.read":
                 return await self._payments.view.read(call, access)
             case "payment.find":
@@ -298,6 +295,13 @@ class Gateway:
             case other:
                 text = "The Hub cannot serve this."
                 return hub_fault(500, "GenericError", text, check="route.unserved", private=other)
+
+    async def _order(self, call: Call, access: Access, body: Any) -> Ended:
+        """Make a payment; where the bank withdrew the key that it is sealed for, only one that was made before is answered."""
+        fault = await sealed_fault(body, self._sealing)
+        if fault is not None:
+            return await self._payments.repeated(call, access, body) or fault
+        return await self._payments.make(call, access, body)
 
     async def _forward(
         self, call: Call, access: Access, body: Any, journey: Journey
