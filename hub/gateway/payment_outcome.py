@@ -44,8 +44,13 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     fault: Fault | None = None
 
 
-def judge(answer: BankAnswer | Fault) -> Outcome:
-    """Decide what a bank's answer says of a payment."""
+def judge(answer: BankAnswer | Fault, *, again: bool = False) -> Outcome:
+    """Decide what a bank's answer says of a payment.
+
+    Args:
+        answer: To the order.
+        again: It was sent before: a refusal counts only where it is of the order, and not of this sending.
+    """
     if isinstance(answer, Fault):
         return unknown(answer) if was_sent(answer) else Outcome(state="unsent", fault=answer)
     if 200 <= answer.status < 300:
@@ -54,7 +59,8 @@ def judge(answer: BankAnswer | Fault) -> Outcome:
     if not 400 <= answer.status < 500:
         return unknown(_bad(answer))
     fault = bank_error(answer, payment=True, finds=False)
-    return Outcome(state="unknown" if _perhaps(answer, fault) else "refused", fault=fault)
+    open_still = _perhaps(answer, fault) or (again and not _of_the_order(answer, fault))
+    return Outcome(state="unknown" if open_still else "refused", fault=fault)
 
 
 def _perhaps(answer: BankAnswer, fault: Fault) -> bool:
@@ -63,6 +69,17 @@ def _perhaps(answer: BankAnswer, fault: Fault) -> bool:
     A code of its own with 409 (``Payment.DuplicateInFlight``) is about another payment: this one is refused.
     """
     return answer.status == 408 or (answer.status == 409 and fault.code in GENERIC)
+
+
+def _of_the_order(answer: BankAnswer, fault: Fault) -> bool:
+    """Tell whether a refusal is the word on an order that was sent before.
+
+    A bank that is busy (429), does not take our credentials (401) or has the service switched off (404) has not looked the
+    key up; a duplicate in flight (409) may be the first sending itself.
+    """
+    if answer.status == 403:
+        return fault.code not in GENERIC and not fault.code.startswith("AccessToken.")
+    return answer.status == 400
 
 
 def unknown(why: Fault) -> Outcome:

@@ -149,7 +149,7 @@ class Recovery:
             )
         )
         self._failpoint(Point.AFTER_RESEND)
-        outcome = judge(answer)
+        outcome = judge(answer, again=True)
         if outcome.state == "unsent":
             outcome = unknown(hub_fault(500, "GenericError", "", check="payment.unsent"))
         tried = msgspec.structs.replace(attempt, tries=attempt.tries + 1)

@@ -162,6 +162,36 @@ async def test_a_refusal_of_the_second_sending_frees_the_share():
     assert len(world.bank.calls) == 1
 
 
+@pytest.mark.parametrize(
+    ("status", "code", "expected"),
+    [
+        (400, "Consent.FailsControlParameters", "refused"),
+        (403, "Consent.AccountTemporarilyBlocked", "refused"),
+        (401, "GenericError", "unknown"),
+        (403, "", "unknown"),
+        (403, "AccessToken.InvalidScope", "unknown"),
+        (404, "", "unknown"),
+        (409, "Payment.DuplicateInFlight", "unknown"),
+        (429, "", "unknown"),
+    ],
+)
+async def test_a_refusal_of_the_second_sending_alone_says_nothing_of_the_first(
+    status, code, expected
+):
+    world = await started(MULTI)
+    await crashed(world, dedupes=True)
+    world.bank.answer = answer_of({"errorCode": code, "errorMessage": "no"}, status)
+    desk = recovery(world)
+    await desk.inherit()
+    await desk.look()
+    assert await state(world) == expected
+    assert (await taken(world)).total.number == (expected == "unknown")
+    world.clock.advance(2)
+    world.bank.answer = answer_of(MADE, 201)
+    assert await desk.look() == (expected == "unknown")
+    assert await state(world) == ("made" if expected == "unknown" else "refused")
+
+
 async def test_sending_again_backs_off_and_ends_with_an_operator():
     world = await started(MULTI)
     await crashed(world, dedupes=True)
