@@ -13,14 +13,14 @@ import msgspec
 import orjson
 
 from hub.authz.consents import granted
-from hub.authz.facts import UNKNOWN_CALLER, Column, Facts, refuse
+from hub.authz.facts import Column, Facts, refuse
 from hub.authz.id_token import alg_of, subject
 from hub.authz.shell import Shell, answer, done
 from hub.authz.steps import Phase, run
 from hub.authz.token import revocation
 from hub.model.consent import TERMINAL, Consent, Status, status_at
 from hub.model.event import Event, Kind
-from hub.model.fault import Fault
+from hub.model.fault import Fault, Source
 from hub.model.http import Request, Response
 from hub.model.records import AccessToken, Grant, RefreshToken, digest_of
 from hub.protocol.dpop import ProofFault, check_proof
@@ -188,8 +188,8 @@ class ExistingTokens:
         self, request: Request, facts: Facts, scheme: str, token: str
     ) -> Fault | None:
         record = facts.access
-        if isinstance(facts.judged, Fault) or facts.judged == UNKNOWN_CALLER:
-            return _invalid_token("certificate: expected that of an active client")
+        if isinstance(facts.judged, Fault):
+            return _at_userinfo(facts.judged)
         if record is None or not is_active(facts):
             return _invalid_token("token: is not active")
         if not hmac.compare_digest(record.x5t_s256, request.peer.x5t_s256):
@@ -247,15 +247,23 @@ def _presented(request: Request) -> tuple[str, str]:
     if len(values) != 1:
         return "", ""
     scheme, _, token = values[0].decode("latin-1").partition(" ")
-    return scheme.lower(), token.strip()
+    return scheme.lower(), token.lstrip(" ")
 
 
 def _invalid_token(public: str) -> Fault:
     return refuse("invalid_token", "userinfo.token", public, status=401)
 
 
+def _at_userinfo(fault: Fault) -> Fault:
+    """Say the framework's refusal of a caller as resources do (RFC 6750 section 3.1); what we cannot tell stays 503."""
+    refused = fault.source is Source.CALLER
+    return msgspec.structs.replace(fault, code="invalid_token") if refused else fault
+
+
 def _challenged(response: Response, fault: Fault, scheme: str) -> Response:
-    """Add the challenge of RFC 6750 section 3 or RFC 9449 section 7.1."""
+    """Add the challenge of RFC 6750 section 3 or RFC 9449 section 7.1 to a refusal of the caller."""
+    if fault.source is not Source.CALLER:
+        return response
     kept = tuple(pair for pair in response.headers if pair[0] != b"www-authenticate")
     name = "DPoP" if scheme == "dpop" else "Bearer"
     challenge = f'{name} error="{fault.code}"' if scheme else name
