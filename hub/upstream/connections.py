@@ -268,7 +268,7 @@ class BankConnections:
             if not reader.complete:
                 stream = self._stream(connection, reader, b"".join(body), sending)
                 handed_over = True
-            keep = reader.reusable
+            keep = reader.reusable and upload.whole
             return BankAnswer(
                 status=reader.status,
                 headers=tuple(reader.headers),
@@ -293,11 +293,11 @@ class BankConnections:
         first: bytes,
         sending: Sending,
     ) -> AnswerStream:
-        slot = sending.slot.keep()
+        slot, upload = sending.slot.keep(), sending.upload
 
         def done(ended: TlsConnection, reusable: bool) -> None:  # noqa: FBT001 - a callback
             self._streams.discard(stream)
-            self._part(ended, keep=reusable)
+            self._part(ended, keep=reusable and upload.whole)
             slot.give_back()
 
         stream = AnswerStream(connection, reader, first, sending.deadline, done)

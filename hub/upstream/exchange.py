@@ -1,7 +1,7 @@
 """One exchange over one connection: send a request, read one answer, hand long bodies over piece by piece.
 
 Invariants. ``Progress.sent`` turns true before the first octet leaves, ``Progress.received`` with the first octet that
-comes. A connection is reused only after an answer that was complete and followed by nothing. A streamed answer owns
+comes. A connection is reused only after a request that was sent whole and an answer that was complete and followed by nothing. A streamed answer owns
 its connection and gives it back, or closes it, exactly once.
 """
 
@@ -44,14 +44,19 @@ class Progress:
 
 
 class Upload:
-    """Hold the body of a request: complete, or in pieces with or without an announced length."""
+    """Hold the body of a request: complete, or in pieces with or without an announced length.
 
-    __slots__ = ("body", "length", "stream")
+    Attributes:
+        whole: It was sent to its end; what follows a part of it on the connection would be read as its rest.
+    """
+
+    __slots__ = ("body", "length", "stream", "whole")
 
     def __init__(self, body: bytes, stream: AsyncIterator[bytes] | None, headers: Headers) -> None:
         """Take the body of a call; a ``content-length`` among its headers is the length of its stream."""
         self.body = body
         self.stream = stream
+        self.whole = True
         self.length: int | None = len(body)
         if stream is not None:
             announced = next((v for n, v in headers if n == b"content-length"), b"")
@@ -76,7 +81,7 @@ class Upload:
     async def _send_pieces(
         self, connection: TlsConnection, stream: AsyncIterator[bytes]
     ) -> bytes | None:
-        sent = 0
+        sent, self.whole = 0, False
         async for piece in stream:
             if not piece:
                 continue
@@ -91,15 +96,18 @@ class Upload:
             await connection.send(LAST_CHUNK)
         elif sent != self.length:
             raise ValueError("the upload is not as long as it announced")
+        self.whole = True
         return None
 
     async def _send_complete(self, connection: TlsConnection, head: bytes) -> bytes | None:
         if len(self.body) <= _PIECE:
             await connection.send(head + self.body)
             return None
+        self.whole = False
         await connection.send(head)
         for at in range(0, len(self.body), _PIECE):
             await connection.send(self.body[at : at + _PIECE])
+            self.whole = at + _PIECE >= len(self.body)
             early = connection.poll()
             if early is not None:
                 return early

@@ -8,7 +8,7 @@ any octet after the end of the answer. What is refused here ends the connection;
 Invariants: ``problem`` is set at most once and never together with a later ``complete``; the octets taken of one answer
 never exceed the two bounds.
 
-Source: RFC 9112 sections 2 to 7, RFC 9110 section 15.
+Source: RFC 9112 sections 2 to 7, RFC 9110 sections 6.5 and 15.
 """
 
 import re
@@ -131,6 +131,7 @@ class AnswerReader:
         "_interim",
         "_parser",
         "_persists",
+        "_still",
         "_taken",
         "_until_close",
         "complete",
@@ -150,6 +151,7 @@ class AnswerReader:
         self._header_octets = 0
         self._interim = 0
         self._taken = 0
+        self._still = 0
         self._body: list[bytes] = []
         self._until_close = False
         self._persists = False
@@ -172,7 +174,7 @@ class AnswerReader:
         if self.complete:
             self._refuse("octets after the end of the answer")
             return
-        within_head = not self.headers_complete
+        within_head, taken = not self.headers_complete, self._taken
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
@@ -181,11 +183,21 @@ class AnswerReader:
             self._refuse(type(error).__name__)
         if within_head:
             self._bound_head(len(data))
+        elif taken == self._taken and not self.complete:
+            self._bound_still(len(data))
+        else:
+            self._still = 0
 
     def _bound_head(self, octets: int) -> None:
         self._header_octets += octets
         if self._header_octets - self._taken > self._header_most:
             self._refuse("a head that is too long")
+
+    def _bound_still(self, octets: int) -> None:
+        """Bound what comes in a row without body: trailers, which the parser keeps, and extensions of chunks."""
+        self._still += octets
+        if self._still > self._header_most:
+            self._refuse("a trailer that is too long")
 
     def end(self, *, clean: bool) -> None:
         """Take the end of the connection; only a clean TLS closure may end a body without a length."""
@@ -221,7 +233,9 @@ class AnswerReader:
         field = _field_before(name, value) if short else _field(name, value)
         if field is None:
             self._refuse("a header that is not valid")
-        else:
+        elif (
+            not self.headers_complete
+        ):  # a trailer is none of the answer's headers (RFC 9110 section 6.5.1)
             self.headers.append(field)
 
     def on_headers_complete(self) -> None:

@@ -129,3 +129,21 @@ def test_a_long_head_in_many_pieces_is_refused():
     pieces = [b"HTTP/1.1 200 OK\r\n"] + [b"x: " + b"a" * 1000 + b"\r\n"] * 100
     assert read(pieces).problem == "a head that is too long"
     assert read([b"HTTP/1.1 200 OK\r\n"] + [b"x: a\r\n"] * 200).problem == "too many headers"
+
+
+CHUNKED = b"HTTP/1.1 200 OK\r\ncontent-type: a\r\ntransfer-encoding: chunked\r\n\r\n2\r\n{}\r\n"
+
+
+@pytest.mark.parametrize("start", [b"0\r\nx: ", b"2;x="], ids=["trailer", "extension of a chunk"])
+def test_what_comes_after_the_head_without_being_body_is_bounded(start):
+    piece = b"y" * 1000
+    assert not read([CHUNKED, start, *[piece] * 60]).problem
+    assert read([CHUNKED, start, *[piece] * 80]).problem == "a trailer that is too long"
+    assert read([CHUNKED, *[b"1;" + piece + b"\r\nx\r\n"] * 200, LAST_CHUNK]).complete
+
+
+def test_a_trailer_is_not_a_header():
+    reader = read([CHUNKED, b"0\r\nretry-after: 7\r\ncontent-type: b\r\n\r\n"])
+    assert reader.complete
+    assert dict(reader.headers)[b"content-type"] == b"a"
+    assert b"retry-after" not in dict(reader.headers)

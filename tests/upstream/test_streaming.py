@@ -153,6 +153,26 @@ async def test_a_bank_that_answers_an_upload_early_is_heard(tmp_path):
         assert hub.idle == 0
 
 
+async def test_a_connection_over_which_a_body_went_in_part_is_not_used_again(tmp_path):
+    refusal = b"HTTP/1.1 413 X\r\ncontent-length: 0\r\n\r\n"
+
+    async def script(line):
+        if line.number > 1:
+            await answering(OK)(line)
+            return
+        await line.stream.receive_some(1000)
+        await line.say(refusal)
+        while await line.stream.receive_some(65536):
+            pass
+
+    async with bank(script, tmp_path) as (peer, hub):
+        assert (await hub.exchange(post(b"z" * 8_000_000))).status == 413
+        assert hub.idle == 0, "what is sent next would be read as the rest of the body"
+        assert (await hub.exchange(post(b"{}"))).status == 200
+        assert (await hub.exchange(post(b"z" * 200_000))).status == 200
+        assert peer.connections == 2, "a body that went whole leaves its connection for the next"
+
+
 async def test_an_answer_beyond_the_bound_is_refused(tmp_path):
     bounds = limits(bank_answer_octets=1000)
     chunked = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n" + b"400\r\n" + b"x" * 1024
