@@ -19,10 +19,12 @@ from hub.model.clock import Clock, Dice
 from hub.model.event import Event, Kind, Verdict
 from hub.model.fault import Fault, caller_fault, hub_fault
 from hub.model.http import Handler, Request, Response, json_response
+from hub.model.shape import deeper_than
 from hub.model.terms import Face
 from hub.state.keeper import Change, Conflict, Keeper
 
 _TRIES: Final = 5
+_DEEPEST: Final = 64
 _UUID: Final = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}\Z")
 _INTERACTION: Final = (b"x-fapi-interaction-id", b"o3-ozone-interaction-id")
 
@@ -48,14 +50,13 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
         Faults: 400 ``Body.InvalidFormat``.
         """
         try:
-            return orjson.loads(self.request.body)
+            body = orjson.loads(self.request.body)
         except orjson.JSONDecodeError as error:
-            return caller_fault(
-                400,
-                "Body.InvalidFormat",
-                f"body: expected JSON ({error.msg} at character {error.pos})",
-                check="lfi.json",
-            )
+            return _no_json(f"expected JSON ({error.msg} at character {error.pos})")
+        # What is kept of it is written again in each answer and event, and no writer of JSON goes down without end.
+        if deeper_than(body, _DEEPEST):
+            return _no_json(f"expected JSON that is nested at most {_DEEPEST} levels deep")
+        return body
 
 
 class Done(msgspec.Struct, frozen=True, kw_only=True):
@@ -138,6 +139,10 @@ class Shell:
             interaction_id=interaction_id,
             dice=self.dice,
         )
+
+
+def _no_json(why: str) -> Fault:
+    return caller_fault(400, "Body.InvalidFormat", f"body: {why}", check="lfi.json")
 
 
 def interaction_of(request: Request) -> str:

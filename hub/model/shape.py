@@ -146,6 +146,22 @@ def members(
     return check
 
 
+def deeper_than(value: Any, most: int) -> bool:
+    """Tell whether objects and arrays lie in each other on more than that many levels."""
+    level = [value]
+    for _ in range(most):
+        level = [
+            inner
+            for outer in level
+            if isinstance(outer, dict | list)
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+            if isinstance(inner, dict | list)
+        ]
+        if not level:
+            return False
+    return True
+
+
 AMOUNT: Final = members(
     {"Amount": text(4, 19, r"[0-9]{1,16}\.[0-9]{2}"), "Currency": text(3, 3, "[A-Z]{3}")}
 )

@@ -115,6 +115,22 @@ async def test_a_body_that_is_no_json_object_is_refused(desk, body):
     assert (status, answer["errorCode"]) == (400, "Body.InvalidFormat")
 
 
+@pytest.mark.parametrize("member", ["supplementaryInformation", "psuIdentifiers"])
+@pytest.mark.parametrize(("levels", "expected"), [(62, 204), (63, 400), (300, 400), (1000, 400)])
+async def test_what_is_kept_of_a_patch_can_always_be_shown_again(desk, member, levels, expected):
+    deep = b"[" * levels + b"]" * levels
+    body = b'{"authorizationChannel":"App","%s":{"userId":"u","more":%s}}' % (member.encode(), deep)
+    status, answer, _ = await desk.call("PATCH", "/consents/c1", body)
+    assert status == expected
+    if expected == 400:
+        assert (answer["errorCode"], "64 levels" in answer["errorMessage"]) == (
+            "Body.InvalidFormat",
+            True,
+        )
+    assert (await desk.call("GET", "/consents/c1"))[0] == 200
+    assert (await desk.call("GET", "/consents"))[0] == 200
+
+
 async def test_an_authorization_needs_a_customer_and_accounts(desk):
     for lacking in ("psuIdentifiers", "accountIds"):
         patch = approval()
