@@ -204,18 +204,26 @@ class Consents:
     async def related(self, consent: Consent) -> list[str]:
         """Return where the payments of a consent are read, oldest first; none of a consent to anything else.
 
+        Of more than a thousand they are the newest.
+
         Cancellation: harmless.
         """
         if consent.consent_type is not ConsentType.SERVICE_INITIATION:
             return []
         page = await self._keeper.search(
-            Query(kind="payment", where=(("consent", consent.id),), order="created", limit=_MOST)
+            Query(
+                kind="payment",
+                where=(("consent", consent.id),),
+                order="created",
+                descending=True,
+                limit=_MOST,
+            )
         )
         base = f"{self._resource_base}/open-finance/payment/{consent.standard_version}"
         kinds = {FILE_PAYMENT: "file-payments"}
         return [
             f"{base}/{kinds.get(v.record.payment_type, 'payments')}/{v.record.id}"
-            for v in page.items
+            for v in reversed(page.items)
             if isinstance(v.record, Payment)
         ]
 

@@ -112,7 +112,7 @@ class Consents:
         return Done(status=200, body={"data": record, "meta": {}}, consent_id=found[0].id)
 
     async def history(self, call: Call) -> Done | Fault:
-        """Return a consent's history, oldest line first."""
+        """Return a consent's history, oldest line first; of more than a thousand changes the newest."""
         found = await self._keeper.lookup(Consent, call.parameters["consentId"])
         if found is None:
             return unknown("consentId")
@@ -121,11 +121,13 @@ class Consents:
                 kind="consent_change",
                 where=(("consent", found[0].id),),
                 order="time",
+                descending=True,
                 limit=_HISTORY_MOST,
             )
         )
         lines = [creation_line(found[0])]
-        lines += [item.record for item in page.items if isinstance(item.record, ConsentChange)]
+        changes = [item.record for item in reversed(page.items)]
+        lines += [record for record in changes if isinstance(record, ConsentChange)]
         entries = [audit_entry(line, self._provider_id) for line in lines]
         return Done(status=200, body={"data": entries, "meta": {}}, consent_id=found[0].id)
 

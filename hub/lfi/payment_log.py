@@ -29,7 +29,7 @@ class PaymentLog:
         self._anchored = anchored
 
     async def list(self, call: Call) -> Done | Fault:
-        """List the payments of a consent, oldest first."""
+        """List the payments of a consent, oldest first; of more than a thousand the newest, as the list has no pages."""
         consent_id = call.query.get("consentId", "")
         if not consent_id:
             return caller_fault(
@@ -40,9 +40,16 @@ class PaymentLog:
                 path="consentId",
             )
         page = await self._keeper.search(
-            Query(kind="payment", where=(("consent", consent_id),), order="created", limit=_MOST)
+            Query(
+                kind="payment",
+                where=(("consent", consent_id),),
+                order="created",
+                descending=True,
+                limit=_MOST,
+            )
         )
-        payments = [item.record for item in page.items if isinstance(item.record, Payment)]
+        found = [item.record for item in reversed(page.items)]
+        payments = [record for record in found if isinstance(record, Payment)]
         body = {"data": [payment_entry(payment) for payment in payments], "meta": {}}
         return Done(status=200, body=body, consent_id=consent_id)
 

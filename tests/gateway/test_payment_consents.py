@@ -4,6 +4,7 @@ import orjson
 import pytest
 
 from hub.model.consent import Consent, ConsentType, Status
+from hub.model.records import Payment
 from hub.protocol.jose import PublicKey, parse, sign
 from tests.gateway.test_reads import code_of
 from tests.gateway.world import (
@@ -12,6 +13,7 @@ from tests.gateway.world import (
     CONSENT,
     KEY,
     NOW,
+    ORGANISATION,
     World,
     answer_of,
     client_token,
@@ -51,7 +53,7 @@ async def started(**changes) -> World:
 def message_of(response):
     """Return what a signed answer says."""
     assert dict(response.headers)[b"content-type"] == b"application/jwt"
-    return parse(response.body).claims["message"]
+    return parse(response.body, limit=1_000_000).claims["message"]
 
 
 async def test_a_payment_consent_is_read_signed_and_without_its_secrets():
@@ -69,6 +71,17 @@ async def test_payment_consents_are_listed_with_and_without_a_base():
         assert len(message_of(await world.send("GET", f"{PAYMENT}/payment-consents", query))) == 1
     other = await world.send("GET", f"{PAYMENT}/payment-consents", "baseConsentId=x")
     assert message_of(other) == []
+
+
+async def test_the_newest_payments_of_a_consent_are_always_among_its_links():
+    world = await started()
+    fields = {"consent_id": CONSENT, "client_id": CLIENT, "organisation_id": ORGANISATION}
+    fields |= {"payment_type": "cbuae-payment", "idempotency_key": "k", "updated_ms": 0}
+    many = [Payment(id=f"p-{at:04d}", created_ms=at, **fields) for at in range(1100)]
+    await world.keep(*many[:600])
+    await world.keep(*many[600:])
+    related = message_of(await world.send("GET", PATH))["Links"]["Related"]
+    assert [url.rpartition("/")[2] for url in related] == [one.id for one in many[100:]]
 
 
 async def test_an_unknown_payment_consent_is_404():

@@ -7,6 +7,7 @@ from hashlib import sha256
 import pytest
 
 from hub.model.consent import ConsentType, Status
+from hub.model.consent_history import history_line
 from hub.model.consent_record import consent_record
 from hub.model.records import AccessToken, Grant, RefreshToken
 from tests.lfi.desk import NOBODY, NOW, OTHER, Desk, approval, consent
@@ -326,6 +327,20 @@ async def test_the_history_names_who_did_what(desk):
     assert patched["providerId"] == "LFI1"
     assert isinstance(patched["timestamp"], int)
     assert "Authorized" in patched["patch"]
+
+
+async def test_the_newest_changes_are_always_in_the_history(desk):
+    held = await desk.stored()
+    lines = [
+        history_line(
+            held, line_id=f"l-{at:04d}", time_ms=NOW * 1000 + at, interaction_id="i", patch={}
+        )
+        for at in range(1100)
+    ]
+    await desk.put(*lines[:600])
+    await desk.put(*lines[600:])
+    shown = [line["id"] for line in (await desk.call("GET", "/consents/c1/audit"))[1]["data"]]
+    assert shown == ["c1", *(line.id for line in lines[100:])]
 
 
 async def test_the_history_keeps_no_secret_no_customer_and_no_free_text(desk):

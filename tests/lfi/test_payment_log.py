@@ -115,6 +115,15 @@ async def test_the_log_is_listed_by_consent_in_order(desk):
     assert (await desk.call("PATCH", "/payment-log/none", rejected("LFI.X")))[0] == 404
 
 
+async def test_the_newest_payments_of_a_consent_are_always_in_its_log(desk):
+    many = [payment(f"p-{at:04d}", created_ms=NOW * 1000 + 1 + at) for at in range(1200)]
+    for first in range(0, 1200, 400):
+        await desk.put(*many[first : first + 400])
+    _, body, _ = await desk.call("GET", "/payment-log?consentId=c1")
+    shown = [entry["paymentId"] for entry in body["data"]]
+    assert shown == [one.id for one in many[200:]]
+
+
 SINGLE = {
     "ConsentSchedule": {
         "SinglePayment": {
