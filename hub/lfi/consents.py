@@ -21,13 +21,14 @@ from hub.model.consent_patch import REVOKED_BY, apply_patch, read_patch, revoke
 from hub.model.consent_record import consent_record
 from hub.model.event import Event, Kind
 from hub.model.fault import Fault, caller_fault
+from hub.model.period import local_date
 from hub.model.personal import personal_members
 from hub.model.records import ConsentChange, Record
 from hub.model.shape import members, text
 from hub.model.terms import Face
 from hub.observe import Observer
 from hub.state.allowance import Consumption
-from hub.state.keeper import Change, Put, Query
+from hub.state.keeper import Change, Put, Query, Settle
 from hub.state.revocation import revocation_of
 
 _REVOCATION: Final = members(
@@ -50,11 +51,9 @@ class Consents:
         self._provider_id = settings.tenant.provider_id
         self._personals = settings.switches.personal_identifiers
         self._observer = observer
-        self._consumption = Consumption(
-            shell.keeper,
-            ZoneInfo(settings.tenant.time_zone),
-            anchored=settings.switches.month_periods == "anchored",
-        )
+        self._zone = ZoneInfo(settings.tenant.time_zone)
+        self._anchored = settings.switches.month_periods == "anchored"
+        self._consumption = Consumption(shell.keeper, self._zone, anchored=self._anchored)
 
     async def list_all(self, call: Call) -> Done | Fault:
         """List consents, changed after a moment."""
@@ -152,6 +151,8 @@ class Consents:
         if changed is consent:
             return Done(consent_id=consent.id)
         changes = await self._changes(call, consent, version, changed, patch.fields)
+        if (consent.status, changed.status) == (Status.SUSPENDED, Status.AUTHORIZED):
+            changes = (*changes, self._used_up(call, consent.id))
         return Done(
             changes=changes,
             kind=Kind.CONSENT,
@@ -159,6 +160,19 @@ class Consents:
             change=change_of(consent, changed),
             approved=changed.digest if changed.digest != consent.digest else "",
             check=personal,
+        )
+
+    def _used_up(self, call: Call, consent_id: str) -> Settle:
+        """Return what makes a consent Consumed whose last payment became final while it was suspended."""
+        return Settle(
+            consent_id=consent_id,
+            payment="",
+            status="",
+            now_ms=call.now_ms + 1,  # its line of the history follows that of the patch
+            day=local_date(call.now, self._zone),
+            line_id=call.dice.uuid(),
+            event=consent_event(call, consent_id, "consents.patch"),
+            anchored=self._anchored,
         )
 
     def _personal(self, fields: Mapping[str, Any]) -> str | Fault:

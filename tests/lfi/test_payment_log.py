@@ -1,5 +1,6 @@
 """The payment log: every published spelling of the bank's word on a payment, and what is final stays so."""
 
+import json
 from datetime import date
 
 import msgspec
@@ -157,6 +158,32 @@ async def test_an_accepted_single_payment_consumes_its_consent(desk):
     changed = [e for e in await desk.events() if e.get("change") == "Authorized>Consumed"]
     assert len(changed) == 1
     assert changed[0]["consent_id"] == "p1"
+
+
+async def test_a_consent_that_was_used_up_while_suspended_is_consumed_when_that_ends(desk):
+    await put_single_payment(desk)
+    channel = {"authorizationChannel": "App"}
+    suspended = {**channel, "status": "Suspended"}
+    assert (await desk.call("PATCH", "/consents/p1", suspended))[0] == 204
+    await desk.call("PATCH", "/payment-log/pay-9", {"paymentResponse.status": ACCEPTED})
+    assert (await desk.stored("p1")).status is Status.SUSPENDED
+    assert (await desk.call("PATCH", "/consents/p1", {**channel, "status": "Authorized"}))[0] == 204
+    assert (await desk.stored("p1")).status is Status.CONSUMED
+    changes = [e["change"] for e in await desk.events() if ">" in e.get("change", "")]
+    assert changes[-2:] == ["Suspended>Authorized", "Authorized>Consumed"]
+    lines = (await desk.call("GET", "/consents/p1/audit"))[1]["data"]
+    assert [json.loads(line["patch"]).popitem()[1] for line in lines[-2:]] == [
+        "Authorized",
+        "Consumed",
+    ]
+
+
+async def test_a_suspended_consent_with_something_left_is_authorized_when_that_ends(desk):
+    await put_single_payment(desk)
+    for status in ("Suspended", "Authorized"):
+        patch = {"authorizationChannel": "App", "status": status}
+        assert (await desk.call("PATCH", "/consents/p1", patch))[0] == 204
+        assert (await desk.stored("p1")).status == status
 
 
 async def test_a_rejected_payment_gives_its_share_back(desk):
