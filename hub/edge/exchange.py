@@ -7,12 +7,14 @@ deadline that moves with what has come: so many octets, so many seconds more.
 
 from collections import deque
 from collections.abc import Callable
-from typing import Protocol, Self, final
+from typing import Final, Protocol, Self, final
 
 import trio
 
 from hub.config import Limits
 from hub.model.http import Admission, Request
+
+_SMALL: Final = 4096
 
 
 class Scope(Protocol):
@@ -107,15 +109,24 @@ class Exchange:
             self._pieces.clear()
             self._consume(self.stream, octets)
         elif self.admission.stream:
-            self._pieces.append((data, octets))
+            self._keep(data, octets)
         elif self._hold(len(data)):
             self.held += len(data)
-            self._pieces.append((data, 0))
+            self._keep(data, 0)
             self._consume(self.stream, octets)
         else:
             self._full = True
             self._consume(self.stream, octets)
         self.notify()
+
+    def _keep(self, data: bytes, octets: int) -> None:
+        """Join small pieces: kept alone, each octet of a body could take seventy of memory."""
+        pieces = self._pieces
+        if pieces and len(pieces[-1][0]) + len(data) <= _SMALL:
+            last, weight = pieces[-1]
+            pieces[-1] = (last + data, weight + octets)
+        else:
+            pieces.append((data, octets))
 
     def finish(self) -> None:
         """Note that the body is complete."""

@@ -31,6 +31,7 @@ from hub.protocol.message import (
 
 _STRAY: Final = re.compile(rb"(?<!\r)\n|\r(?!\n)|\0|\r\n[ \t]")
 _CHUNK_SIZE: Final = re.compile(rb"([0-9A-Fa-f]{1,12})(?:[ \t]*;[\t\x20-\x7e]*)?")
+_PLAIN_SIZE: Final = re.compile(rb"([0-9A-Fa-f]{1,12})\r\n")
 _LINE_MOST: Final = 256
 _HELD_MOST: Final = 65536
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -64,7 +65,8 @@ class _Parsed:
         self.target += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self.fields.append((name.lower(), value))
+        # llhttp takes the white space before a value away, not that after it (RFC 9112 section 5.1).
+        self.fields.append((name.lower(), value.rstrip(b" \t")))
 
 
 @final
@@ -72,8 +74,9 @@ class H1Engine:
     """Serve one HTTP/1.1 connection."""
 
     __slots__ = (
-        "_answered", "_bounds", "_buffer", "_chunked_answer", "_close", "_continue", "_draining", "_leaving",
-        "_left", "_method", "_minor", "_out", "_phase", "_stream", "_trailer", "_unread", "_waiting", "fault",
+        "_answered", "_at", "_bounds", "_buffer", "_chunked_answer", "_close", "_continue", "_draining", "_leaving",
+        "_left", "_method", "_minor", "_out", "_phase", "_pieces", "_seen", "_skips", "_stream", "_trailer", "_unread",
+        "_waiting", "fault",
     )  # fmt: skip
 
     def __init__(self, bounds: Bounds, *, scheme: bytes = b"https", now: float = 0.0) -> None:
@@ -81,6 +84,13 @@ class H1Engine:
         del scheme, now
         self._bounds = bounds
         self._buffer = b""
+        self._at = 0
+        """What of the buffer has been read, while it is read."""
+        self._seen = 0
+        """So much of an incomplete head is in order."""
+        self._skips = False
+        """An empty line may stand before the next request."""
+        self._pieces: list[bytes] = []
         self._phase = _Phase.HEAD
         self._stream = 0
         self._left = 0
@@ -200,6 +210,7 @@ class H1Engine:
             self._close = True
             return []
         self._phase = _Phase.HEAD
+        self._skips = True
         return self._advance()
 
     def drain(self) -> None:
@@ -236,23 +247,34 @@ class H1Engine:
                     progress = self._head(events)
                 case _Phase.SIZED | _Phase.CHUNK:
                     progress = self._body(events)
-                case _Phase.CHUNK_SIZE | _Phase.CHUNK_END | _Phase.TRAILERS:
+                case _Phase.CHUNK_SIZE:
+                    self._whole_chunks()
                     progress = self._line(events)
+                case _Phase.CHUNK_END | _Phase.TRAILERS:
+                    progress = self._line(events)
+        self._gather(events)
+        if self._at:
+            self._buffer, self._at = self._buffer[self._at :], 0
         return events
 
     def _head(self, events: list[EngineEvent]) -> bool:
         buffer = self._buffer
-        if buffer[:2] == b"\r\n" and self._stream:
+        if self._skips and buffer[:2] == b"\r\n":
             buffer = self._buffer = buffer[2:]  # RFC 9112 section 2.2: one empty line after a body
-        end = buffer.find(b"\r\n\r\n", 0, self._bounds.header_octets)
+            self._skips = False
+        seen, most = self._seen, self._bounds.header_octets
+        end = buffer.find(b"\r\n\r\n", max(0, seen - 3), most)
         if end < 0:
-            if len(buffer) >= self._bounds.header_octets:
+            if len(buffer) >= most:
                 self._refuse(431, "header_octets", events)
-            elif _STRAY.search(buffer[:-1]) is not None:
+            elif _STRAY.search(buffer, max(0, seen - 2), _settled(buffer)) is not None:
                 self._refuse(400, "line_end", events)
+            else:
+                self._seen = len(buffer)
             return False
         raw, self._buffer = buffer[: end + 4], buffer[end + 4 :]
-        if _STRAY.search(raw) is not None:
+        self._seen, self._skips = 0, False
+        if _STRAY.search(raw, max(0, seen - 2)) is not None:
             self._refuse(400, "line_end", events)
             return False
         head = self._parse(raw)
@@ -319,14 +341,14 @@ class H1Engine:
         events.append(Opened(self._stream, head, ended))
 
     def _body(self, events: list[EngineEvent]) -> bool:
-        piece = self._buffer[: self._left]
+        piece = self._buffer[self._at : self._at + self._left]
         if not piece:
             return False
-        self._buffer = self._buffer[len(piece) :]
+        self._at += len(piece)
         self._left -= len(piece)
         self._unread += len(piece)
         self._continue = False
-        events.append(Body(self._stream, piece, len(piece)))
+        self._pieces.append(piece)
         if self._left == 0:
             if self._phase is _Phase.CHUNK:
                 self._phase = _Phase.CHUNK_END
@@ -334,14 +356,39 @@ class H1Engine:
                 self._end(events)
         return True
 
+    def _whole_chunks(self) -> None:
+        """Take the chunks that are here in full; whatever is not plain is left to ``_line``.
+
+        A peer may send chunks of one octet: taken line by line, 64 KiB of them held up everybody for 70 ms.
+        """
+        buffer, at = self._buffer, self._at
+        while (found := _PLAIN_SIZE.match(buffer, at)) is not None:
+            start = found.end()
+            end = start + int(found[1], 16)
+            if start == end or buffer[end : end + 2] != b"\r\n":
+                break
+            self._pieces.append(buffer[start:end])
+            self._unread += end - start
+            self._continue = False
+            at = end + 2
+        self._at = at
+
+    def _gather(self, events: list[EngineEvent]) -> None:
+        """Say at once what of a body has come at once, however small its chunks are."""
+        if pieces := self._pieces:
+            data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+            self._pieces = []
+            events.append(Body(self._stream, data, len(data)))
+
     def _line(self, events: list[EngineEvent]) -> bool:
         """Take one line of the chunked coding (RFC 9112 section 7.1); bare LF is never a line end."""
-        end = self._buffer.find(b"\n", 0, _LINE_MOST)
+        at = self._at
+        end = self._buffer.find(b"\n", at, at + _LINE_MOST)
         if end < 0:
-            if len(self._buffer) >= _LINE_MOST:
+            if len(self._buffer) - at >= _LINE_MOST:
                 self._break("chunk_line", events)
             return False
-        line, self._buffer = self._buffer[: end + 1], self._buffer[end + 1 :]
+        line, self._at = self._buffer[at : end + 1], end + 1
         if line[-2:] != b"\r\n" or _STRAY.search(line) is not None:
             self._break("line_end", events)
             return False
@@ -381,6 +428,7 @@ class H1Engine:
         return True
 
     def _end(self, events: list[EngineEvent]) -> None:
+        self._gather(events)
         self._phase = _Phase.WAIT
         events.append(Ended(self._stream))
 
@@ -395,9 +443,15 @@ class H1Engine:
 
     def _break(self, reason: str, events: list[EngineEvent]) -> None:
         """Give up in the middle of a body: nothing after it can be told apart."""
+        self._gather(events)
         self._phase = _Phase.SHUT
-        self._buffer = b""
+        self._buffer, self._at = b"", 0
         self._close = True
         self.fault = reason
         if not self._answered:
             events.append(Gone(self._stream, reason))
+
+
+def _settled(buffer: bytes) -> int:
+    """Return how much of an incomplete head can be judged: a CR at its end may yet become a line end."""
+    return len(buffer) - (buffer[-1:] == b"\r")

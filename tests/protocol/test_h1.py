@@ -1,10 +1,13 @@
 """HTTP/1.1: framing without ambiguity, with h11 as oracle; order, keep-alive, HEAD, Expect, drain."""
 
+from itertools import pairwise
+
 import h11
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hub.protocol import h1
 from hub.protocol.h1 import H1Engine
 from hub.protocol.message import Body, Bounds, Ended, EngineEvent, Gone, Opened, Refused
 
@@ -200,6 +203,71 @@ def test_chunking_changes_no_refusal(octets, data):
     _, cut = feed(*parts)
     assert [type(e) for e in cut][:1] == [type(e) for e in whole][:1]
     assert not any(isinstance(event, Opened) for event in cut)
+
+
+LAWFUL = (
+    b"POST /a?b HTTP/1.1\r\nhost:h\r\nX:  y \t \r\nTransfer-Encoding: chunked\r\n\r\n"
+    b"3\r\nabc\r\nA;x=y\r\n0123456789\r\n1\r\n\r\r\n0\r\nT: u\r\n\r\n"
+)
+
+
+def test_a_request_may_come_octet_by_octet():
+    _, events = feed(*(bytes((octet,)) for octet in LAWFUL))
+    _, whole = feed(LAWFUL)
+    assert events[0] == whole[0]
+    assert isinstance(events[0], Opened)
+    assert events[0].head.headers[1] == (b"x", b"y"), "without the white space around it"
+    assert body_of(events) == body_of(whole) == b"abc0123456789\r"
+    assert events[-1] == Ended(1)
+
+
+@given(st.sets(st.integers(1, len(LAWFUL) - 1), max_size=6))
+@settings(max_examples=200, deadline=None)
+def test_chunking_changes_no_request(cuts):
+    edges = [0, *sorted(cuts), len(LAWFUL)]
+    _, events = feed(*(LAWFUL[a:b] for a, b in pairwise(edges)))
+    assert [type(event) for event in events if not isinstance(event, Body)] == [Opened, Ended]
+    assert body_of(events) == b"abc0123456789\r"
+
+
+@pytest.mark.parametrize("size", [1, 100])
+def test_one_empty_line_is_forgiven_between_requests_however_it_comes(size):
+    for lines, lawful in ((b"\r\n", True), (b"\r\n\r\n", False)):
+        made, _ = feed(b"GET / HTTP/1.1\r\n" + H + b"\r\n")
+        made.answer(1, 200, (), b"")
+        made.release(1)
+        octets = lines + b"GET / HTTP/1.1\r\n" + H + b"\r\n"
+        events = [
+            e
+            for at in range(0, len(octets), size)
+            for e in made.receive(octets[at : at + size], 0.0)
+        ]
+        assert [type(event) for event in events] == [Opened if lawful else Refused]
+
+
+def test_a_head_that_drips_is_not_looked_at_again_and_again(monkeypatch):
+    looked = 0
+
+    class Search:
+        def search(self, octets, start=0, end=None):
+            nonlocal looked
+            looked += (len(octets) if end is None else end) - start
+            return real.search(octets, start, len(octets) if end is None else end)
+
+    real = h1._STRAY
+    monkeypatch.setattr(h1, "_STRAY", Search())
+    head = b"GET / HTTP/1.1\r\n" + H + b"X: " + b"a" * 5000 + b"\r\n\r\n"
+    _, events = feed(*(bytes((octet,)) for octet in head))
+    assert isinstance(events[0], Opened)
+    assert looked < 5 * len(head)
+
+
+def test_chunks_of_one_octet_that_come_together_are_one_piece():
+    _, events = feed(
+        b"POST / HTTP/1.1\r\n" + H + b"Transfer-Encoding: chunked\r\n\r\n" + b"1\r\nX\r\n" * 9000
+    )
+    assert [type(event) for event in events] == [Opened, Body]
+    assert body_of(events) == b"X" * 9000
 
 
 @given(st.binary(max_size=300))
