@@ -8,7 +8,7 @@ Source: decisions 1 (opaque); RFC 9068 section 2; RFC 8705 section 3.1; RFC 9449
 
 from typing import Any
 
-from hub.authz.id_token import alg_of, subject
+from hub.authz.id_token import subject
 from hub.authz.shell import Shell
 from hub.model.consent import Consent
 from hub.model.records import AccessToken
@@ -37,4 +37,4 @@ async def access_token_of(shell: Shell, access: AccessToken, consent: Consent | 
     if access.consent_id:
         claims["consent_id"] = access.consent_id
     key = shell.signing_keys[0]
-    return sign(claims, key, alg=alg_of(key), typ="at+jwt")
+    return sign(claims, key, typ="at+jwt")

@@ -6,7 +6,6 @@ Source: RFC 6749 section 4.1.2; RFC 9207; JARM 2.1 and 2.3.
 from collections.abc import Sequence
 from typing import Final
 
-from hub.authz.id_token import alg_of
 from hub.authz.shell import Shell
 from hub.model.records import Pushed
 from hub.protocol.jose import sign
@@ -52,4 +51,4 @@ def location(shell: Shell, pushed: Pushed, parameters: Sequence[tuple[str, str]]
         "exp": now + _JARM_S,
         **dict(spoken),
     }
-    return redirect_to(redirect_uri, [("response", sign(claims, key, alg=alg_of(key), typ="JWT"))])
+    return redirect_to(redirect_uri, [("response", sign(claims, key, typ="JWT"))])

@@ -14,7 +14,7 @@ import orjson
 
 from hub.authz.consents import granted
 from hub.authz.facts import Column, Facts, refuse
-from hub.authz.id_token import alg_of, subject
+from hub.authz.id_token import subject
 from hub.authz.shell import Shell, answer, done
 from hub.authz.steps import Phase, run
 from hub.authz.token import revocation
@@ -70,7 +70,7 @@ class ExistingTokens:
             "iat": facts.now,
             "token_introspection": description,
         }
-        return sign(claims, key, alg=alg_of(key), typ="token-introspection+jwt").encode()
+        return sign(claims, key, typ="token-introspection+jwt").encode()
 
     async def _admit(
         self, request: Request, column: Column, route: str

@@ -10,17 +10,11 @@ import hashlib
 import hmac
 from typing import Any, Final
 
-from cryptography.hazmat.primitives.asymmetric.ec import (
-    EllipticCurvePrivateKey,
-    EllipticCurvePublicKey,
-)
-from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, RSAPublicKey
-
 from hub.authz.facts import Facts
 from hub.authz.shell import Shell
 from hub.model.consent import Consent
 from hub.model.records import Code
-from hub.protocol.jose import PrivateKey, PublicKey, b64url, encrypt, sign
+from hub.protocol.jose import alg_of, b64url, encrypt, sign
 from hub.protocol.oauth import half_hash
 
 _SALT: Final = "authz.subject_salt"
@@ -45,14 +39,6 @@ _RESERVED: Final = frozenset(
 _CONTROL: Final = "heimdall."
 
 
-def alg_of(key: PrivateKey | PublicKey) -> str:
-    """Return the algorithm that a key of ours signs with."""
-    if isinstance(key.key, RSAPrivateKey | RSAPublicKey):
-        return "PS256"
-    elliptic = isinstance(key.key, EllipticCurvePrivateKey | EllipticCurvePublicKey)
-    return "ES256" if elliptic else "EdDSA"
-
-
 def claims_of(form: dict[str, str]) -> dict[str, str]:
     """Return what a bank's ``doConfirm`` adds to the id_token: no control parameter, no reserved claim."""
     return {
@@ -64,6 +50,8 @@ def claims_of(form: dict[str, str]) -> dict[str, str]:
 
 async def id_token(shell: Shell, facts: Facts, code: Code, access_token: str) -> str:
     """Make the id_token of a code that is being redeemed."""
+    key = shell.signing_keys[0]
+    alg = alg_of(key)
     claims: dict[str, Any] = {
         **claims_of(dict(code.claims)),
         "iss": shell.rules.issuer,
@@ -72,12 +60,11 @@ async def id_token(shell: Shell, facts: Facts, code: Code, access_token: str) ->
         "iat": facts.now,
         "exp": facts.now + shell.settings.limits.access_token_s,
         "auth_time": code.auth_time,
-        "at_hash": half_hash(access_token),
+        "at_hash": half_hash(access_token, alg),
     }
     if code.nonce:
         claims["nonce"] = code.nonce
-    key = shell.signing_keys[0]
-    token = sign(claims, key, alg=alg_of(key))
+    token = sign(claims, key, alg=alg)
     recipient = shell.trust.encryption_key(code.client_id)
     if not shell.settings.switches.encrypted_id_tokens or recipient is None:
         return token

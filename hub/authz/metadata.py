@@ -11,12 +11,11 @@ import orjson
 
 from hub.authz.explanations import explain
 from hub.authz.facts import CLIENT, Column, Rules
-from hub.authz.id_token import alg_of
 from hub.authz.tables import DETAIL_TYPES, SCOPES
 from hub.authz.token import GRANT_TYPES
 from hub.config import Settings
 from hub.model.http import Request, Response
-from hub.protocol.jose import JWE_ALG, JWE_ENC, PrivateKey, PublicKey, public_jwk
+from hub.protocol.jose import JWE_ALG, JWE_ENC, PrivateKey, PublicKey, alg_of, public_jwk
 
 PATHS: Final = {
     Column.PAR: "/par",

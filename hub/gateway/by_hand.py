@@ -218,7 +218,7 @@ def _signed(wanted: Wanted) -> str:
         _refuse(f"signingKeyPEM: {key.why}")
     further = {k: v for k, v in wanted.header.items() if k not in {"alg", "crit"}}
     try:
-        return sign(wanted.body, key, header=further)
+        return sign(wanted.body, key, alg="PS256", header=further)
     except ValueError:
         _refuse("signingKeyPEM: expected an RSA key")
 

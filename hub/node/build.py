@@ -356,7 +356,7 @@ def answer_bearer(given: Given) -> JwtAuth:
     return JwtAuth(
         subject=subject,
         audience=settings.bank.audience,
-        key=load_signing_key(settings.keys.bearer),
+        key=load_signing_key(settings.keys.bearer, settings.keys.password),
         clock=given.clock,
         dice=given.dice,
         life=settings.limits.bearer_s,
@@ -375,7 +375,7 @@ def bank_of(given: Given) -> BankConnections:
             settings=settings.bank,
             tenant=settings.tenant,
             limits=settings.limits,
-            bearer_key=load_signing_key(settings.keys.bearer),
+            bearer_key=load_signing_key(settings.keys.bearer, settings.keys.password),
             clock=given.clock,
             dice=given.dice,
             observer=given.observer,

@@ -13,6 +13,7 @@ from hub.config import ConfigError, Settings
 from hub.node.errors import StartError
 from hub.node.keys import load_signing_key
 from hub.node.token_key import load_token_key
+from hub.protocol.jose import UAE_ALGS, alg_of
 from hub.trust.push import read_push_key
 
 SANDBOX_MARK: Final = "API Hub Sandbox Trust Framework"
@@ -41,7 +42,7 @@ def check_files(settings: Settings) -> None:
         raise ConfigError("keys.signing: expected at least one key, in a file or by keys.pkcs11")
     try:
         for path in (*settings.keys.signing, settings.keys.bearer):
-            load_signing_key(path, settings.keys.password)
+            _check_signing_key(path, settings)
         for uri in settings.keys.pkcs11:
             load_token_key(uri)
     except StartError as error:
@@ -58,6 +59,14 @@ def check_files(settings: Settings) -> None:
         raise ConfigError(
             f"tenant.time_zone: expected an IANA time zone, got {settings.tenant.time_zone!r}"
         ) from None
+
+
+def _check_signing_key(path: Path, settings: Settings) -> None:
+    alg = alg_of(load_signing_key(path, settings.keys.password))
+    if settings.tenant.profile == "uae" and alg not in UAE_ALGS:
+        raise ConfigError(
+            f"keys: {path}: signs with {alg}; the UAE profile needs an RSA key (PS256)"
+        )
 
 
 def _check_push_key(path: Path | None) -> None:

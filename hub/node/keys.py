@@ -77,6 +77,8 @@ def load_signing_key(path: Path, password: Path | None = None) -> PrivateKey:
         raise StartError(f"{path}: expected a PEM or PKCS#12 private key: {error}") from None
     if not isinstance(key, RSAPrivateKey | EllipticCurvePrivateKey | Ed25519PrivateKey):
         raise StartError(f"{path}: expected an RSA, P-256 or Ed25519 key")
+    if isinstance(key, EllipticCurvePrivateKey) and not isinstance(key.curve, ec.SECP256R1):
+        raise StartError(f"{path}: an EC key needs the curve P-256, this one has {key.curve.name}")
     if isinstance(key, RSAPrivateKey) and key.key_size < 2048:
         raise StartError(f"{path}: an RSA key needs 2048 bits or more, this one has {key.key_size}")
     certificate = certificate or _certificate_of(path, key)

@@ -105,9 +105,16 @@ def challenge_of(verifier: str) -> str:
     return b64url(hashlib.sha256(verifier.encode()).digest())
 
 
-def half_hash(text: str) -> str:
-    """Return the left half of the SHA-256, base64url: ``at_hash``, ``c_hash`` (OIDC Core 3.1.3.6)."""
-    return b64url(hashlib.sha256(text.encode()).digest()[:16])
+def half_hash(text: str, alg: str = "PS256") -> str:
+    """Return the left half of a text's hash, base64url: ``at_hash``, ``c_hash`` (OIDC Core 3.1.3.6).
+
+    Args:
+        text: The token or code.
+        alg: Of the id_token: its hash is taken, SHA-256, or with EdDSA the SHA-512 of Ed25519 (RFC 8032 section 5.1).
+    """
+    digest = hashlib.sha512 if alg == "EdDSA" else hashlib.sha256
+    octets = digest(text.encode()).digest()
+    return b64url(octets[: len(octets) // 2])
 
 
 def token_hash(token: str) -> str:

@@ -23,7 +23,7 @@ from hub.model.fault import Fault
 from hub.model.http import Handler
 from hub.model.records import Registration
 from hub.observe import Observer
-from hub.protocol.jose import PublicKey
+from hub.protocol.jose import PublicKey, encrypts
 from hub.protocol.peer import read_peer
 from hub.state.keeper import Invalidation, Keeper, Put, Query
 from hub.trust.decide import Bounds, refuse
@@ -165,9 +165,9 @@ class Trust:
         return self._known.keys(client_id).get((kid, use))
 
     def encryption_key(self, client_id: str) -> PublicKey | None:
-        """Return the client's newest ``enc`` key (the last of its set), or None."""
+        """Return the client's newest key that can be encrypted to (the last of its set), or None."""
         keys = self._known.keys(client_id)
-        return next((key for (_, use), key in reversed(keys.items()) if use == "enc"), None)
+        return next((key for key in reversed(keys.values()) if encrypts(key)), None)
 
     async def refresh_keys(self, client_id: str) -> None:
         """Fetch the client's key set once if the rate allows; return when it is in, or after the deadline.

@@ -47,7 +47,7 @@ class TrustView(Protocol):
         ...
 
     def encryption_key(self, client_id: str) -> PublicKey | None:
-        """Return the client's newest ``enc`` key, or None."""
+        """Return the client's newest key that can be encrypted to, or None."""
         ...
 
     async def refresh_keys(self, client_id: str) -> None:

@@ -159,6 +159,7 @@ class Desk:
         clock=None,
         keeper=None,
         seed="desk",
+        signing_keys=(HUB_KEY,),
         **changes,
     ):
         self.clock = clock or FixedClock(NOW)
@@ -171,7 +172,7 @@ class Desk:
             settings=self.settings,
             keeper=self.keeper,
             trust=self.trust,
-            signing_keys=(HUB_KEY,),
+            signing_keys=signing_keys,
             details_check=details_check,
             clock=self.clock,
             dice=self.dice,

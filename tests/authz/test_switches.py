@@ -1,6 +1,10 @@
 """What a tenant may switch on: nonces, encrypted id_tokens, signed introspection, certificates as credentials, other algorithms."""
 
+import hashlib
+
 import orjson
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 
 from hub.protocol import jose
 from tests.authz.desk import ALICE, DPOP_KEY, HUB_KEY, ISSUER, KEYS, refused
@@ -47,6 +51,25 @@ async def test_an_id_token_is_encrypted_to_the_client(desk_with):
     parsed = jose.parse(inner)
     assert jose.verify(parsed, jose.load_key(jose.public_jwk(HUB_KEY)), ("PS256",)) is None
     assert parsed.claims["aud"] == ALICE
+
+
+@pytest.mark.parametrize(
+    ("alg", "key", "digest"),
+    [
+        ("ES256", ec.generate_private_key(ec.SECP256R1()), hashlib.sha256),
+        ("EdDSA", ed25519.Ed25519PrivateKey.generate(), hashlib.sha512),
+    ],
+)
+async def test_an_id_token_binds_its_access_token_by_the_hash_of_its_algorithm(
+    desk_with, alg, key, digest
+):
+    ours = jose.PrivateKey(kid="other", key=key)
+    desk = desk_with(signing_keys=(ours,), tenant={"profile": "general"})
+    body = await desk.tokens()
+    parsed = jose.parse(body["id_token"])
+    assert jose.verify(parsed, jose.load_key(jose.public_jwk(ours, alg=alg)), (alg,)) is None
+    whole = digest(body["access_token"].encode()).digest()
+    assert parsed.claims["at_hash"] == jose.b64url(whole[: len(whole) // 2])
 
 
 async def test_introspection_is_signed_when_asked_for(desk_with):

@@ -81,6 +81,14 @@ def test_a_bare_key_is_named_by_its_rfc_7638_thumbprint(tmp_path, key):
     assert found.kid == jose.thumbprint(jose.public_jwk(found))
 
 
+@pytest.mark.parametrize("curve", [ec.SECP384R1(), ec.SECP224R1()], ids=["P-384", "P-224"])
+def test_a_foreign_curve_is_refused_by_its_name(tmp_path, curve):
+    path = tmp_path / "sig.key"
+    path.write_bytes(pem(ec.generate_private_key(curve)))
+    with pytest.raises(StartError, match=f"sig.key: .*P-256, this one has {curve.name}"):
+        load_signing_key(path)
+
+
 def test_an_encrypted_key_needs_its_password(tmp_path, password):
     path = tmp_path / "sig.key"
     path.write_bytes(pem(RSA, PASSWORD))

@@ -5,12 +5,15 @@ import orjson
 import pytest
 import trio
 import trio.testing
+from cryptography.hazmat.primitives.asymmetric import ec
 from joserfc.jwk import RSAKey
 
 from hub.model.caller import NOBODY, Caller
 from hub.model.event import Kind, Verdict
 from hub.model.fault import Fault
 from hub.model.records import Registration
+from hub.protocol.jose import PrivateKey, public_jwk
+from hub.sandbox.directory.register import Key
 from hub.sandbox.server import FaultPlan
 from hub.trust import flights
 from hub.trust.view import Risk
@@ -170,6 +173,17 @@ async def test_keys_are_found_by_kid_and_use_and_parsed_once(world, trust):
     assert trust.key(OTHER_APP, kid, "sig") is None
     assert trust.encryption_key(APP).kid == world.keys["enc2"].kid
     assert trust.encryption_key(BANK_APP) is None
+
+
+async def test_only_what_can_be_encrypted_to_is_an_encryption_key(world, trust):
+    """A newer key of another type is passed over: sealing for it would be a failure of ours."""
+    made = ec.generate_private_key(ec.SECP256R1())
+    elliptic = public_jwk(PrivateKey(kid="newer", key=made), use="enc", alg="")
+    key = Key(kid="newer", key_type="enc", jwk=elliptic, created=NOW)
+    world.directory.publish(ORG, APP, key)
+    await refreshed(trust)
+    assert trust.key(APP, "newer", "enc") is not None
+    assert trust.encryption_key(APP).kid == world.keys["enc2"].kid
 
 
 async def test_a_revoked_key_is_not_given_out(world, trust):

@@ -5,6 +5,7 @@ import pytest
 
 from hub.config import ConfigError, load
 from hub.node.check import SANDBOX_MARK, check_files
+from hub.node.keys import new_signing_key
 from hub.sandbox import pki
 
 
@@ -46,6 +47,16 @@ def test_a_bundle_that_is_no_certificate_is_named(settings, tmp_path):
 def test_a_signing_key_must_be_a_private_key(settings):
     with pytest.raises(ConfigError, match="private key"):
         check_files(changed(settings, "keys", bearer=settings.lfi.certificate))
+
+
+def test_the_uae_profile_signs_with_rsa_keys(settings, tmp_path):
+    path = tmp_path / "sig.key"
+    new_signing_key(path, "ES256")
+    for name, value in (("signing", (path,)), ("bearer", path)):
+        found = changed(settings, "keys", **{name: value})
+        with pytest.raises(ConfigError, match=r"sig\.key: signs with ES256; .* RSA"):
+            check_files(found)
+        check_files(changed(found, "tenant", profile="general"))
 
 
 def test_an_unknown_time_zone_is_named(settings):

@@ -10,7 +10,7 @@ Algorithms: PS256 everywhere; ES256 and EdDSA only where a list says so. Never n
 with A256GCM.
 """
 
-from hub.protocol.jose.jwe import decrypt, encrypt
+from hub.protocol.jose.jwe import decrypt, encrypt, encrypts
 from hub.protocol.jose.jwk import (
     load_key,
     load_key_set,
@@ -18,7 +18,7 @@ from hub.protocol.jose.jwk import (
     public_jwk,
     thumbprint,
 )
-from hub.protocol.jose.jws import parse, sign, verify
+from hub.protocol.jose.jws import alg_of, parse, sign, verify
 from hub.protocol.jose.strict import b64url, decode_b64url, decode_json
 from hub.protocol.jose.values import (
     DPOP_ALGS,
@@ -42,11 +42,13 @@ __all__ = [
     "Parsed",
     "PrivateKey",
     "PublicKey",
+    "alg_of",
     "b64url",
     "decode_b64url",
     "decode_json",
     "decrypt",
     "encrypt",
+    "encrypts",
     "load_key",
     "load_key_set",
     "load_private_key",

@@ -19,6 +19,11 @@ _IV_OCTETS: Final = 12
 _TAG_OCTETS: Final = 16
 
 
+def encrypts(key: PublicKey) -> bool:
+    """Tell whether something can be encrypted to a key: an RSA key for encryption."""
+    return isinstance(key.key, RSAPublicKey) and key.use == "enc"
+
+
 def encrypt(plaintext: bytes, key: PublicKey, *, cty: str = "") -> str:
     """Make a compact JWE, RSA-OAEP-256 and A256GCM.
 

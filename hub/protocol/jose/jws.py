@@ -170,11 +170,19 @@ def verify_octets(alg: str, key: PublicKey, signature: bytes, signed: bytes) -> 
     return None
 
 
+def alg_of(key: PrivateKey | PublicKey) -> str:
+    """Return the algorithm that a key of ours signs with."""
+    if isinstance(key.key, RSAPrivateKey | RSAPublicKey):
+        return "PS256"
+    elliptic = isinstance(key.key, EllipticCurvePrivateKey | EllipticCurvePublicKey)
+    return "ES256" if elliptic else "EdDSA"
+
+
 def sign(
     claims: Mapping[str, Any] | bytes,
     key: PrivateKey,
     *,
-    alg: str = "PS256",
+    alg: str = "",
     typ: str = "",
     header: Mapping[str, Any] | None = None,
 ) -> str:
@@ -183,13 +191,14 @@ def sign(
     Args:
         claims: The payload, as a mapping or as octets that are signed as they are.
         key: Ours.
-        alg: ``PS256``, ``ES256`` or ``EdDSA``; must fit the key.
+        alg: ``PS256``, ``ES256`` or ``EdDSA``; must fit the key. Empty: the one that fits it.
         typ: Header member ``typ``; empty for none.
         header: Further header members.
 
     Raises:
         ValueError: The algorithm does not fit the key; that is a bug of the caller.
     """
+    alg = alg or alg_of(key)
     protected: dict[str, Any] = {"alg": alg, "kid": key.kid, **(header or {})}
     if typ:
         protected["typ"] = typ

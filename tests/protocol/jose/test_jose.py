@@ -308,6 +308,13 @@ def test_a_private_key_file_is_named_by_its_thumbprint_and_stays_out_of_its_repr
     assert isinstance(jose.load_private_key(b"no key"), jose.JoseFault)
 
 
+@pytest.mark.parametrize(("key", "alg"), [(RSA_KEY, "PS256"), (EC_KEY, "ES256"), (ED_KEY, "EdDSA")])
+def test_a_key_signs_with_its_own_algorithm_where_none_is_named(key, alg):
+    parsed = jose.parse(jose.sign({}, key))
+    assert parsed.header["alg"] == alg
+    assert jose.verify(parsed, public(key, alg=alg), (alg,)) is None
+
+
 def test_signing_with_a_key_that_does_not_fit_is_a_bug():
     with pytest.raises(ValueError, match="does not fit"):
         jose.sign({}, EC_KEY, alg="PS256")
