@@ -3,6 +3,7 @@
 Source: hub-apis 3.7; decisions.md section 3 (payment log).
 """
 
+from datetime import date
 from typing import Any, Final
 from zoneinfo import ZoneInfo
 
@@ -11,6 +12,7 @@ from hub.lfi.shell import Call, Done, Shell
 from hub.model.consent_change import date_time_of
 from hub.model.event import Kind
 from hub.model.fault import Fault, caller_fault
+from hub.model.limits import hundredths
 from hub.model.payment_patch import apply_payment_patch, read_payment_patch
 from hub.model.period import local_date
 from hub.model.records import Payment
@@ -71,15 +73,16 @@ class PaymentLog:
         if changed is payment:
             return Done(consent_id=payment.consent_id, subject=payment.id)
         return Done(
-            changes=(Put(changed, version), self._settle(call, changed)),
+            changes=(Put(changed, version), self._settle(call, payment, changed)),
             kind=Kind.OUTCOME,
             consent_id=payment.consent_id,
             subject=payment.id,
             change=f"{payment.status}>{changed.status}",
         )
 
-    def _settle(self, call: Call, payment: Payment) -> Settle:
+    def _settle(self, call: Call, before: Payment, payment: Payment) -> Settle:
         """Return what the payment's status does to its share and its consent."""
+        rejected = payment.status == "Rejected" != before.status
         return Settle(
             consent_id=payment.consent_id,
             payment=payment.reservation,
@@ -89,7 +92,14 @@ class PaymentLog:
             line_id=call.dice.uuid(),
             event=consent_event(call, payment.consent_id, "payment-log.patch"),
             anchored=self._anchored,
+            undone=_counted(payment) if rejected else None,
         )
+
+
+def _counted(payment: Payment) -> tuple[int, date] | None:
+    """Return what a payment took of its consent's limits, and the day that it counts for."""
+    amount = hundredths(payment.amount)
+    return (amount, date.fromisoformat(payment.date)) if amount and payment.date else None
 
 
 def payment_entry(payment: Payment) -> dict[str, Any]:

@@ -298,16 +298,22 @@ def confirm(taken: Allowance, payment: str) -> Allowance:
 def release(taken: Allowance, payment: str) -> Allowance:
     """Give a share back; the same object comes back if it is not open."""
     share = taken.open.get(payment)
-    if share is None:
-        return taken
+    return taken if share is None else give_back(confirm(taken, payment), share)
+
+
+def give_back(taken: Allowance, share: Share) -> Allowance:
+    """Give back a share that was final: of a payment whose settlement was undone.
+
+    Args:
+        taken: With the share counted, and not open.
+        share: What the payment took; nobody gives the same one back twice.
+    """
     periods = dict(taken.periods)
     if share.period:
         periods[share.period] = periods[share.period].minus(share.amount)
         if not periods[share.period].number:
             del periods[share.period]
-    return msgspec.structs.replace(
-        confirm(taken, payment), total=taken.total.minus(share.amount), periods=periods
-    )
+    return msgspec.structs.replace(taken, total=taken.total.minus(share.amount), periods=periods)
 
 
 def is_used_up(terms: Terms, taken: Allowance, day: date) -> bool:

@@ -14,10 +14,14 @@ from hub.model.consent_change import as_of, with_data, with_status
 from hub.model.fault import Fault, caller_fault
 from hub.model.limits import (
     Allowance,
+    Share,
+    Taken,
     Terms,
     confirm,
     consumption,
+    give_back,
     is_used_up,
+    period_key,
     release,
     reserve,
     terms_of,
@@ -73,6 +77,18 @@ def settled(taken: Allowance, share: str, status: str) -> Allowance:
     if status == "Rejected":
         return release(taken, share)
     return taken
+
+
+def undone(
+    consent: Consent, taken: Allowance, amount: int, day: date, *, anchored: bool = False
+) -> Allowance:
+    """Give back the final share of a payment that was made on a day and is rejected all the same."""
+    terms = terms_in(consent, anchored=anchored)
+    period = period_key(terms, day) if terms is not None else None
+    counted = taken.periods.get(period, Taken()) if period else taken.total
+    if period is None or not counted.number:
+        return taken
+    return give_back(taken, Share(amount, period))
 
 
 def with_consumption(

@@ -93,6 +93,8 @@ class Settle(msgspec.Struct, frozen=True, kw_only=True, tag="settle"):
         line_id: For the line in the consent's history, if its state changes.
         event: The consent's own event, if its state changes; ``change`` is filled in. It follows those of the commit.
         anchored: Months are counted from the schedule's start.
+        undone: Of a payment whose share may be final already and that is rejected now: its amount in hundredths, and the day
+            that it counts for.
     """
 
     consent_id: str
@@ -103,6 +105,7 @@ class Settle(msgspec.Struct, frozen=True, kw_only=True, tag="settle"):
     line_id: str
     event: Event
     anchored: bool = False
+    undone: tuple[int, date] | None = None
 
 
 Change = Put | Drop | Reserve | Settle

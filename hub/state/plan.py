@@ -14,7 +14,7 @@ from hub.model.consent_change import as_of
 from hub.model.consent_history import history_line
 from hub.model.fault import Fault
 from hub.model.limits import Allowance
-from hub.model.payment_effect import settled, take_share, with_consumption
+from hub.model.payment_effect import settled, take_share, undone, with_consumption
 from hub.model.records import Record
 from hub.state.entry import Entry, decode, entry_of, kind_of, leaf_of, put_entry
 from hub.state.keeper import (
@@ -173,6 +173,8 @@ def _settle(sight: _Sight, ask: Settle) -> None:
     if held is None or consent is None:
         return
     taken = settled(held, ask.payment, ask.status)
+    if taken is held and ask.undone is not None:
+        taken = undone(consent, held, *ask.undone, anchored=ask.anchored)
     if taken is not held:
         sight.put(taken)
     changed = with_consumption(consent, taken, ask.now_ms, ask.day, anchored=ask.anchored)

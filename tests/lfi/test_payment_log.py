@@ -160,6 +160,47 @@ async def test_an_accepted_single_payment_consumes_its_consent(desk):
     assert changed[0]["consent_id"] == "p1"
 
 
+MULTI = {
+    "ConsentSchedule": {
+        "MultiPayment": {
+            "MaximumCumulativeNumberOfPayments": 5,
+            "PeriodicSchedule": {
+                "Type": "VariableOnDemand",
+                "PeriodType": "Month",
+                "PeriodStartDate": "2026-05-01",
+                "Controls": {"MaximumCumulativeNumberOfPaymentsPerPeriod": 2},
+            },
+        }
+    }
+}
+
+
+@pytest.mark.parametrize("between", [(), ("Pending",)])
+async def test_a_settled_payment_that_is_rejected_after_all_gives_its_share_back(desk, between):
+    staged = consent("m1", ConsentType.SERVICE_INITIATION, Status.AUTHORIZED)
+    request = {"consent": {**staged.request["consent"], "ControlParameters": MULTI}}
+    taken = Allowance(consent_id="m1")
+    for share, amount in (("one", 1000), ("two", 250)):
+        taken = reserve(terms_of(MULTI), taken, share, amount, "AED", date(2026, 5, 31))
+    made = {"consent_id": "m1", "date": "2026-05-31"}
+    await desk.put(
+        msgspec.structs.replace(staged, request=request),
+        taken,
+        payment("pay-1", **made, amount="10.00", reservation="one"),
+        payment("pay-2", **made, amount="2.50", reservation="two"),
+    )
+    for status in (ACCEPTED, *between):
+        said = {"paymentResponse.status": status}
+        assert (await desk.call("PATCH", "/payment-log/pay-1", said))[0] == 204
+    for _ in range(2):
+        assert (await desk.call("PATCH", "/payment-log/pay-1", rejected("AANI.X1")))[0] == 204
+        held = (await desk.keeper.lookup(Allowance, "m1"))[0]
+        assert (held.total.number, held.total.value, list(held.open)) == (1, 250, ["two"])
+        assert {day: one.number for day, one in held.periods.items()} == {"2026-05-01": 1}
+    shown = (await desk.stored("m1")).body["Data"]["PaymentConsumption"]
+    assert shown["CumulativeValueOfPayments"] == {"Amount": "2.50", "Currency": "AED"}
+
+
 async def test_a_consent_that_was_used_up_while_suspended_is_consumed_when_that_ends(desk):
     await put_single_payment(desk)
     channel = {"authorizationChannel": "App"}
