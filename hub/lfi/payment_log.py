@@ -13,7 +13,7 @@ from hub.model.consent_change import date_time_of
 from hub.model.event import Kind
 from hub.model.fault import Fault, caller_fault
 from hub.model.limits import hundredths
-from hub.model.payment_patch import apply_payment_patch, read_payment_patch
+from hub.model.payment_patch import apply_payment_patch, read_payment_patch, shown_response
 from hub.model.period import local_date
 from hub.model.records import Payment
 from hub.state.keeper import Put, Query, Settle
@@ -113,7 +113,11 @@ def payment_entry(payment: Payment) -> dict[str, Any]:
         "paymentType": payment.payment_type,
         "paymentId": payment.id,
         "idempotencyKey": payment.idempotency_key,
-        "paymentResponse": {"id": payment.id, "status": payment.status, **payment.response},
+        "paymentResponse": {
+            "id": payment.id,
+            "status": payment.status,
+            **shown_response(payment.response),
+        },
         "tpp": payment.tpp,
         "accountId": payment.account_id,
         "psuIdentifiers": payment.psu_identifiers,

@@ -19,6 +19,9 @@ from hub.model.shape import Check, integer, items, members, one_of, text
 FINAL: Final = frozenset(
     {"AcceptedCreditSettlementCompleted", "AcceptedWithoutPosting", "Rejected"}
 )
+_BILLING: Final = "OpenFinanceBilling"
+_BANKS_BILLING: Final = "openFinanceBilling"
+"""As the bank's own answers spell it, and so does the record of a payment."""
 _FIELDS: Final[Mapping[str, Check]] = {
     "status": one_of(
         "Pending",
@@ -27,7 +30,7 @@ _FIELDS: Final[Mapping[str, Check]] = {
         "AcceptedWithoutPosting",
         "Rejected",
     ),
-    "OpenFinanceBilling": members({}, {"NumberOfSuccessfulTransactions": integer}),
+    _BILLING: members({}, {"NumberOfSuccessfulTransactions": integer}),
     "paymentTransactionId": text(1, 40),
     "rejectReasonCode": items(
         members({"code": text(3, 128, r"[A-Za-z]+\.[A-Za-z0-9]+"), "message": text(1, 500)}), 1
@@ -88,21 +91,27 @@ def apply_payment_patch(
             check="payment.final",
             path="paymentResponse.status",
         )
-    response = {**held, **fields}
+    said = {name: value for name, value in fields.items() if name != _BILLING}
+    response = {**held, **said}
     if "rejectReasonCode" in fields:
         earlier = list(held.get("rejectReasonCode", []))
         added = [reason for reason in fields["rejectReasonCode"] if reason not in earlier]
         response["rejectReasonCode"] = earlier + added
-    if "OpenFinanceBilling" in fields:
-        response["OpenFinanceBilling"] = {
-            **held.get("OpenFinanceBilling", {}),
-            **fields["OpenFinanceBilling"],
-        }
+    if _BILLING in fields:
+        response[_BANKS_BILLING] = {**held.get(_BANKS_BILLING, {}), **fields[_BILLING]}
     if response == held:
         return payment
     if status != payment.status:
         response["statusUpdateDateTime"] = date_time_of(now_ms // 1000)
     return msgspec.structs.replace(payment, response=response, updated_ms=now_ms)
+
+
+def shown_response(response: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the bank's word on a payment as the payment log spells it."""
+    shown = {name: value for name, value in response.items() if name != _BANKS_BILLING}
+    if _BANKS_BILLING in response:
+        shown[_BILLING] = {**response[_BANKS_BILLING], **response.get(_BILLING, {})}
+    return shown
 
 
 def _malformed(field: str, why: str) -> Fault:

@@ -96,6 +96,19 @@ def rejected(code):
     }
 
 
+async def test_what_is_billed_has_one_place_whatever_it_is_called(desk):
+    billed = {"Type": "Collection", "NumberOfSuccessfulTransactions": 0}
+    await desk.put(payment("pay-2", response={"id": "pay-2", "openFinanceBilling": billed}))
+    said = {"status": ACCEPTED, "OpenFinanceBilling": {"NumberOfSuccessfulTransactions": 5}}
+    assert (await desk.call("PATCH", "/payment-log/pay-2", {"paymentResponse": said}))[0] == 204
+    stored, _ = await desk.keeper.lookup(Payment, "pay-2")
+    now = {"Type": "Collection", "NumberOfSuccessfulTransactions": 5}
+    assert stored.response["openFinanceBilling"] == now
+    shown = (await desk.call("GET", "/payment-log?consentId=c1"))[1]["data"][1]["paymentResponse"]
+    assert shown["OpenFinanceBilling"] == now
+    assert "openFinanceBilling" not in shown
+
+
 async def test_reasons_are_only_added_and_a_final_status_stays(desk):
     assert (await desk.call("PATCH", "/payment-log/pay-1", rejected("AANI.X1")))[0] == 204
     assert (await desk.call("PATCH", "/payment-log/pay-1", rejected("LFI.Y2")))[0] == 204
