@@ -149,7 +149,7 @@ def _narrow(
         out[last] = high + end
     blank = bool(out.get(first) and out.get(last) and out[first][:10] > out[last][:10])
     if blank:
-        day = low or high
+        day = low or high or out[last][:10]
         out[first], out[last] = day + start, day + start
     return out, blank
 

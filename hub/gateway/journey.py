@@ -1,6 +1,6 @@
 """What is known of one request while it travels: for its answer, and for its one event."""
 
-from typing import Any, final
+from typing import Any, Final, final
 
 import trio
 
@@ -11,6 +11,8 @@ from hub.model.event import Event, Kind, Verdict
 from hub.model.fault import Fault, Source
 from hub.model.http import Request, Response
 
+_ID_MOST: Final = 128
+
 
 @final
 class Journey:
@@ -20,6 +22,7 @@ class Journey:
         "_call",
         "_request",
         "access",
+        "again",
         "allow",
         "bank_us",
         "fields",
@@ -28,11 +31,12 @@ class Journey:
         "now_ms",
     )
 
-    def __init__(self, request: Request, now_ms: int) -> None:
-        """Begin with nothing known but when it came."""
+    def __init__(self, request: Request, now_ms: int, *, again: bool = False) -> None:
+        """Begin with nothing known but when it came, and whether it was verified, and counted, before."""
         self._request = request
         self._call: Call | None = None
         self.now_ms = now_ms
+        self.again = again
         self.fields = dict(reversed(request.headers))
         """The first value of each header."""
         self.interaction_id = ""
@@ -82,7 +86,7 @@ class Journey:
             client, organisation = access.caller.client_id, access.caller.organisation_id
             consent = access.token.consent_id
             if not consent and call is not None:
-                consent = call.parameters.get(call.route.consent_parameter, "")
+                consent = _named(call.parameters.get(call.route.consent_parameter, ""))
         spent = 0
         if request.received_ns:
             spent = round(trio.current_time() * 1e6) - request.received_ns // 1000 - self.bank_us
@@ -106,6 +110,12 @@ class Journey:
             bank_us=self.bank_us,
             change=change,
         )
+
+
+def _named(consent_id: str) -> str:
+    """Return the id of a consent as a path names it; of what can be none, nothing: it may say anything, at any length."""
+    fit = len(consent_id) <= _ID_MOST and consent_id.isascii() and consent_id.isprintable()
+    return consent_id if fit else ""
 
 
 def _verdict(fault: Fault | None, status: int) -> Verdict:

@@ -43,7 +43,7 @@ def weights(accept: bytes | None) -> dict[bytes, float]:
         name, *parameters = [p.strip() for p in part.split(b";")]
         quality = next((p[2:] for p in parameters if p.startswith(b"q=")), b"1")
         try:
-            found[name] = min(max(float(quality), 0.0), 1.0)
+            found[name] = min(max(0.0, float(quality)), 1.0)
         except ValueError:
             found[name] = 0.0
     return found
@@ -74,7 +74,11 @@ def _chosen(signing: Signing, accept: bytes | None) -> bytes | None:
         case Signing.ACCEPT:
             if not (json or jwt):
                 return None
-            return JWT if jwt > json or (JWT in ranges and JSON not in ranges and jwt) else JSON
+            return (
+                JWT
+                if jwt > json or (jwt == json and JWT in ranges and JSON not in ranges)
+                else JSON
+            )
         case Signing.NEVER:
             return JSON if json else None
 

@@ -180,7 +180,7 @@ class Gateway:
         journey = Journey(request, self._clock.now_ms())
         for again in range(_ATTEMPTS):
             if again:
-                journey = Journey(request, self._clock.now_ms())
+                journey = Journey(request, self._clock.now_ms(), again=journey.access is not None)
             call = self._arrive(request, journey)
             outcome = await self._travel(call, journey) if isinstance(call, Call) else call
             response = await self._record(request, journey, outcome)
@@ -205,23 +205,23 @@ class Gateway:
     async def _travel(self, call: Call, journey: Journey) -> Ended:
         """Verify, throttle, enforce, judge what was sent, and serve."""
         route, throttle = call.route, self._throttle
-        access = await self._verifier.verify(call)
+        access = await self._verifier.verify(call, again=journey.again)
         if not isinstance(access, Access):
             return access
         journey.access = access
         raw = route.handler == _REPORT
-        journey.media = JWT if raw else answer_media(route, call.fields.get(b"accept"))
+        journey.media = JWT if raw else answer_media(route, call.combined(b"accept"))
         fault = None if call.sent_id else self._unnamed(call)
-        if fault is None and throttle.limits_calls:
+        if fault is None and throttle.limits_calls and not journey.again:
             fault = await throttle.judge(call, access)
         if fault is None:
             fault = enforce(call, access)
             if fault is not None and route.handler == _ORDER and fault.check in _STATES:
                 return await self._repeated(call, access, journey) or fault
-        if fault is None and throttle.limits_pages:
-            fault = await throttle.judge_page(call, access)
         if fault is None:
             fault = self._unservable(call, journey)
+        if fault is None and throttle.limits_pages and not journey.again:
+            fault = await throttle.judge_page(call, access)
         if fault is not None:
             return fault
         body: Any = None
@@ -388,7 +388,12 @@ class Gateway:
     async def _record_reply(
         self, request: Request, journey: Journey, reply: Reply
     ) -> Response | None:
-        response = self._render_reply(journey, reply)
+        try:
+            response = self._render_reply(journey, reply)
+        except TypeError:  # a bank may nest more deeply than can be written
+            text = "The bank's answer cannot be read."
+            fault = bank_fault(500, "GenericError", text, check="bank.unmappable", private="depth")
+            return await self._record_word(request, journey, fault)
         event = journey.event(request, reply, response)
         if reply.stream is not None:
             event = msgspec.structs.replace(event, octets_out=reply.size)

@@ -2,7 +2,8 @@
 
 Theory. One Hub serves one bank, so the standard's five levels are four here: a client at one operation, a client, a TPP (its
 organisation), the platform. Each level that the tenant limits is a token bucket that holds two seconds' worth; all are asked in
-one claim. The first that is empty refuses, and says when to come back.
+one claim. The first that is empty refuses, and says when to come back; what is refused takes nothing from the others, so that one
+client's refused calls use up neither its organisation's share nor everybody's.
 
 Pages of a customer's data are counted by the audit log, and limited only where the tenant says so: then the keeper holds one
 bucket per customer, day and kind, which nothing refills. What is asked for counts, whatever the bank answers; a keeper that starts
@@ -24,7 +25,7 @@ from hub.gateway.errors import at_resources
 from hub.gateway.usage import page_of
 from hub.gateway.values import Access, Call
 from hub.model.fault import Fault, caller_fault
-from hub.state.keeper import Keeper, Take
+from hub.state.keeper import Keeper, Take, Takes
 
 _BURST_S: Final = 2
 
@@ -67,15 +68,14 @@ class Throttle:
             "organisation": caller.organisation_id,
             "platform": "",
         }
-        claims = [self._take(level, names[level]) for level in self._limited]
-        granted = await self._keeper.claim(claims)
+        takes = Takes(tuple(self._take(level, names[level]) for level in self._limited))
+        granted = await self._keeper.claim([takes])
         if isinstance(granted, Fault):
             return at_resources(granted)
-        for level, grant in zip(self._limited, granted, strict=True):
-            if not grant.granted:
-                fault = caller_fault(429, "", "", check=f"throttle.{level}")
-                return msgspec.structs.replace(fault, retry_after=grant.retry_after)
-        return None
+        if granted[0].granted:
+            return None
+        fault = caller_fault(429, "", "", check=f"throttle.{self._limited[granted[0].at]}")
+        return msgspec.structs.replace(fault, retry_after=granted[0].retry_after)
 
     async def judge_page(self, call: Call, access: Access) -> Fault | None:
         """Count one page of a customer's data against the day's limit, where there is one.

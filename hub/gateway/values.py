@@ -42,6 +42,12 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
         """Return the first value of a header given in lower case, or None."""
         return self.fields.get(name)
 
+    def combined(self, name: bytes) -> bytes | None:
+        """Return the list that a header is, on however many lines it came (RFC 9110 section 5.3), or None."""
+        if len(self.fields) == len(self.request.headers):
+            return self.fields.get(name)
+        return b", ".join(self.request.header_values(name)) or None
+
 
 class Access(msgspec.Struct, frozen=True, kw_only=True):
     """Hold what verify found: who calls, with which token, for which consent (as last written, with its version)."""

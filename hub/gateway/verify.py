@@ -107,8 +107,12 @@ class Verifier:
         self._algs = algs
         self._secrets = secrets
 
-    async def verify(self, call: Call) -> Access | Fault:
+    async def verify(self, call: Call, *, again: bool = False) -> Access | Fault:
         """Return the access of a call.
+
+        Args:
+            call: The call.
+            again: It was verified before, when its DPoP proof was used up by itself.
 
         Faults: 401 without a body, checks ``token.*``, ``dpop.*``, ``trust.*``; 500 while the framework's word is stale.
 
@@ -132,7 +136,7 @@ class Verifier:
         if fault is not None:
             return fault
         if token.jkt or scheme != "bearer":
-            fault = await self._proof(call, token, scheme, secret)
+            fault = await self._proof(call, token, scheme, secret, again=again)
             if fault is not None:
                 return fault
         caller = self._caller(call, token)
@@ -145,7 +149,7 @@ class Verifier:
         return _access(caller, token, consent)
 
     async def _proof(
-        self, call: Call, token: AccessToken, scheme: str, secret: str
+        self, call: Call, token: AccessToken, scheme: str, secret: str, *, again: bool
     ) -> Fault | None:
         """Check the DPoP proof of a token that is bound to a key; a token that is not must come as Bearer."""
         if not token.jkt or scheme != "dpop":
@@ -165,6 +169,8 @@ class Verifier:
             return msgspec.structs.replace(denied(proof.check, proof.why), nonce=nonce)
         if not hmac.compare_digest(proof.jkt.encode(), token.jkt.encode()):
             return denied("dpop.binding")
+        if again:
+            return None
         granted = await self._keeper.claim([Once("dpop", proof.replay_value, proof.replay_until)])
         if isinstance(granted, Fault):
             return at_resources(granted)

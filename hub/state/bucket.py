@@ -5,7 +5,7 @@ from typing import final
 
 import msgspec
 
-from hub.state.keeper import Granted, Take
+from hub.state.keeper import Granted, Take, Takes
 
 
 class _Level(msgspec.Struct):
@@ -27,6 +27,20 @@ class Buckets:
     def __len__(self) -> int:
         """Return how many buckets are remembered."""
         return len(self._levels)
+
+    def answer(self, claim: Take | Takes, now_ms: int) -> Granted:
+        """Answer a claim of one bucket or of several: what one refuses, the others are not charged for."""
+        if isinstance(claim, Take):
+            return self.take(claim, now_ms)
+        taken: list[_Level] = []
+        for at, one in enumerate(claim.takes):
+            granted = self.take(one, now_ms)
+            if not granted.granted:
+                for level in taken:
+                    level.tokens += 1
+                return Granted(granted=False, retry_after=granted.retry_after, at=at)
+            taken.append(self._levels[one.bucket])
+        return Granted(granted=True)
 
     def take(self, claim: Take, now_ms: int) -> Granted:
         """Take one token, or tell in how many seconds one will be there. A clock that goes back refills nothing."""

@@ -174,14 +174,21 @@ class Take(msgspec.Struct, frozen=True, tag="take"):
     burst: int
 
 
-Claim = Once | Take
+class Takes(msgspec.Struct, frozen=True, tag="takes"):
+    """Claim one token of each of these buckets, or of none where one of them is empty."""
+
+    takes: tuple[Take, ...]
+
+
+Claim = Once | Take | Takes
 
 
 class Granted(msgspec.Struct, frozen=True):
-    """Answer one claim: granted or not, and when to come back (seconds)."""
+    """Answer one claim: granted or not, when to come back (seconds), and of ``Takes`` which bucket is empty."""
 
     granted: bool
     retry_after: int = 0
+    at: int = 0
 
 
 class Invalidation(msgspec.Struct, frozen=True):

@@ -103,7 +103,7 @@ class MemoryKeeper:
 
     def _claim(self, claim: Claim) -> Granted:
         if not isinstance(claim, Once):
-            return self._buckets.take(claim, self._clock.now_ms())
+            return self._buckets.answer(claim, self._clock.now_ms())
         record = Seen(space=claim.space, value=claim.value, until=claim.until)
         row = self._rows.get((kind_of(Seen), record.key))
         if row is not None and (row.entry.purge_at or 0) > self._clock.now():

@@ -77,7 +77,7 @@ class SqliteKeeper:
         answers = iter(granted)
         now_ms = self._clock.now_ms()
         return tuple(
-            next(answers) if isinstance(claim, Once) else self._buckets.take(claim, now_ms)
+            next(answers) if isinstance(claim, Once) else self._buckets.answer(claim, now_ms)
             for claim in batch
         )
 

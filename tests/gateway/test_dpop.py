@@ -5,7 +5,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from hub.protocol import jose
 from hub.protocol.oauth import token_hash
-from tests.gateway.world import AIS, BASE, NOW, World
+from hub.state.keeper import Conflict
+from tests.gateway.world import AIS, BASE, CONSENT, NOW, World
 
 KEY = jose.PrivateKey(kid="dpop", key=ec.generate_private_key(ec.SECP256R1()))
 PUBLIC = {k: v for k, v in jose.public_jwk(KEY).items() if k in {"kty", "crv", "x", "y"}}
@@ -61,6 +62,30 @@ async def test_a_proof_of_another_key_is_refused():
     world = await World().start(**BOUND)
     response, _ = await get(world, proof(other))
     assert response.status == 401
+
+
+async def test_a_proof_serves_its_request_also_where_that_meets_another_change():
+    world = await World({"calls_client_per_s": 0.5}).start(**BOUND)
+    commit, met = world.keeper.commit, []
+
+    async def meeting(changes, events):
+        if changes and not met:
+            met.append(changes)
+            return Conflict(0)
+        return await commit(changes, events)
+
+    world.keeper.commit = meeting
+    path = f"{AIS}/account-access-consents/{CONSENT}"
+    made = proof(htm="PATCH", htu=BASE + path).encode()
+    headers = {
+        b"authorization": b"DPoP secret",
+        b"dpop": made,
+        b"content-type": b"application/json",
+    }
+    answer = await world.send("PATCH", path, headers=headers, body=b'{"Data":{"Status":"Revoked"}}')
+    assert (answer.status, len(met)) == (204, 1)
+    again = await world.send("PATCH", path, headers=headers, body=b'{"Data":{"Status":"Revoked"}}')
+    assert (again.status, again.event.check) == (401, "token.revoked")
 
 
 async def test_a_missing_proof_is_refused():

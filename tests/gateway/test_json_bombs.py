@@ -36,6 +36,8 @@ BOMBS = {
     "comment": b'{"Data":{}/**/}',
 }
 
+DEEP = b'{"data":[{"supplementaryData":' + b'{"a":' * 300 + b"1" + b"}" * 300 + b"}]}"
+
 
 def shortest(spent: list[float]) -> float:
     """Return the least CPU time: what others on the machine cost is left out."""
@@ -98,12 +100,15 @@ async def test_the_bound_is_told_before_a_body_is_read():
         b'{"data":1e999}',
         b'{"data":[{"id":"\\ud800"}]}',
         b'{"data":[' + b"null," * 100_000 + b"null]}",
+        DEEP,
     ],
-    ids=["brackets", "nested data", "exponent", "surrogate", "nulls"],
+    ids=["brackets", "nested data", "exponent", "surrogate", "nulls", "deeper than can be written"],
 )
 async def test_a_bank_that_says_such_things_is_answered_for_with_500(body):
     world = await World().start()
     world.bank.answer = BankAnswer(status=200, headers=(), body=body)
-    answer = await world.get("/accounts")
+    path = "/accounts/acc-1/transactions" if body is DEEP else "/accounts"
+    answer = await world.get(path)
     assert answer.status == 500
     assert orjson.loads(answer.body)["Errors"][0]["Code"] == "GenericError"
+    assert (await world.events())[-1]["status"] == 500

@@ -13,7 +13,9 @@ from hub.gateway.pipeline import Gateway
 from hub.model.clock import SeededDice
 from hub.model.consent import Consent, ConsentType, Status
 from hub.model.fault import Fault, bank_fault, hub_fault
+from hub.model.http import Request
 from hub.model.records import AccessToken, Grant
+from hub.model.terms import Face
 from hub.protocol.jose import PublicKey, parse, verify
 from hub.state.cache import Cache
 from hub.upstream.bank import BankAnswer
@@ -168,6 +170,34 @@ async def test_accept_of_neither_is_406_without_a_body():
     assert (response.status, response.body) == (406, b"")
 
 
+@pytest.mark.parametrize(
+    ("accept", "media"),
+    [
+        (b"application/jwt, */*", b"application/jwt"),
+        (b"application/jwt;q=0.1, */*", b"application/json"),
+        (b"application/jwt;q=0.5, application/*;q=0.9", b"application/json"),
+        (b"application/json;q=0, */*;q=0.1", b"application/jwt"),
+        (b"application/jwt;q=nan, application/json;q=0.1", b"application/json"),
+    ],
+)
+async def test_the_heavier_media_type_is_chosen(accept, media):
+    world = await World().start()
+    response = await world.get("/accounts", headers={b"accept": accept})
+    assert dict(response.headers)[b"content-type"] == media
+
+
+async def test_accept_is_one_list_on_however_many_lines_it_comes():
+    world = await World().start()
+    lines = ((b"accept", b"text/html"), (b"accept", b"application/jwt"))
+    headers = ((b"authorization", b"Bearer secret"), *lines)
+    request = Request(
+        face=Face.TPP, method="GET", authority="hub.example", path=f"{AIS}/accounts", query="", peer=PEER,
+        headers=headers,
+    )  # fmt: skip
+    answer = await world.gateway.respond(request)
+    assert dict(answer.headers)[b"content-type"] == b"application/jwt"
+
+
 async def test_details_are_hidden_from_a_basic_permission():
     account = {
         "id": "acc-1",
@@ -215,6 +245,16 @@ async def test_dates_are_narrowed_to_the_consent(query, sent):
     world = await World().start(consent_of(data={"FromDate": "2026-02-01", "ToDate": "2026-02-28"}))
     await world.get("/accounts/acc-1/transactions", query)
     assert world.bank.calls[0].query == f"{sent}&page=1&page-size=100"
+
+
+async def test_dates_upside_down_are_asked_for_as_one_day_whatever_the_consent_says():
+    world = await World().start()
+    turned = "fromBookingDateTime=2026-03-01&toBookingDateTime=2026-02-01"
+    response = await world.get("/accounts/acc-1/transactions", turned)
+    assert orjson.loads(response.body)["Data"]["Transaction"] == []
+    day = "2026-02-01T00%3A00%3A00Z"
+    sent = f"fromBookingDateTime={day}&toBookingDateTime={day}&page=1&page-size=100"
+    assert world.bank.calls[0].query == sent
 
 
 async def test_dates_that_do_not_meet_the_consent_give_an_empty_list():

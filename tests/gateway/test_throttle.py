@@ -30,6 +30,15 @@ async def test_operations_have_buckets_of_their_own():
     assert (await world.get("/parties")).status != 429
 
 
+async def test_what_one_level_refuses_is_not_taken_from_the_others():
+    world = await World({"calls_operation_per_s": 1.0, "calls_platform_per_s": 5.0}).start()
+    answers = [(await world.get("/accounts")).status for _ in range(30)]
+    assert answers == [200, 200] + [429] * 28
+    assert (await world.get("/parties")).status != 429, (
+        "one client's refused calls cost nobody else"
+    )
+
+
 async def test_a_tenant_without_limits_asks_the_keeper_nothing():
     world = await World().start()
     asked = []
@@ -63,6 +72,7 @@ async def test_what_is_no_page_of_a_customer_is_not_counted_as_one():
     path = f"/account-access-consents/{CONSENT}"
     assert [(await world.get(path)).status for _ in range(3)] == [200, 200, 200]
     assert (await world.get("/accounts/not-consented/balances")).status == 403
+    assert (await world.get("/accounts/acc-1/transactions", "fromBookingDateTime=x")).status == 400
     assert (await world.get("/accounts")).status == 200
     assert (await world.get("/accounts")).status == 429
 

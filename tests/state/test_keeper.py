@@ -8,7 +8,7 @@ from hub.model.consent import Consent, Status
 from hub.model.event import leaf_bytes
 from hub.model.records import AccessToken, Code, Grant, Seen, Setting
 from hub.protocol.merkle import EMPTY_ROOT, Frontier, leaf_hash
-from hub.state.keeper import Conflict, Drop, Granted, Invalidation, Once, Put, Query, Take
+from hub.state.keeper import Conflict, Drop, Granted, Invalidation, Once, Put, Query, Take, Takes
 from tests.state.keepers import NOW, consent, event
 
 
@@ -363,6 +363,17 @@ async def test_buckets_are_apart_and_tell_when_to_come_back(keeper):
     first, second, third = await keeper.claim([slow, slow, other])
     assert (first.granted, second.granted, third.granted) == (True, False, True)
     assert second.retry_after == 10
+
+
+async def test_several_buckets_give_a_token_each_or_none(keeper, clock):
+    small, large = Take("small", 0.1, 1), Take("large", 1.0, 3)
+    both = Takes((large, small))
+    assert await keeper.claim([both]) == (Granted(granted=True),)
+    for _ in range(5):
+        assert await keeper.claim([both]) == (Granted(granted=False, retry_after=10, at=1),)
+    assert sum(one.granted for one in await keeper.claim([large] * 3)) == 2
+    clock.advance(10)
+    assert (await keeper.claim([both, both]))[0].granted
 
 
 async def test_a_clock_that_goes_back_refills_nothing(keeper, clock):
