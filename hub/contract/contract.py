@@ -130,7 +130,8 @@ class Contract:
             return self._without_query(route.id)
         row = self._rows[route.id]
         check = self._checks[row.schemas].get(f"{row.site} query")
-        pairs = parse_qsl(query, keep_blank_values=True)
+        spelt = row.spelt.get
+        pairs = [(spelt(n, n), v) for n, v in parse_qsl(query, keep_blank_values=True)]
         if len({name for name, _ in pairs}) != len(pairs):
             text = "A query parameter occurs twice."
             return caller_fault(400, "Resource.InvalidFormat", text, check="request.query")

@@ -16,7 +16,19 @@ from hub.contract.notation import Type
 from hub.model.route import Route
 
 _OWN: Final = frozenset(
-    {"id", "path", "bank", "query", "schemas", "bank_schemas", "base", "name", "custom", "envelope"}
+    {
+        "id",
+        "path",
+        "bank",
+        "query",
+        "spelt",
+        "schemas",
+        "bank_schemas",
+        "base",
+        "name",
+        "custom",
+        "envelope",
+    }
 )
 
 _REMEMBERED: Final = 2048
@@ -34,6 +46,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
         bank_schemas: Our schema file of the bank's side.
         bank_template: The bank's path.
         query: Types of query parameters that replace the document's.
+        spelt: Other spellings of query parameters, with the document's.
         envelope: The request's body is not mapped, but put inside a record of the call.
     """
 
@@ -43,6 +56,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     bank_schemas: str = ""
     bank_template: str = ""
     query: dict[str, Type] = {}
+    spelt: dict[str, str] = {}
     envelope: bool = False
 
     @property
@@ -99,6 +113,7 @@ def _row(family: dict[str, Any], raw: dict[str, Any], path: Path) -> Row:
         bank_schemas=merged.get("bank_schemas", ""),
         bank_template=bank_path,
         query=merged.get("query", {}),
+        spelt=merged.get("spelt", {}),
         envelope=merged.get("envelope", False),
     )
 

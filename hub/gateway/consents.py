@@ -68,8 +68,8 @@ class Consents:
 
         Cancellation: harmless.
         """
-        asked = dict(parse_qsl(call.request.query))
-        group = asked.get("baseConsentId") or asked.get("BaseConsentId")
+        asked = dict(parse_qsl(call.request.query, keep_blank_values=True))
+        group = asked.get("baseConsentId", asked.get("BaseConsentId"))
         page = await self._keeper.search(
             Query(
                 kind="consent",

@@ -21,7 +21,7 @@ _HEADER_MOST: Final = 2048
 
 
 async def sealed_fault(body: dict[str, Any], current: Current | None) -> Fault | None:
-    """Return why the sealed part of an order cannot be the bank's, or None; an order without one is fine.
+    """Return why the sealed part of an order cannot be the bank's, or None; an order without one is fine, one in the clear not.
 
     Args:
         body: The order, judged by the contract.
@@ -33,9 +33,9 @@ async def sealed_fault(body: dict[str, Any], current: Current | None) -> Fault |
     Cancellation: harmless.
     """
     sealed = body.get("Data", {}).get("PersonalIdentifiableInformation")
-    if not isinstance(sealed, str):
+    if sealed is None:
         return None
-    parts = sealed.split(".")
+    parts = sealed.split(".") if isinstance(sealed, str) else []
     if len(parts) != _PARTS or not all(parts):
         return _fault("JWE.DecryptionError", "jwe.form", "expected a JWE of five parts")
     header = _header(parts[0])

@@ -73,6 +73,21 @@ async def test_consents_of_a_group_are_listed():
     assert len(orjson.loads(response.body)) == 2
 
 
+async def test_a_group_without_a_name_has_no_consents():
+    world = await started()
+    response = await world.get("/account-access-consents", "baseConsentId=")
+    assert orjson.loads(response.body) == []
+
+
+@pytest.mark.parametrize("name", ["x" * 30_000, "%01" * 10_850, "%C3%A9"], ids=len)
+async def test_what_cannot_be_the_id_of_a_consent_is_refused_and_not_recorded(name):
+    world = await started()
+    response = await world.get(f"/account-access-consents/{name}")
+    assert (response.status, code_of(response.body)) == (400, "Resource.InvalidFormat")
+    event = (await world.events())[-1]
+    assert (event["check"], event.get("consent_id", "")) == ("consent.unknown", "")
+
+
 async def test_a_list_needs_its_base_consent():
     world = await started()
     response = await world.get("/account-access-consents")

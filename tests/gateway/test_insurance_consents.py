@@ -54,6 +54,9 @@ async def test_insurance_consents_are_listed_as_one_object():
     value = orjson.loads(response.body)
     assert contract().check_answer("insurance.insurance-consents", value) is None
     assert [one["ConsentId"] for one in value["Data"]] == [CONSENT]
+    spelt = await world.send("GET", CONSENTS, f"baseConsentId={CONSENT}")
+    assert orjson.loads(spelt.body)["Data"] == value["Data"]
+    assert (await world.send("GET", CONSENTS, "baseConsentId=x")).status == 400
     none = "BaseConsentId=99999999-9999-4999-8999-999999999999"
     assert orjson.loads((await world.send("GET", CONSENTS, none)).body)["Data"] == []
     assert (await world.send("GET", CONSENTS)).status == 400

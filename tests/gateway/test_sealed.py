@@ -28,7 +28,11 @@ async def test_a_part_sealed_for_a_current_key_passes_unread():
 
 async def test_an_order_without_a_sealed_part_passes():
     assert await sealed_fault({"Data": {}}, None) is None
-    assert await fault_of({"Initiation": {}}) is None
+
+
+async def test_a_part_in_the_clear_is_refused_and_so_never_kept():
+    fault = await fault_of({"Initiation": {}})
+    assert (fault.status, fault.code, fault.check) == (400, "JWE.DecryptionError", "jwe.form")
 
 
 async def test_a_key_that_the_bank_has_withdrawn_is_told():
