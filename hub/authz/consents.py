@@ -33,7 +33,7 @@ def staged(
         client_id=caller.client_id,
         organisation_id=caller.organisation_id,
         status=Status.AWAITING,
-        group_id=str(asked.get("BaseConsentId") or consent_id),
+        group_id=facts.base.id if facts.base else str(asked.get("BaseConsentId") or consent_id),
         par_id=request_uri,
         request=dict(detail),
         request_headers=_kept_headers(request, interaction_id),

@@ -89,10 +89,18 @@ def moment_of(text: object) -> int | None:
     return int(moment.timestamp())
 
 
+def spellings(identifier: object) -> tuple[str, ...]:
+    """Return how a UUID may be spelt that is the same as this one: as it came, and in the other case (RFC 9562 section 4)."""
+    if not isinstance(identifier, str) or len(identifier) > 128:
+        return ()
+    return tuple(dict.fromkeys((identifier, identifier.swapcase())))
+
+
 def detail_consent_id(facts: Facts) -> Fault | None:
-    """Expect ConsentId to be a UUID, version 4, that no consent has yet."""
+    """Expect ConsentId to be a UUID, version 4, its letters in one case, that no consent has yet in either."""
     came = facts.asked.get("ConsentId")
-    if not isinstance(came, str) or _UUID4.fullmatch(came.lower()) is None:
+    lower = came.lower() if isinstance(came, str) else ""
+    if _UUID4.fullmatch(lower) is None or came not in {lower, lower.upper()}:
         return _bad("detail.consent_id", f"ConsentId: expected a version 4 UUID, got {show(came)}")
     if facts.taken is not None:
         return _bad("detail.consent_id", "ConsentId: expected a new value, got one already used")

@@ -10,6 +10,7 @@ import msgspec
 import orjson
 
 from hub.authz.consents import staged
+from hub.authz.detail_checks import spellings
 from hub.authz.facts import Column, Facts
 from hub.authz.shell import TRIES, Shell, answer, done
 from hub.authz.steps import Phase, run
@@ -20,7 +21,7 @@ from hub.model.http import Request, Response
 from hub.model.records import Pushed, Seen, digest_of
 from hub.protocol.jose import Parsed, b64url, parse
 from hub.protocol.oauth import REQUEST_URI_PREFIX
-from hub.state.keeper import Change, Conflict, Put
+from hub.state.keeper import Change, Conflict, Drop, Put
 
 ROUTE: Final = "par"
 ConsentValidation = Callable[[Consent], Awaitable[Consent | Fault | None]]
@@ -78,10 +79,11 @@ class PushedRequests:
         return None if record is None else await self._shell.keeper.lookup(Seen, record.key)
 
     async def _consent(self, consent_id: object) -> Consent | None:
-        if not isinstance(consent_id, str) or len(consent_id) > 128:
-            return None
-        found = await self._shell.keeper.lookup(Consent, consent_id)
-        return None if found is None else found[0]
+        for name in spellings(consent_id):
+            found = await self._shell.keeper.lookup(Consent, name)
+            if found is not None:
+                return found[0]
+        return None
 
     async def _store(
         self, request: Request, facts: Facts, event: Event, seen_version: int
@@ -103,6 +105,7 @@ class PushedRequests:
         consent = asked or consent
         lifetime = shell.settings.limits.request_uri_s
         changes: list[Change] = [
+            *(Drop("consent", name, expect=0) for name in spellings(consent.id)[1:]),
             Put(consent, expect=0),
             Put(_pushed(facts, request, request_uri, facts.now + lifetime), expect=0),
         ]

@@ -10,7 +10,7 @@ from hub.authz.explanations import explain
 from hub.authz.facts import Column
 from hub.authz.steps import MATRIX
 from hub.model.caller import NOBODY
-from hub.model.consent import Status
+from hub.model.consent import Consent, Status
 from hub.model.event import Event, Kind
 from hub.model.fault import caller_fault
 from hub.model.records import Grant, RefreshToken, digest_of
@@ -267,6 +267,7 @@ DETAILS = [
     ("detail.permissions", {"Permissions": ["ReadBalances"]}),
     ("detail.consent_id", {"ConsentId": "not-a-uuid"}),
     ("detail.consent_id", {"ConsentId": CONSENT_ID.replace("-4a50", "-1a50")}),
+    ("detail.consent_id", {"ConsentId": CONSENT_ID.replace("0b7f", "0B7f")}),
 ]
 PAYMENT_DETAILS = [
     ("payment.schedule", schedule()),
@@ -362,6 +363,25 @@ async def test_a_client_without_a_role_is_refused(desk):
 async def test_a_used_consent_id_is_refused(desk):
     await desk.pushed()
     refused(await desk.par(), "invalid_authorization_details", 400, "detail.consent_id")
+
+
+@pytest.mark.parametrize("first", [str.lower, str.upper])
+async def test_a_consent_id_that_is_used_is_refused_in_either_case(desk, first):
+    """A UUID is the same in both (RFC 9562 section 4); a bank that stores it as one would take two consents for one."""
+    one = first(CONSENT_ID)
+    assert (await desk.par(authorization_details=[desk.detail(ConsentId=one)])).status == 201
+    response = await desk.par(authorization_details=[desk.detail(ConsentId=one.swapcase())])
+    refused(response, "invalid_authorization_details", 400, "detail.consent_id")
+
+
+async def test_a_base_consent_is_found_in_either_case_and_its_group_has_one_name(desk):
+    await desk.pushed()
+    chained = desk.detail(ConsentId=OTHER_ID, BaseConsentId=CONSENT_ID.upper())
+    response = await desk.par(BOB, authorization_details=[chained])
+    refused(response, "invalid_authorization_details", 400, "detail.base")
+    assert (await desk.par(authorization_details=[chained])).status == 201
+    consent, _ = await desk.keeper.lookup(Consent, OTHER_ID)
+    assert consent.group_id == CONSENT_ID
 
 
 async def test_an_unknown_base_consent_opens_a_group_and_a_known_one_must_be_ours(desk):

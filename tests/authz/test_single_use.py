@@ -50,6 +50,15 @@ async def test_one_of_fifty_uses_a_proof(desk):
     assert statuses(await all_at_once(*calls)) == [200] + [400] * (CROWD - 1)
 
 
+async def test_one_of_fifty_has_a_consent_id_however_it_is_spelt(desk):
+    names = [CONSENT_ID, CONSENT_ID.upper()] * (CROWD // 2)
+    calls = [
+        lambda name=name: desk.par(authorization_details=[desk.detail(ConsentId=name)])
+        for name in names
+    ]
+    assert statuses(await all_at_once(*calls)) == [201] + [400] * (CROWD - 1)
+
+
 async def test_one_of_fifty_finishes_a_request(desk):
     request_uri = await desk.pushed()
     ids = [await desk.interaction(request_uri) for _ in range(CROWD)]
