@@ -38,6 +38,7 @@ ENHANCE_YOUR_CALM: Final = 11
 _SMALL: Final = 64
 """A DATA frame below this that does not end its stream costs a tenth of a control frame."""
 _TENTH: Final = 0.1
+_MANY_SETTINGS: Final = 32 * 6
 
 
 @final
@@ -100,6 +101,13 @@ class Budgets:
             self._refill()
             if self._control < 0:
                 raise Violation(ENHANCE_YOUR_CALM, f"flood_{kind}")
+
+    def settings(self, length: int) -> None:
+        """Charge a SETTINGS frame, by its values too: each may move the windows of all streams.
+
+        Nobody sends more than a dozen; nghttp2 ends the connection at more than 32 (CVE-2020-11080).
+        """
+        self.control(SETTINGS, 1 + length // _MANY_SETTINGS)
 
     def data(self, length: int, *, ends: bool) -> None:
         """Charge a DATA frame when it is empty (one) or tiny (a tenth) and does not end its stream."""
@@ -188,6 +196,8 @@ class FrameGuard:
             self._budgets.reset_received()
         elif kind in {HEADERS, CONTINUATION}:
             self._judge_block(length, kind, flags)
+        elif kind == SETTINGS:
+            self._budgets.settings(length)
         else:
             self._budgets.control(kind)
 

@@ -23,6 +23,7 @@ from hub.protocol.h2_output import (
     END_STREAM,
     FRAME,
     MOST,
+    TABLE,
     WINDOW,
     Output,
     Stream,
@@ -128,7 +129,9 @@ class H2Engine:
         elif stream > self._last:
             self._last = stream if not self._final else self._last
             self._request(stream, fields, ends, events)
-        elif stream not in self._late and not self._final:
+        elif stream in self._late or self._final:
+            self._late_headers(stream, ends=ends)
+        else:
             raise Violation(guard.STREAM_CLOSED, "headers_on_closed")
 
     def _request(
@@ -161,8 +164,8 @@ class H2Engine:
     ) -> None:
         """End a body by trailers, whose fields are checked and forgotten (RFC 9113 section 8.1)."""
         if record.number in self._late:
-            return
-        if record.ended:
+            self._late_headers(record.number, ends=ends)
+        elif record.ended:
             self._stream_error(record, guard.STREAM_CLOSED, events)
         elif (
             not ends
@@ -174,6 +177,12 @@ class H2Engine:
         else:
             self._end_of_body(record, events)
 
+    def _late_headers(self, stream: int, *, ends: bool) -> None:
+        """Ignore the trailers of a stream that we closed; the peer has closed it too then, and nothing more may come."""
+        if ends and self._late.pop(stream, None) is not None:
+            return
+        self._budgets.control(guard.HEADERS)
+
     def _on_data(self, flags: int, stream: int, payload: bytes, events: list[EngineEvent]) -> None:
         octets = len(payload)
         if flags & _PADDED:
@@ -181,6 +190,7 @@ class H2Engine:
         record = self._streams.get(stream)
         if record is None and (stream > self._last or not stream & 1):
             if self._final and stream & 1:
+                self._budgets.data(octets, ends=False)
                 self._give_credit(octets)
                 return
             raise Violation(guard.PROTOCOL_ERROR, "data_on_idle")
@@ -205,8 +215,10 @@ class H2Engine:
             room = record.receive_window
         if room < 0:
             raise Violation(guard.FLOW_CONTROL_ERROR, "late_data")
-        if record is not None and flags & END_STREAM:
-            record.ended = True
+        if flags & END_STREAM:
+            self._late.pop(stream, None)  # the peer has closed it too: nothing more may come
+            if record is not None:
+                record.ended = True
 
     def _body(
         self,
@@ -269,10 +281,12 @@ class H2Engine:
         del events
 
     def _setting(self, name: int, value: int) -> None:
-        """Apply one setting (RFC 9113 section 6.5.2); the table size binds only an encoder that indexes."""
+        """Apply one setting (RFC 9113 section 6.5.2)."""
         if name == ENABLE_PUSH and value > 1:
             raise Violation(guard.PROTOCOL_ERROR, "enable_push")
-        if name == FRAME:
+        if name == TABLE:
+            self._out.allow_table(value)
+        elif name == FRAME:
             if not 16384 <= value < 2**24:
                 raise Violation(guard.PROTOCOL_ERROR, "max_frame_size")
             self._out.most_frame = value

@@ -119,7 +119,7 @@ class H2Client:
         number = self._next
         self._next += 2
         answer = self._answers[number] = Answer(number, want)
-        if ends and not body and len(block) <= self._out.most_frame:
+        if ends and not body and not self._out.owes_update and len(block) <= self._out.most_frame:
             self._out.parts.append(
                 b"%b\x01\x05%b%b" % (len(block).to_bytes(3), number.to_bytes(4), block)
             )
@@ -360,10 +360,12 @@ class H2Client:
         self._unblock()
 
     def _setting(self, name: int, value: int) -> None:
-        """Apply one setting (RFC 9113 section 6.5.2); the table size binds only an encoder that indexes."""
+        """Apply one setting (RFC 9113 section 6.5.2)."""
         if name == _ENABLE_PUSH and value:
             raise Violation(guard.PROTOCOL_ERROR, "enable_push")
-        if name == _STREAMS:
+        if name == _TABLE:
+            self._out.allow_table(value)
+        elif name == _STREAMS:
             self._most = min(self._streams, value)
         elif name == _FRAME:
             if not 16384 <= value < 2**24:

@@ -97,6 +97,8 @@ class Input:
             self._budgets.data(length, ends=bool(flags & END_STREAM))
         elif kind == guard.RST_STREAM:
             self._budgets.reset_received()
+        elif kind == guard.SETTINGS:
+            self._budgets.settings(length)
         elif kind != guard.HEADERS:
             self._budgets.control(kind)
 

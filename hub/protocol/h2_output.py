@@ -9,12 +9,13 @@ from typing import Final, final
 
 from hub.protocol import guard
 from hub.protocol.guard import Budgets, Violation
+from hub.protocol.hpack import EMPTY_TABLE, TABLE_OCTETS
 from hub.protocol.message import Bounds
 
 MOST: Final = 2**31 - 1
 END_STREAM: Final = 0x01
 END_HEADERS: Final = 0x04
-HEADER_TABLE_SIZE, ENABLE_PUSH, STREAMS, WINDOW, FRAME, LIST = range(1, 7)
+TABLE, ENABLE_PUSH, STREAMS, WINDOW, FRAME, LIST = range(1, 7)
 """Settings (RFC 9113 section 6.5.2)."""
 
 
@@ -64,7 +65,16 @@ class Stream:
 class Output:
     """Hold what is to be sent, and the windows it must fit."""
 
-    __slots__ = ("_blocked", "_budgets", "initial", "most_frame", "parts", "window")
+    __slots__ = (
+        "_blocked",
+        "_budgets",
+        "_table",
+        "_update",
+        "initial",
+        "most_frame",
+        "parts",
+        "window",
+    )
 
     def __init__(self, budgets: Budgets) -> None:
         """Start with the protocol's default windows."""
@@ -74,6 +84,8 @@ class Output:
         self.most_frame = 16384
         self._blocked: deque[Stream] = deque()
         self._budgets = budgets
+        self._table = TABLE_OCTETS
+        self._update = False
 
     def take(self) -> bytes:
         """Return and forget all."""
@@ -89,6 +101,8 @@ class Output:
 
     def complete(self, record: Stream, block: bytes, body: bytes) -> bool:
         """Queue a whole answer; tell whether its last frame is queued."""
+        if self._update:
+            block = self._updated(block)
         size = len(body)
         if (
             size <= self.window
@@ -105,13 +119,34 @@ class Output:
                 % (len(block).to_bytes(3), number, block, size.to_bytes(3), number, body)
             )
             return True
-        self.head(record, block, ends=False)
+        self._fields(record, block, ends=False)
         # A view: with wide windows, copying what is left for each frame would take a second for 16 MiB.
         record.pending, record.wants_end = memoryview(body), True
         return self.push(record)
 
     def head(self, record: Stream, block: bytes, *, ends: bool) -> None:
         """Queue a header block, in CONTINUATION frames if the peer's frame size demands it."""
+        self._fields(record, self._updated(block) if self._update else block, ends=ends)
+
+    def allow_table(self, octets: int) -> None:
+        """Take the peer's bound for a compression table that we never use.
+
+        Below the default the next block must say that the table has become smaller, or the peer may not read it; said once
+        to be empty, it obeys every bound. Source: RFC 9113 section 4.3.1; RFC 7541 section 4.2.
+        """
+        if octets < self._table:
+            self._table, self._update = 0, True
+
+    @property
+    def owes_update(self) -> bool:
+        """Tell whether the next block must begin with a table's new size; ``head`` and ``complete`` see to it."""
+        return self._update
+
+    def _updated(self, block: bytes) -> bytes:
+        self._update = False
+        return EMPTY_TABLE + block
+
+    def _fields(self, record: Stream, block: bytes, *, ends: bool) -> None:
         flags, most = (END_STREAM if ends else 0), self.most_frame
         if len(block) <= most:
             self.frame(guard.HEADERS, flags | END_HEADERS, record.number, block)

@@ -18,6 +18,8 @@ Field = tuple[bytes, bytes]
 
 TABLE_OCTETS: Final = 4096
 """The dynamic table's size: the protocol's default, never changed by us."""
+EMPTY_TABLE: Final = b"\x20"
+"""What a block begins with that says that the table is of no size from now on (section 6.3)."""
 _EOS: Final = 256
 _SHORT: Final = 96
 _STATIC: Final[tuple[Field, ...]] = tuple(

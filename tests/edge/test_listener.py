@@ -123,6 +123,17 @@ async def test_nghttp_speaks_with_the_listener(engine, tmp_path):
     assert len(place.notebook.answers[0][1].body) >= 300_000
 
 
+async def test_nghttp_without_a_compression_table_reads_the_answer(engine):
+    async with rig.listening(rig.echo_router(), engine=engine) as place:
+        done = await trio.run_process(
+            ["nghttp", "-v", "--no-verify-peer", "--header-table-size=0", f"https://localhost:{place.port}/"],
+            capture_stdout=True,
+        )  # fmt: skip
+    told = done.stdout.decode(errors="replace")
+    assert ":status: 200" in told
+    assert "COMPRESSION_ERROR" not in told
+
+
 async def test_h2load_gets_every_answer(engine):
     async with rig.listening(rig.echo_router(), engine=engine) as place:
         done = await trio.run_process(

@@ -98,6 +98,39 @@ def test_flood_of_tiny_data_is_stopped_later(wire):
     assert 9000 <= flood(wire, make, 12000) <= 10100
 
 
+LATE = {
+    "HEADERS": frame(HEADERS, 4, 1, b""),
+    "HEADERS that end": frame(HEADERS, 5, 1, b""),
+    "empty DATA that ends": frame(DATA, 1, 1, b""),
+    "empty DATA": frame(DATA, 0, 1, b""),
+}
+
+
+@pytest.mark.parametrize("released", [False, True])
+@pytest.mark.parametrize("name", LATE)
+def test_flood_on_a_stream_that_was_answered_early_is_stopped(wire, name, released):
+    wire.feed(headers(1, base=POST, end=False))
+    wire.engine.answer(1, 404, (), b"")
+    if released:
+        wire.engine.release(1)
+    assert flood(wire, lambda _: LATE[name], 4000) <= 2010
+    assert wire.engine.closing
+
+
+def test_flood_on_streams_that_came_after_the_end_is_stopped(wire):
+    wire.feed(headers(1, base=POST, end=False))
+    wire.engine.drain_now()
+    assert flood(wire, lambda _: frame(DATA, 1, 3, b"") + frame(HEADERS, 4, 1, b""), 4000) <= 2010
+    assert wire.engine.closing
+
+
+def test_settings_that_move_all_windows_many_times_are_stopped(wire):
+    wire.feed(*(headers(number, base=POST, end=False) for number in range(1, 201, 2)))
+    values = b"".join(b"\0\4" + (65535 + n % 2).to_bytes(4) for n in range(2730))
+    assert flood(wire, lambda _: frame(SETTINGS, 0, 0, values), 100) <= 15
+    assert wire.goaway == CALM
+
+
 def test_rapid_reset_is_stopped_after_the_burst(wire):
     def make(number: int) -> bytes:
         stream = 2 * number + 1

@@ -411,6 +411,17 @@ def test_no_more_streams_than_both_sides_allow():
     assert server.client.most == 10
 
 
+@pytest.mark.parametrize("body", [b"", b"x"])
+def test_a_server_with_a_smaller_compression_table_is_told_so_by_the_next_request(body):
+    server = Server((1, 0))
+    strict = Decoder()
+    strict.max_allowed_table_size = 0
+    for _ in range(2):
+        server.client.begin(GET, body)
+        (block,) = [p for kind, _, _, p in frames(server.client.take()) if kind == HEADERS]
+        assert (b":path", b"/a?b=1") in strict.decode(block, raw=True)
+
+
 def test_control_frames_beside_answers_are_no_flood():
     server = Server()
     for _ in range(1500):

@@ -1,6 +1,7 @@
 """RFC 9113, section by section: what breaks a rule ends the stream or the connection with the right error."""
 
 import pytest
+from hpack import Decoder
 
 from hub.protocol.h2_output import frame
 from tests.protocol.h2_frames import (
@@ -228,6 +229,30 @@ def test_section_6_1_padding_counts_for_flow_control(wire):
     wire.feed(OPEN, frame(DATA, 8, 1, b"\x03abc\0\0\0"))
     body = wire.events[-1]
     assert (body.data, body.octets) == (b"abc", 7)
+
+
+@pytest.mark.parametrize("first", [0, 100, 4096])
+def test_section_4_3_1_a_smaller_compression_table_is_confirmed_by_the_next_header_block(
+    wire, first
+):
+    wire.feed(setting(1, first), headers(1), headers(3), headers(5))
+    wire.engine.go_on(1)
+    wire.feed(setting(1, 0))
+    wire.engine.answer(1, 200, ((b"server", b"hub"),), b"x")
+    wire.engine.answer(3, 204, (), b"")
+    wire.feed(setting(1, 4096))
+    wire.engine.start(5, 200, ())
+    wire.collect()
+    blocks = [payload for kind, _, _, payload in wire.sent if kind == HEADERS]
+    assert len(blocks) == 4
+    strict = Decoder()
+    strict.max_allowed_table_size = first
+    strict.decode(blocks[0])
+    strict.max_allowed_table_size = 0
+    assert (b"server", b"hub") in strict.decode(blocks[1], raw=True)
+    assert strict.decode(blocks[2], raw=True) == [(b":status", b"204")]
+    strict.max_allowed_table_size = 4096
+    assert strict.decode(blocks[3], raw=True)[0] == (b":status", b"200")
 
 
 def test_section_6_5_settings_are_acknowledged(wire):
