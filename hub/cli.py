@@ -77,7 +77,7 @@ def main() -> None:
     type=click.Path(path_type=Path),
     required=True,
     metavar="FILE",
-    help="The tenant's configuration (TOML); see config/hub.example.toml.",
+    help="The tenant's configuration (TOML); start from config/hub.production.toml.",
 )
 @click.option(
     "--worker", type=int, hidden=True, help="Run one worker; the supervisor asks for that."

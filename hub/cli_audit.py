@@ -21,7 +21,6 @@ from hub.audit.tiles import LogError, View
 from hub.cli_audit_asked import selecting, selection_of, start_at, told_of
 from hub.cli_audit_reading import COMMANDS
 from hub.cli_run import FAILED
-from hub.model.event import Kind
 from hub.node.errors import StartError
 from hub.node.reading import Place, fits
 from hub.node.retention import prune_log
@@ -212,10 +211,6 @@ def prune(path: Path, target: Path) -> None:
 
     def start(place: Place) -> int:
         days = place.loaded.settings.log.retain
-        if unknown := set(days) - set(Kind):
-            raise StartError(
-                f"log.retain: unknown kinds {sorted(unknown)}; known: {', '.join(Kind)}"
-            )
         if not days:
             raise StartError("log.retain says of no kind of event how many days to keep it")
         if target.exists():

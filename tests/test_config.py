@@ -113,6 +113,32 @@ def test_a_value_remembers_where_it_came_from():
         ("[state]", "[state", "TOML"),
         ("workers = 2", "workers = 0", "workers"),
         ("crl =", "auto_activate = true\ncrl =", "auto_activate"),
+        ('key = "production/s1.key"', "key = 5", "path of a file or folder"),
+        ('key = "production/s1.key"', 'key = ""', "tpp.key"),
+        ('folder = "/var/lib/api-hub/examplebank"', "folder = []", "state.folder"),
+        ('"https://hh.', '"http://hh.', "lfi.base"),
+        ('["5f0c1f0e-2f6f-4a56-8a3a-54d2e6f9b7c1"]', "[]", "client_ids"),
+        ('provider_id = "examplebank"', 'provider_id = "a\\r\\nb"', "provider_id"),
+        ('provider_id = "examplebank"', 'provider_id = ""', "provider_id"),
+        ('audience = "examplebank"', "", "bank.audience"),
+        ('auth = "jwt"', 'auth = "api_key"', "bank.api_key"),
+        ('auth = "jwt"', 'auth = "oauth"', "bank.client_secret"),
+        ('auth = "jwt"', 'auth = "jwt"\ntoken_endpoint = "x"', "bank.token_endpoint"),
+        ("crl =", "refresh = 0\ncrl =", "trust.refresh"),
+        ("crl =", "refresh = -1\ncrl =", "trust.refresh"),
+        ("crl =", "outage_pay = 14401\ncrl =", "trust.outage_pay"),
+        ("crl =", 'statement_keys = "x"\ncrl =', "trust.statement_keys"),
+        ("port = 9090", 'port = 9090\ncertificate = "a.pem"', "ops.certificate"),
+        ("port = 9090", "port = 65536", "ops.port"),
+        ("retain = {}", "retain = { cal = 5 }", "log.retain"),
+        ("retain = {}", "retain = { call = 0 }", "log.retain"),
+        ("[state]", "[limits]\nstreams = 0\n[state]", "limits.streams"),
+        ("[state]", "[limits]\ncode_s = 61\n[state]", "limits.code_s"),
+        ("[state]", "[limits]\nframe_octets = 16383\n[state]", "limits.frame_octets"),
+        ("workers = 2", "workers = 2\nlimits = 5", "limits"),
+        ('"https://ozone-connect.examplebank.example"', '"https://a:b"', "bank.base_url"),
+        ('"https://ozone-connect.examplebank.example"', '"https://a:65536"', "bank.base_url"),
+        ('"https://ozone-connect.examplebank.example"', '"https://é.example"', "bank.base_url"),
     ],
 )
 def test_a_mistake_gets_one_line_that_names_it(tmp_path, old, new, named):
@@ -183,3 +209,20 @@ def test_an_issuer_is_an_origin_and_nothing_more(tmp_path, url):
     target = changed(tmp_path, old, f"issuer = {json.dumps(url)}")
     with pytest.raises(ConfigError, match=r"tenant\.issuer"):
         load(target, {})
+
+
+@pytest.mark.parametrize("name", sorted(default_limits()))
+def test_no_limit_is_negative_or_endless(name):
+    variable = f"HUB__LIMITS__{name.upper()}"
+    for value in ("-1", "nan" if isinstance(default_limits()[name], float) else "1e300"):
+        with pytest.raises(ConfigError, match=rf"^environment {variable}: .*\.{name}`"):
+            load(PRODUCTION, {variable: value})
+
+
+def test_what_is_wrong_in_the_environment_is_blamed_on_its_variable():
+    with pytest.raises(ConfigError, match=r"^environment HUB__TRUST__REFRESH: "):
+        load(PRODUCTION, {"HUB__TRUST__REFRESH": "0"})
+    with pytest.raises(ConfigError, match=r"^environment HUB__TRUST__REFRSH: .*unknown field"):
+        load(PRODUCTION, {"HUB__TRUST__REFRSH": "5"})
+    with pytest.raises(ConfigError, match=f"^{PRODUCTION}: .*retain"):
+        load(PRODUCTION, {"HUB__LOG__RETAIN": "{ x = 5 }"})

@@ -22,6 +22,18 @@ _LINES: Final = 63
 _REQUEST_OCTETS: Final = 1_000_000
 
 
+def read_witness(line: str) -> tuple[str, Verifier]:
+    """Read who is asked for a cosignature: a base URL and a verifier key, with a space between.
+
+    Raises:
+        NoteError: It is something else.
+    """
+    url, _, vkey = line.partition(" ")
+    if not url.startswith("https://"):
+        raise NoteError("a witness is a https:// URL and a verifier key")
+    return url.rstrip("/"), Verifier.parse(vkey)
+
+
 class Latest(msgspec.Struct, frozen=True):
     """Hold what a witness remembers of a log: the size and root that it signed last."""
 

@@ -1,14 +1,23 @@
 """Which text is an address that may be configured: https, a host, and nothing that hides in a URL."""
 
+import re
 from collections.abc import Mapping
+from typing import Final
+
+_AUTHORITY: Final = re.compile(
+    r"(?:[a-z0-9](?:[a-z0-9._-]*[a-z0-9])?|\[[0-9a-f:.]+\])(?::(?P<port>[0-9]{1,5}))?",
+    re.IGNORECASE,
+)
+"""A host name, IPv4 address or IPv6 address in brackets, and a port if one is given; RFC 3986 section 3.2."""
 
 
 def is_https(url: str) -> bool:
-    """Tell whether a URL is https with a host, without user, query, fragment or white space."""
+    """Tell whether a URL is https with a host, in ASCII, without user, query, fragment or white space."""
     rest = url.removeprefix("https://")
-    host = rest.partition("/")[0]
-    clean = rest.isprintable() and not any(mark in rest for mark in "?#@\\ ")
-    return rest != url and bool(host) and clean
+    found = _AUTHORITY.fullmatch(rest.partition("/")[0])
+    clean = rest.isascii() and rest.isprintable() and not any(mark in rest for mark in "?#@\\ ")
+    good_port = found is not None and 1 <= int(found["port"] or 443) <= 65535
+    return rest != url and good_port and clean
 
 
 def is_origin(url: str) -> bool:

@@ -306,7 +306,9 @@ def watched_files(settings: Settings) -> dict[str, Path]:
         "client at the bank": settings.bank.certificate,
         "bank server CA": settings.bank.ca,
     }
-    keys = {"message signing": settings.keys.signing[0], "bearer signing": settings.keys.bearer}
+    keys = {"bearer signing": settings.keys.bearer}
+    if settings.keys.signing:
+        keys["message signing"] = settings.keys.signing[0]
     beside = {name: path.with_suffix(".pem") for name, path in keys.items()}
     files |= {name: path for name, path in beside.items() if path.is_file()}
     return {name: path for name, path in files.items() if path is not None}

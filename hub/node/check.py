@@ -9,6 +9,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from cryptography import x509
 
 from hub.audit.note import NoteError, Signer
+from hub.audit.witness import read_witness
 from hub.config import ConfigError, Settings
 from hub.node.errors import StartError
 from hub.node.keys import load_signing_key
@@ -33,26 +34,15 @@ def check_files(settings: Settings) -> None:
         ("lfi.client_ca", settings.lfi.client_ca),
         ("bank.ca", settings.bank.ca),
         ("trust.ca", settings.trust.ca),
+        ("log.ca", settings.log.ca),
     ):
         if bundle is not None:
             _check_bundle(where, bundle)
     if settings.tenant.environment != "sandbox":
         _refuse_sandbox_certificates(settings)
-    if not settings.keys.signing and not settings.keys.pkcs11:
-        raise ConfigError("keys.signing: expected at least one key, in a file or by keys.pkcs11")
-    try:
-        for path in (*settings.keys.signing, settings.keys.bearer):
-            _check_signing_key(path, settings)
-        for uri in settings.keys.pkcs11:
-            load_token_key(uri)
-    except StartError as error:
-        raise ConfigError(f"keys: {error}") from None
-    for path in (*((settings.keys.log,) if settings.keys.log else ()), *settings.log.retiring):
-        try:
-            Signer.load("log", path.read_bytes())
-        except (OSError, NoteError) as error:
-            raise ConfigError(f"keys.log, log.retiring: {path}: {error}") from None
-    _check_push_key(settings.trust.push_key)
+    _check_keys(settings)
+    _check_log(settings)
+    _check_secrets(settings)
     try:
         ZoneInfo(settings.tenant.time_zone)
     except (ZoneInfoNotFoundError, ValueError):
@@ -69,22 +59,57 @@ def _check_signing_key(path: Path, settings: Settings) -> None:
         )
 
 
-def _check_push_key(path: Path | None) -> None:
+def _check_keys(settings: Settings) -> None:
+    keys = settings.keys
+    if not keys.signing and not keys.pkcs11:
+        raise ConfigError("keys.signing: expected at least one key, in a file or by keys.pkcs11")
     try:
-        if path is not None:
-            read_push_key(path)
+        for path in (*keys.signing, keys.bearer):
+            _check_signing_key(path, settings)
+        for uri in keys.pkcs11:
+            load_token_key(uri)
+    except StartError as error:
+        raise ConfigError(f"keys: {error}") from None
+
+
+def _check_log(settings: Settings) -> None:
+    for path in (*((settings.keys.log,) if settings.keys.log else ()), *settings.log.retiring):
+        try:
+            Signer.load("log", path.read_bytes())
+        except (OSError, NoteError) as error:
+            raise ConfigError(f"keys.log, log.retiring: {path}: {error}") from None
+    for line in settings.log.witnesses:
+        try:
+            read_witness(line)
+        except NoteError as error:
+            raise ConfigError(f"log.witnesses: {line[:80]!r}: {error}") from None
+
+
+def _check_secrets(settings: Settings) -> None:
+    push, bank = settings.trust.push_key, settings.bank
+    try:
+        if push is not None:
+            read_push_key(push)
     except (OSError, ValueError) as error:
-        raise ConfigError(f"trust.push_key: {path}: {error}") from None
+        raise ConfigError(f"trust.push_key: {push}: {error}") from None
+    for name, path in (("api_key", bank.api_key), ("client_secret", bank.client_secret)):
+        try:
+            empty = path is not None and not path.read_bytes().strip()
+        except OSError as error:
+            raise ConfigError(f"bank.{name}: {path}: cannot be read: {error.strerror}") from None
+        if empty:
+            raise ConfigError(f"bank.{name}: {path}: expected a file with the secret, it is empty")
 
 
 def _pairs(settings: Settings) -> Iterator[tuple[str, Path, Path]]:
-    if settings.tpp.certificate is None or settings.tpp.key is None:
+    tpp = settings.tpp
+    if tpp.certificate is None or tpp.key is None or tpp.client_ca is None:
         raise ConfigError(
-            "tpp.certificate, tpp.key: the TPP edge always speaks TLS; give both files"
+            "tpp.certificate, tpp.key, tpp.client_ca: the TPP edge always speaks mutual TLS; give all three files"
         )
-    yield "tpp", settings.tpp.certificate, settings.tpp.key
+    yield "tpp", tpp.certificate, tpp.key
     yield "lfi", settings.lfi.certificate, settings.lfi.key
-    for face, pairs in (("tpp", settings.tpp.certificates), ("lfi", settings.lfi.certificates)):
+    for face, pairs in (("tpp", tpp.certificates), ("lfi", settings.lfi.certificates)):
         for host, pair in pairs.items():
             yield f"{face}.certificates.{host}", pair.certificate, pair.key
     yield "bank", settings.bank.certificate, settings.bank.key
@@ -97,7 +122,7 @@ def _refuse_sandbox_certificates(settings: Settings) -> None:
     bundles = (settings.tpp.client_ca, settings.lfi.client_ca, settings.bank.ca, settings.trust.ca)
     files += [bundle for bundle in bundles if bundle is not None]
     for path in files:
-        for certificate in x509.load_pem_x509_certificates(path.read_bytes()):
+        for certificate in _certificates(path):
             if SANDBOX_MARK in certificate.issuer.rfc4514_string():
                 raise ConfigError(
                     f"{path}: was issued by a sandbox's Trust Framework; tenant.environment is "
@@ -105,10 +130,17 @@ def _refuse_sandbox_certificates(settings: Settings) -> None:
                 )
 
 
+def _certificates(path: Path) -> list[x509.Certificate]:
+    try:
+        return x509.load_pem_x509_certificates(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path}: expected PEM certificates: {error}") from None
+
+
 def _check_pair(where: str, certificate: Path, key: Path) -> None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     try:
-        context.load_cert_chain(certificate, key)
+        context.load_cert_chain(certificate, key, password="")  # never asked for on a terminal
     except (OSError, ssl.SSLError) as error:
         raise ConfigError(
             f"{where}.certificate {certificate}, {where}.key {key}: expected a PEM certificate and its key: {error}"

@@ -147,7 +147,7 @@ def cannot_listen(face: Face, place: Listen, error: OSError) -> str:
     """Return the line that says why a face cannot listen, and what to do."""
     return (
         f"{face} listener {place.bind}:{place.port}: {error.strerror or error}; "
-        f"free the port or change [{face}] port"
+        f"free the port, or change [{face}] bind or port"
     )
 
 

@@ -11,10 +11,11 @@ import trio
 
 from hub.audit.index import open_index
 from hub.audit.log import Log
-from hub.audit.note import NoteError, Verifier
+from hub.audit.note import NoteError
 from hub.audit.open import open_log, origin_of
 from hub.audit.publish import Publisher, Witness
 from hub.audit.tiles import LogError
+from hub.audit.witness import read_witness
 from hub.model.event import Event, Kind
 from hub.node.build import Given
 from hub.node.errors import StartError
@@ -124,15 +125,13 @@ async def _commit(given: Given, event: Event) -> None:
 
 
 def _witness(given: Given, line: str) -> Witness:
-    url, _, vkey = line.partition(" ")
-    if not url.startswith("https://"):
-        raise NoteError(f"a witness is a https:// URL and a verifier key, not {line[:80]!r}")
+    url, verifier = read_witness(line)
     tls = ssl.create_default_context(cafile=given.settings.log.ca)
 
     async def ask(body: bytes) -> tuple[int, bytes] | None:
         async with Web(tls) as web:
-            to = f"{url.rstrip('/')}/add-checkpoint"
+            to = f"{url}/add-checkpoint"
             answer = await web.exchange("POST", to, (), body, _COSIGNATURES_OCTETS)
         return (answer.status, answer.body) if isinstance(answer, Answer) else None
 
-    return Witness(Verifier.parse(vkey), ask)
+    return Witness(verifier, ask)

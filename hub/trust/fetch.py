@@ -308,7 +308,7 @@ def _context(settings: TrustSettings, *, mutual: bool) -> ssl.SSLContext:
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.load_verify_locations(settings.ca)
     if mutual:
-        context.load_cert_chain(settings.certificate, settings.key)
+        context.load_cert_chain(settings.certificate, settings.key, password="")
     return context
 
 

@@ -39,7 +39,7 @@ def client_context(settings: BankSettings, *, http2: bool = False) -> ssl.SSLCon
     context.set_ciphers(_TLS12_CIPHERS)
     context.set_alpn_protocols(["h2", "http/1.1"] if http2 else ["http/1.1"])
     context.load_verify_locations(cafile=settings.ca)
-    context.load_cert_chain(settings.certificate, settings.key)
+    context.load_cert_chain(settings.certificate, settings.key, password="")
     return context
 
 
