@@ -100,8 +100,12 @@ def payment_data(answer: BankAnswer) -> dict[str, Any] | None:
         data = orjson.loads(answer.body)["data"]
     except (orjson.JSONDecodeError, KeyError, TypeError):
         return None
-    lawful = isinstance(data, dict) and isinstance(data.get("id"), str)
-    return data if lawful and _ID.fullmatch(data["id"]) else None
+    return data if isinstance(data, dict) and is_payment_id(data.get("id")) else None
+
+
+def is_payment_id(value: object) -> bool:
+    """Tell whether a value can be the id of a payment: 1 to 40 visible characters of ASCII."""
+    return isinstance(value, str) and _ID.fullmatch(value) is not None
 
 
 class Moment(msgspec.Struct, frozen=True, kw_only=True):

@@ -15,7 +15,15 @@ from zoneinfo import ZoneInfo
 import msgspec
 import trio
 
-from hub.gateway.payment_outcome import Moment, Outcome, closing, judge, payment_event, unknown
+from hub.gateway.payment_outcome import (
+    Moment,
+    Outcome,
+    closing,
+    is_payment_id,
+    judge,
+    payment_event,
+    unknown,
+)
 from hub.model.clock import Clock, Dice
 from hub.model.consent import Consent
 from hub.model.consent_change import date_time_of
@@ -281,7 +289,7 @@ def _said(asked: Mapping[str, Any], now: int) -> Settlement | str:
         return Settlement(
             attempt_id=attempt, outcome=outcome, payment_id="", status="", by=by, time=now
         )
-    if outcome != "made" or not 1 <= len(payment_id) <= 40 or status not in STATUSES:
+    if outcome != "made" or not is_payment_id(payment_id) or status not in STATUSES:
         known = ", ".join(STATUSES)
         return f"expected outcome: never, or made with the bank's id and status ({known})"
     return Settlement(
