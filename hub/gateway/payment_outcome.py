@@ -210,4 +210,5 @@ def _settle(attempt: Attempt, status: str, at: Moment) -> Settle:
         line_id=at.line_id,
         event=told,
         anchored=at.anchored,
+        attempted=attempt.created,
     )

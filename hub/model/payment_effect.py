@@ -10,7 +10,7 @@ from typing import Any, Final
 import msgspec
 
 from hub.model.consent import Consent, Party, Status, may_become
-from hub.model.consent_change import as_of, with_data, with_status
+from hub.model.consent_change import as_of, date_time_of, with_data, with_status
 from hub.model.fault import Fault, caller_fault
 from hub.model.limits import (
     Allowance,
@@ -42,6 +42,7 @@ def terms_in(consent: Consent, *, anchored: bool = False) -> Terms | None:
     return terms
 
 
+_ATTEMPT: Final = "lastServiceInitiationAttempt"
 _KEPT_MOST: Final = 1024
 _TERMS: Final[dict[tuple[int, bool], tuple[Mapping[str, Any], Terms | None]]] = {}
 """Terms by the request that they were read from: it is never changed, and one payment asks for them four times."""
@@ -131,3 +132,13 @@ def with_shown_consumption(
         left = {name: value for name, value in data.items() if name != "PaymentConsumption"}
         return msgspec.structs.replace(consent, body={**consent.body, "Data": left})
     return consent
+
+
+def with_attempt(consent: Consent, attempted: int) -> Consent:
+    """Return the consent whose usage says when a payment was last ordered under it, in seconds; the same object if it does."""
+    if not attempted:
+        return consent
+    said, held = date_time_of(attempted), consent.usage.get(_ATTEMPT, "")
+    if held.endswith("Z") and held >= said:  # a bank may have written it, with another offset
+        return consent
+    return msgspec.structs.replace(consent, usage={**consent.usage, _ATTEMPT: said})

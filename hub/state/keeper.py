@@ -95,6 +95,7 @@ class Settle(msgspec.Struct, frozen=True, kw_only=True, tag="settle"):
         anchored: Months are counted from the schedule's start.
         undone: Of a payment whose share may be final already and that is rejected now: its amount in hundredths, and the day
             that it counts for.
+        attempted: When the payment was ordered, seconds: noted in the consent's usage; 0 notes nothing.
     """
 
     consent_id: str
@@ -106,6 +107,7 @@ class Settle(msgspec.Struct, frozen=True, kw_only=True, tag="settle"):
     event: Event
     anchored: bool = False
     undone: tuple[int, date] | None = None
+    attempted: int = 0
 
 
 Change = Put | Drop | Reserve | Settle

@@ -14,7 +14,7 @@ from hub.model.consent_change import as_of
 from hub.model.consent_history import history_line
 from hub.model.fault import Fault
 from hub.model.limits import Allowance
-from hub.model.payment_effect import settled, take_share, undone, with_consumption
+from hub.model.payment_effect import settled, take_share, undone, with_attempt, with_consumption
 from hub.model.records import Record
 from hub.state.entry import Entry, decode, entry_of, kind_of, leaf_of, put_entry
 from hub.state.keeper import (
@@ -178,6 +178,7 @@ def _settle(sight: _Sight, ask: Settle) -> None:
     if taken is not held:
         sight.put(taken)
     changed = with_consumption(consent, taken, ask.now_ms, ask.day, anchored=ask.anchored)
+    changed = with_attempt(changed, ask.attempted)
     if changed is consent:
         return
     sight.put(changed)

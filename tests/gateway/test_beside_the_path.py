@@ -10,7 +10,7 @@ from hub.gateway.shadow import EVERY, MOST, QUEUE, Shadow
 from hub.model.consent import Consent
 from hub.model.event import Event, Kind
 from hub.state.keeper import Put
-from tests.gateway.world import CONSENT, World, contract
+from tests.gateway.world import CONSENT, World, consent_of, contract
 
 BALANCES = "account-information.balances"
 BAD = {"data": 7}
@@ -95,6 +95,12 @@ async def test_a_read_notes_in_its_consent_when_data_was_shared_once_a_minute():
     world.clock.advance(60)
     await world.get("/accounts/acc-1/balances")
     assert (await usage(world)) == ("2026-05-28T20:27:40Z", 3)
+
+
+async def test_a_moment_that_a_bank_wrote_with_another_offset_is_not_taken_for_a_later_one():
+    world = await World().start(consent_of(usage={"lastDataShared": "2026-05-28T22:00:00+04:00"}))
+    await world.get("/accounts/acc-1/balances")
+    assert (await usage(world))[0] == "2026-05-28T20:26:40Z"
 
 
 async def test_a_refused_read_shares_nothing():

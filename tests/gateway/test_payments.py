@@ -263,6 +263,17 @@ async def test_an_accepted_single_payment_consumes_its_consent():
     assert str(consent.status) == "Consumed"
 
 
+@pytest.mark.parametrize("status", [201, 400])
+async def test_a_consent_says_when_a_payment_was_last_ordered_under_it(status):
+    world = await started(MULTI)
+    for at, moment in enumerate(("20:26:40Z", "20:27:10Z")):
+        world.bank.answer = answer_of({"data": {**MADE["data"], "id": f"p-{at}"}}, status)
+        assert (await pay(world, key=b"k-%d" % at)).status == status
+        consent, _ = await world.keeper.lookup(Consent, CONSENT)
+        assert consent.usage == {"lastServiceInitiationAttempt": f"2026-05-28T{moment}"}
+        world.clock.advance(30)
+
+
 async def test_a_payment_is_read_and_found_by_its_key():
     world = await started()
     await pay(world)
