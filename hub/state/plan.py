@@ -34,10 +34,14 @@ Step = Entry | Reserve | Settle
 
 
 class Plan(msgspec.Struct, frozen=True):
-    """Hold what to write: entries, each with the version its record has before, and further events."""
+    """Hold what to write: entries, each with the version its record has before, and further events.
+
+    ``made`` are the records that were decided here, with their entries: whoever reads them next need not decode them.
+    """
 
     entries: tuple[tuple[Entry, int], ...]
     leaves: tuple[Leaf, ...] = ()
+    made: tuple[tuple[Entry, Record], ...] = ()
 
 
 def steps_of(changes: Sequence[Change]) -> tuple[Step, ...]:
@@ -92,7 +96,7 @@ def plan(
         refused = _reserve(sight, step)
         if refused is not None:
             return Conflict(at) if isinstance(refused, Conflict) else refused
-    return Plan(tuple(sight.entries), tuple(sight.leaves))
+    return Plan(tuple(sight.entries), tuple(sight.leaves), tuple(sight.made))
 
 
 @final
@@ -110,6 +114,7 @@ class _Sight:
         self._read: dict[tuple[str, str], Versioned] = {}
         self.entries: list[tuple[Entry, int]] = []
         self.leaves: list[Leaf] = []
+        self.made: list[tuple[Entry, Record]] = []
 
     def write(self, entry: Entry) -> bool:
         """Plan an entry; False where it does not find the version it expects."""
@@ -143,7 +148,9 @@ class _Sight:
 
     def put(self, record: Record) -> None:
         """Plan a record whole."""
-        self.write(put_entry(Put(record)))
+        entry = put_entry(Put(record))
+        self.write(entry)
+        self.made.append((entry, record))
 
 
 def _reserve(sight: _Sight, ask: Reserve) -> Conflict | Fault | None:

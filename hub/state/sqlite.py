@@ -19,15 +19,14 @@ from typing import Any, Final, TypeVar, final
 import apsw
 import msgspec
 
-from hub.model.consent import Consent
 from hub.model.failpoint import Failpoint, Point, no_failpoint
-from hub.model.limits import Allowance
-from hub.model.records import Record, Seen
+from hub.model.records import Seen
 from hub.protocol.merkle import Frontier
 from hub.state.copying import copy_database
 from hub.state.entry import MOST, Entry, IndexRow, decode, kind_of, put_entry, unavailable
 from hub.state.interaction import SLICE, add_slice, sliced, traced
 from hub.state.keeper import Granted, Once, Page, Put, Query, TreeHead, Versioned
+from hub.state.known import Known
 from hub.state.plan import Leaf, Plan, plan
 from hub.state.schema import (
     SCHEMA_VERSION,
@@ -49,9 +48,7 @@ _RECORD: Final = "SELECT version, indexed, body FROM record WHERE kind = ? AND k
 _VERSION: Final = "SELECT version, indexed FROM record WHERE kind = ? AND key = ?"
 _HEAD: Final = "SELECT size, frontier, root, (SELECT max(position) FROM event) FROM head"
 _FEW: Final = 1000
-_OFTEN: Final = frozenset({kind_of(Consent), kind_of(Allowance)})
-_KNOWN: Final = 512
-_KNOWN_OCTETS: Final = 16_384
+_KNOWN_OCTETS: Final = 8 << 20
 _PURGE_MOST: Final = 1000
 _SLICE_MOST: Final = 4
 """Times its size a slice may have, where sorting was put off for long: some 60 ms."""
@@ -103,7 +100,7 @@ class Store:
         self._pages = 0
         self._indexed: dict[tuple[str, str], bytes] = {}
         """Index rows of what the transaction has read or written, as they stand in it."""
-        self._known: dict[tuple[str, str], tuple[bytes, Record]] = {}
+        self._known = Known(_KNOWN_OCTETS)
         self._failed = False
         self._full = False
         self._reader: Any = None
@@ -251,6 +248,8 @@ class Store:
             self._failpoint(Point.AFTER_PLAN)
             for entry, version in planned.entries:
                 self._apply(entry, version)
+            for entry, record in planned.made:
+                self._known.keep(entry.kind, entry.key, entry.body or b"", record)
             further = planned.leaves
         self._failpoint(Point.AFTER_RECORDS)
         first = self._frontier.size + len(leaves)
@@ -263,7 +262,7 @@ class Store:
         if row is None:
             return None
         version, self._indexed[kind, key], body = row
-        return Versioned(self._decoded(kind, key, body), version)
+        return Versioned(self._known.read(kind, key, body), version)
 
     def _version_of(self, kind: str, key: str) -> int:
         row = self._writer.execute(_VERSION, (kind, key)).get
@@ -272,18 +271,6 @@ class Store:
         version: int = row[0]
         self._indexed[kind, key] = row[1]
         return version
-
-    def _decoded(self, kind: str, key: str, body: bytes) -> Record:
-        """Return a record by its octets; a few are remembered with theirs, since a record is read several times as it is."""
-        kept = self._known.get((kind, key))
-        if kept is not None and kept[0] == body:
-            return kept[1]
-        record = decode(kind, body)
-        if kind in _OFTEN and len(body) <= _KNOWN_OCTETS:
-            if len(self._known) >= _KNOWN:
-                self._known.clear()
-            self._known[kind, key] = body, record
-        return record
 
     def _apply(self, entry: Entry, before: int) -> None:
         old = self._rows_of(entry.kind, entry.key) if before else set()
@@ -438,7 +425,7 @@ class Store:
     def lookup(self, kind: str, key: str) -> Versioned | None:
         """Return a record with its version, or None; some microseconds."""
         row = self._reader.execute(_LOOKUP, (kind, key)).get
-        return None if row is None else Versioned(self._decoded(kind, key, row[1]), row[0])
+        return None if row is None else Versioned(self._known.read(kind, key, row[1]), row[0])
 
     def head(self) -> TreeHead:
         """Return the tree head as last committed."""
