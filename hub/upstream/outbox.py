@@ -154,11 +154,9 @@ class Outbox:
         if event.kind not in {Kind.CONSENT, Kind.OUTCOME} or event.verdict is not Verdict.ALLOWED:
             return []
         payment_id = event.subject if event.kind is Kind.OUTCOME else ""
-        if payment_id and await self._keeper.lookup(Payment, payment_id) is None:
-            return []
         consent_id = event.consent_id or ("" if payment_id else event.subject)
-        found = await self._keeper.lookup(Consent, consent_id) if consent_id else None
-        if found is None:
+        told = await self._told(consent_id, payment_id) if consent_id else []
+        if not told:
             return []
         new = event.change == "made" if payment_id else event.change.startswith(">")
         return [
@@ -173,9 +171,22 @@ class Outbox:
                     due_ms=self._clock.now_ms(),
                 )
             )
-            for name, target in self._targets.items()
-            if target.wants(found[0]) and (target.payments or not payment_id)
+            for name in told
         ]
+
+    async def _told(self, consent_id: str, payment_id: str) -> list[str]:
+        """Return the targets that are told of a consent, or of a payment made under it; of one that is in the log."""
+        found = await self._keeper.lookup(Consent, consent_id)
+        told = [
+            name
+            for name, target in self._targets.items()
+            if found is not None
+            and (target.payments or not payment_id)
+            and target.wants(found[0])
+        ]
+        if told and payment_id and await self._keeper.lookup(Payment, payment_id) is None:
+            return []
+        return told
 
     async def deliver(self) -> int:
         """Make the deliveries that are due and next in their lane; return how many were tried.

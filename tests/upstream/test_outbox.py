@@ -10,7 +10,7 @@ from hub.model.clock import FixedClock, SeededDice
 from hub.model.consent import Status
 from hub.model.consent_change import with_status
 from hub.model.event import Event, Kind, Verdict
-from hub.model.records import Delivery
+from hub.model.records import Delivery, Payment
 from hub.observe import Observer
 from hub.state.keeper import Put, Query
 from hub.state.memory import MemoryKeeper
@@ -263,6 +263,28 @@ async def test_payments_are_told_to_those_who_want_them_and_only_what_is_known(w
     await world.drain()
     assert [t[:2] for t in world.told] == [("a", "post")]
     assert others == [("", "post"), ("p-1", "post"), ("p-1", "patch")]
+
+
+async def test_a_payment_is_looked_up_only_for_those_who_are_told_of_payments(world, monkeypatch):
+    await world.create("a")
+    looked, lookup = [], world.keeper.lookup
+
+    async def look(kind, key):
+        looked.append(kind)
+        return await lookup(kind, key)
+
+    monkeypatch.setattr(world.keeper, "lookup", look)
+    made = Event(
+        kind=Kind.OUTCOME,
+        time_ms=world.clock.now_ms(),
+        consent_id="a",
+        subject="p-1",
+        change="made",
+    )
+    await world.keeper.commit([Put(payment("p-1", consent_id="a"))], [made])
+    await world.drain()
+    assert [told[:2] for told in world.told] == [("a", "post")]
+    assert Payment not in looked
 
 
 async def test_what_waits_and_what_is_dead_can_be_seen_from_outside(world, autojump_clock):
