@@ -10,6 +10,7 @@ Source: consents 6.3; decisions.md section 3.
 import calendar
 from datetime import UTC, date, datetime, timedelta, tzinfo
 from enum import StrEnum
+from functools import lru_cache
 
 import msgspec
 
@@ -35,6 +36,7 @@ def local_date(now: int, zone: tzinfo) -> date:
     return datetime.fromtimestamp(now, UTC).astimezone(zone).date()
 
 
+@lru_cache(maxsize=1024)
 def period_of(kind: PeriodType, start: date, day: date, *, anchored: bool = False) -> Period | None:
     """Return the period that ``day`` falls into; None before ``start``."""
     if day < start:

@@ -342,11 +342,7 @@ class Payment(msgspec.Struct, frozen=True, kw_only=True, tag="payment"):
 
     def indexes(self) -> Indexes:
         """Return what the store finds it by."""
-        return {
-            "consent": (self.consent_id,),
-            "client": (self.client_id,),
-            "created": (self.created_ms,),
-        }
+        return {"consent": (self.consent_id,), "created": (self.created_ms,)}
 
     def purge_at(self) -> int | None:
         """Return when the store may forget it: never by itself."""
@@ -405,11 +401,9 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True, tag="attempt"):
 
     def indexes(self) -> Indexes:
         """Return what the store finds it by."""
-        return {
-            "consent": (self.consent_id,),
-            "state": (self.state,),
-            "due": (self.due,) if self.due and not self.ended else (),
-        }
+        if self.ended:  # it is found by its key alone, and there are many
+            return {}
+        return {"state": (self.state,), "due": (self.due,) if self.due else ()}
 
     def purge_at(self) -> int | None:
         """Return when the store may forget it: after a day, but never while its outcome is not known."""

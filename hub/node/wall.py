@@ -1,6 +1,6 @@
 """The real clock and the real dice; the only place that reads either."""
 
-import secrets
+import os
 import time
 from typing import final
 
@@ -30,8 +30,8 @@ class SystemDice:
 
     def token(self, octets: int) -> bytes:
         """Return that many random octets."""
-        return secrets.token_bytes(octets)
+        return os.urandom(octets)
 
     def uuid(self) -> str:
         """Return a random version 4 UUID."""
-        return uuid4_from(secrets.token_bytes(16))
+        return uuid4_from(os.urandom(16))

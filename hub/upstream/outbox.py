@@ -180,9 +180,7 @@ class Outbox:
         told = [
             name
             for name, target in self._targets.items()
-            if found is not None
-            and (target.payments or not payment_id)
-            and target.wants(found[0])
+            if found is not None and (target.payments or not payment_id) and target.wants(found[0])
         ]
         if told and payment_id and await self._keeper.lookup(Payment, payment_id) is None:
             return []
