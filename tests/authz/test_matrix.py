@@ -1,5 +1,6 @@
 """Each cell of the matrix has a refusing example; what accepts is the chain (test_chain) and the edges below."""
 
+import json
 from pathlib import Path
 
 import msgspec
@@ -203,6 +204,12 @@ def error_of(check):
 )
 async def test_a_bad_parameter_is_refused_at_par(desk, check, claims):
     refused(await desk.par(**claims), error_of(check), 400, check)
+
+
+async def test_a_number_that_nobody_can_store_is_refused_though_its_claim_means_nothing(desk):
+    text = json.dumps(desk.claims(anything=1 << 70))
+    response = await desk.par(form={"request": jose.sign(text.encode(), KEYS[ALICE])})
+    refused(response, "invalid_request_object", 400, "request.well_formed")
 
 
 PAYMENT = {

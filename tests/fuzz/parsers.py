@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import parse_qsl
 
+import msgspec
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
 from hub.protocol import fapi, jose
@@ -210,6 +211,7 @@ def check_token(text: bytes, originals: set[bytes]) -> str | None:
         return "the claims have a second meaning"
     if wrong := check_rules(parsed):
         return wrong
+    msgspec.msgpack.encode(dict(parsed.claims))  # raises where they cannot be stored
     for alg in ALGS:
         if jose.verify(parsed, PUBLIC[alg], ALGS) is None and text not in originals:
             return "a forged signature was accepted"

@@ -2,8 +2,8 @@
 
 Invariants. ``decode_b64url`` accepts exactly the texts that ``b64url`` makes: no padding, no foreign characters, no
 stray low bits, so a token has one spelling. ``decode_json`` refuses duplicate members (other decoders keep the last
-one silently), NaN and infinities, lone surrogates, nesting deeper than 64 (before anything is built of it), and text
-that is not UTF-8.
+one silently), NaN and infinities, integers beyond 64 bits (nothing behind us can write them), lone surrogates, nesting deeper
+than 64 (before anything is built of it), and text that is not UTF-8.
 
 Source: RFC 7515 section 2 and 4; RFC 8259 section 4; RFC 8725 section 2.4.
 """
@@ -24,6 +24,10 @@ _WHOLE: Final = (b"", b"", b"AQgw", b"AEIMQUYcgkosw048")
 _NOT_NESTING: Final = bytes(octet for octet in range(256) if octet not in b'"[]{}')
 _ALIKE: Final = bytes.maketrans(b"{}[]", b"()()")
 _DEEP: Final = b"(" * (DEPTH + 1)
+_SURE: Final = 18
+_LEAST: Final = -(1 << 63)
+_MOST: Final = (1 << 64) - 1
+"""Integers of 64 bits: what every encoder behind us can write; texts of up to ``_SURE`` characters always fit."""
 _SURROGATE: Final = re.compile(r"\\u[dD][89a-fA-F]")
 
 
@@ -63,6 +67,13 @@ def _constant(name: str) -> Any:
     raise _RefusedJsonError("jose.json", f"{name} is not a JSON number")
 
 
+def _int(text: str) -> int:
+    value = int(text)
+    if len(text) > _SURE and not _LEAST <= value <= _MOST:
+        raise _RefusedJsonError("jose.json", "a number is out of range")
+    return value
+
+
 def _float(text: str) -> float:
     value = float(text)
     if not math.isfinite(value):
@@ -71,7 +82,7 @@ def _float(text: str) -> float:
 
 
 _DECODER: Final = JSONDecoder(
-    object_pairs_hook=_members, parse_constant=_constant, parse_float=_float
+    object_pairs_hook=_members, parse_constant=_constant, parse_float=_float, parse_int=_int
 )
 
 

@@ -117,6 +117,8 @@ def test_duplicate_members_are_refused(header, payload):
         b'{"a":NaN}',
         b'{"a":Infinity}',
         b'{"a":1e999}',
+        b'{"a":18446744073709551616}',
+        b'{"a":[-9223372036854775809]}',
         b'{"a":"\\ud800"}',
         b"{}{}",
         b"[" * 5000,
