@@ -26,7 +26,6 @@ from hub.edge.seat import Seat, Seats
 from hub.edge.transport import Transport
 from hub.model.caller import Peer
 from hub.model.http import Admission, Headers, Request, Response, UnavailableError
-from hub.model.terms import Face
 from hub.protocol.message import Body, Ended, Engine, EngineEvent, Gone, Opened, Refused
 
 _OUR_FIELDS: Final = frozenset(
@@ -220,7 +219,7 @@ class Connection:
         desk, response = self._desk, Response(status=event.status)
         desk.observer.note("request_refused", reason=event.reason, address=self._peer.address)
         desk.turned_away(self._peer.address, f"edge.{event.reason}")
-        desk.observer.answered(_unread(desk.face, self._peer), response, 0)
+        desk.observer.answered(desk.unread(self._peer), response, 0)
         self._engine.answer(event.stream, event.status, self._fields(response, 0), b"")
         self._wake()
 
@@ -250,7 +249,7 @@ class Connection:
                 self._desk.observer.note("request_late", face=self._desk.face)
                 await self._give_up(seat.exchange, 503, "edge.late")
         except BodyFault as fault:
-            await self._give_up(seat.exchange, fault.status)
+            await self._give_up(seat.exchange, fault.status, fault.check)
         except UnavailableError as error:
             self._note("unavailable", type(error).__name__)
             await self._give_up(seat.exchange, 503)
@@ -281,10 +280,16 @@ class Connection:
         if exchange.admission.stream:
             request = exchange.request = structs.replace(request, stream=Pieces(exchange))
         elif not exchange.ended or exchange.size:
-            body = await exchange.complete()
+            body = await self._whole_body(exchange)
             request = exchange.request = structs.replace(request, body=body)
         exchange.dispatched = True
         return await self._desk.app.respond(request)
+
+    async def _whole_body(self, exchange: Exchange) -> bytes:
+        if exchange.ended:
+            return await exchange.complete()
+        with self._desk.patience(exchange):
+            return await exchange.complete()
 
     async def _deliver(self, exchange: Exchange, response: Response, scope: Scope) -> None:
         engine, stream = self._engine, exchange.stream
@@ -351,15 +356,22 @@ class Connection:
 
     async def _drained(self, exchange: Exchange, *, through: bool = False) -> None:
         """Wait until the peer's window (and with ``through`` its socket) took what was queued."""
-        with trio.move_on_after(self._desk.limits.send_s) as scope:
-            while not exchange.gone and (
-                self._engine.backlog(exchange.stream) or (through and self._transport.stuck)
-            ):
+        if not self._held_up(exchange, through=through):
+            return
+        with self._desk.patience(exchange), trio.move_on_after(self._desk.limits.send_s):
+            while self._held_up(exchange, through=through) and not exchange.crowded:
                 await exchange.change()
-        if scope.cancelled_caught:
-            self._note("slow_reader", "send_s")
+        if self._held_up(exchange, through=through):
+            reason = "crowded" if exchange.crowded else "send_s"
+            self._note("slow_reader", reason)
             self._engine.reset(exchange.stream)
-            exchange.gone = "send_s"
+            exchange.gone = reason
+
+    def _held_up(self, exchange: Exchange, *, through: bool) -> bool:
+        """Tell whether the peer has not taken what was queued."""
+        return not exchange.gone and bool(
+            self._engine.backlog(exchange.stream) or (through and self._transport.stuck)
+        )
 
     async def _give_up(self, exchange: Exchange | None, status: int, check: str = "") -> None:
         """Answer with a bare status if nothing was said yet, else abandon the stream."""
@@ -484,8 +496,3 @@ class Connection:
         self._desk.observer.note(
             name, reason=reason, address=self._peer.address, face=self._desk.face
         )
-
-
-def _unread(face: Face, peer: Peer) -> Request:
-    """Stand for a request whose head could not be read."""
-    return Request(face=face, method="-", authority="", path="", peer=peer)

@@ -10,6 +10,8 @@ from email.utils import formatdate
 from typing import Final, Protocol, final
 
 from hub.config import Limits
+from hub.edge.exchange import Exchange
+from hub.model.caller import Peer
 from hub.model.clock import Clock
 from hub.model.http import Admission, App, Headers, Request, Response, UnavailableError
 from hub.model.terms import Face
@@ -68,6 +70,7 @@ class Desk:
         "hosts",
         "limits",
         "observer",
+        "patient",
         "register",
         "resting",
         "under_way",
@@ -98,6 +101,8 @@ class Desk:
         self.resting = 0
         """Tasks that wait for a next exchange (``seat``), at most ``requests``."""
         self.under_way = 0
+        self.patient: dict[Exchange, None] = {}
+        """Exchanges that wait for their peers, who has waited longest first."""
 
     def renew(self, app: App, limits: Limits, hosts: tuple[str, ...]) -> None:
         """Answer by another application within other limits from the next request on."""
@@ -133,10 +138,37 @@ class Desk:
             self._date = ((b"date", formatdate(now, usegmt=True).encode()),)
         return self._date
 
+    def unread(self, peer: Peer) -> Request:
+        """Stand for a request whose head could not be read."""
+        return Request(face=self.face, method="-", authority="", path="", peer=peer)
+
     def serves(self, authority: str) -> bool:
         """Tell whether a request for this authority came to the right place."""
         hosts = self.hosts
         return not hosts or authority in hosts or authority.rpartition(":")[0] in hosts
+
+    @contextmanager
+    def patience(self, exchange: Exchange) -> Iterator[None]:
+        """Let an exchange wait for its peer: for a body, or for room to send to."""
+        self.patient[exchange] = None
+        try:
+            yield
+        finally:
+            self.patient.pop(exchange, None)
+
+    def _make_room(self) -> bool:
+        """Have whoever has waited longest for its peer give its place to a request that can be answered.
+
+        Else a handful of connections, with bodies that do not come and answers that nobody reads, would close the Hub.
+        """
+        exchange = next(iter(self.patient), None)
+        if exchange is None:
+            return False
+        del self.patient[exchange]
+        self.under_way -= exchange.counted
+        exchange.counted = False
+        exchange.give_way()
+        return True
 
     def hold(self, octets: int) -> bool:
         """Take memory for a body; False when all bodies together have the most they may."""
@@ -151,9 +183,10 @@ class Desk:
 
     def admit(self, request: Request, head: Head) -> Admission | Response:
         """Ask the application how to go on, unless there is too much under way; what it raises is a 500."""
-        if self.under_way >= self.limits.requests:
-            self.turned_away(request.peer.address, "edge.crowded")
-            return CROWDED
+        while self.under_way >= self.limits.requests:
+            if not self._make_room():
+                self.turned_away(request.peer.address, "edge.crowded")
+                return CROWDED
         if not self.serves(head.authority):
             return Response(status=421)
         try:

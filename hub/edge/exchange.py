@@ -33,9 +33,10 @@ class Scope(Protocol):
 
 
 class BodyFault(Exception):  # noqa: N818 - faults are what this project calls them
-    """End an exchange because of its body; ``status`` is the answer, 0 for none."""
+    """End an exchange because of its body; ``status`` is the answer, 0 for none, ``check`` the name of its refusal."""
 
     status = 0
+    check = ""
 
 
 @final
@@ -60,6 +61,14 @@ class NoRoomForBody(BodyFault):
 
 
 @final
+class GaveWay(BodyFault):
+    """The body had not come yet when its place was needed."""
+
+    status = 503
+    check = "edge.crowded"
+
+
+@final
 class CallerGone(BodyFault):
     """The peer reset the stream or left before the body was complete."""
 
@@ -69,7 +78,7 @@ class Exchange:
     """Hold the state of one stream."""
 
     __slots__ = (
-        "_consume", "_full", "_hold", "_limits", "_pieces", "admission", "began", "changed", "counted", "dispatched", "ended", "gone", "held", "request",
+        "_consume", "_full", "_hold", "_limits", "_pieces", "admission", "began", "changed", "counted", "crowded", "dispatched", "ended", "gone", "held", "request",
         "scope", "size", "started", "stream",
     )  # fmt: skip
 
@@ -89,6 +98,7 @@ class Exchange:
         self.ended = False
         self.gone = ""
         self.counted = False
+        self.crowded = False
         self.dispatched = False
         self.started = False
         self.size = 0
@@ -140,6 +150,11 @@ class Exchange:
             self.scope.cancel()
         self.notify()
 
+    def give_way(self) -> None:
+        """Leave its place to a request that can be answered now; only who waits for its peer is told so."""
+        self.crowded = True
+        self.notify()
+
     def notify(self) -> None:
         """Wake whoever waits for a change of this exchange."""
         if self.changed is not None:
@@ -182,6 +197,8 @@ class Exchange:
             raise BodyTooLarge
         if self._full:
             raise NoRoomForBody
+        if self.crowded:
+            raise GaveWay
         if self.gone:
             raise CallerGone(self.gone)
 

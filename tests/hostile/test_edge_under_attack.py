@@ -3,7 +3,9 @@
 # ruff: noqa: SIM117 - a client inside its listener reads better nested
 
 import ssl
+from contextlib import suppress
 
+import h2.exceptions
 import pytest
 import trio
 
@@ -331,4 +333,38 @@ async def test_requests_beyond_what_is_answered_at_once_are_told_to_come_again(e
             go_on.set()
             assert [(await client.answer(number))[0] for number in held] == [200] * 8
             assert (await other.answer(await other.open()))[0] == 200, "room again at once"
+    assert not place.notebook.reasons("stream_failed")
+
+
+async def test_bodies_that_do_not_come_take_no_place_of_a_request_that_can_be_answered(engine):
+    async with rig.listening(rig.echo_router(), engine=engine, requests=8) as place:
+        async with rig.h2_client(place) as slow, rig.h2_client(place) as other:
+            held = [await slow.open("POST", "/", end=False) for _ in range(8)]
+            assert (await slow.answer(await slow.open()))[0] == 200
+            for _ in range(3):
+                assert (await other.answer(await other.open()))[0] == 200
+            for number in held:
+                with suppress(h2.exceptions.StreamClosedError):  # the one that gave way
+                    slow.h2.send_data(number, b"late", end_stream=True)
+            await slow.flush()
+            answers = [await slow.answer(number) for number in held]
+            assert sorted(status for status, _, _ in answers) == [200] * 7 + [503]
+            assert [f[b"retry-after"] for status, f, _ in answers if status == 503] == [b"1"]
+    assert not place.notebook.reasons("stream_failed")
+
+
+async def test_answers_that_nobody_reads_take_no_place_of_a_request_that_can_be_answered(engine):
+    async with rig.listening(rig.echo_router(), engine=engine, requests=8) as place:
+        slow = await attacker(place)
+        window = frame(SETTINGS, 0, 0, b"\0\4" + bytes(4))
+        await slow.send_all(GREETING + window + b"".join(headers(n) for n in range(1, 17, 2)))
+        reader = rig.Frames(slow)
+        for _ in range(8):
+            assert await reader.until(HEADERS)
+        async with rig.h2_client(place) as other:
+            for _ in range(9):
+                assert (await other.answer(await other.open()))[0] == 200
+        assert await reader.until(RST), "one of them gave way"
+        await trio.aclose_forcefully(slow)
+    assert "crowded" in place.notebook.reasons("slow_reader")
     assert not place.notebook.reasons("stream_failed")
