@@ -102,7 +102,8 @@ class PushedRequests:
         asked = await self._validate(consent) if self._validate is not None else None
         if isinstance(asked, Fault):
             return await shell.refuse(request, facts, asked, _about(event, facts))
-        consent = asked or consent
+        # The bank may have taken its time: who asks for what has changed since a moment must not miss it.
+        consent = msgspec.structs.replace(asked or consent, updated_ms=shell.clock.now_ms())
         lifetime = shell.settings.limits.request_uri_s
         changes: list[Change] = [
             *(Drop("consent", name, expect=0) for name in spellings(consent.id)[1:]),

@@ -34,7 +34,7 @@ from hub.gateway.payment_outcome import (
 )
 from hub.gateway.payment_view import PaymentView
 from hub.gateway.values import Access, Call, Reply
-from hub.model.clock import Dice
+from hub.model.clock import Clock, Dice
 from hub.model.consent import Consent
 from hub.model.event import Event, Kind
 from hub.model.failpoint import Failpoint, Point, no_failpoint
@@ -93,7 +93,7 @@ class Payments:
     """Make and read the payments of one tenant."""
 
     def __init__(
-        self, *, keeper: Keeper, bank: Bank, contract: Contract, dice: Dice, secrets: Secrets, provider_id: str,
+        self, *, keeper: Keeper, bank: Bank, contract: Contract, clock: Clock, dice: Dice, secrets: Secrets, provider_id: str,
         resource_base: str, time_zone: str, anchored: bool = False, exact_days: bool = False, dedupes: bool = False,
         failpoint: Failpoint = no_failpoint,
     ) -> None:  # fmt: skip
@@ -103,6 +103,7 @@ class Payments:
             keeper: The store.
             bank: Asked once for each payment.
             contract: The mappers.
+            clock: For the moment of an outcome: a bank may take long, and what is written then is written as of then.
             dice: Names shares, seals answers.
             secrets: The tenant's; one keys the digests of messages.
             provider_id: The bank's, for its headers.
@@ -115,6 +116,7 @@ class Payments:
         """
         self._keeper = keeper
         self._bank = bank
+        self._clock = clock
         self._dice = dice
         self._secrets = secrets
         self._provider_id = provider_id
@@ -138,7 +140,7 @@ class Payments:
 
         Cancellation: the intent stays; its outcome is found by ``payment_recovery``.
         """
-        at = self._moment(call)
+        at = self._moment(call, call.now_ms)
         order = Order(call, access, body, at.day)
         fault = order.fault()
         if fault is not None:
@@ -166,7 +168,7 @@ class Payments:
             version=version,
             outcome=outcome,
             use=use,
-            at=at,
+            at=self._moment(call, max(call.now_ms, self._clock.now_ms())),
             bank_us=bank_us,
         )
 
@@ -372,10 +374,10 @@ class Payments:
             return _busy("payment.conflict")
         return None if closed.meet(found) else _busy("payment.conflict")
 
-    def _moment(self, call: Call) -> Moment:
+    def _moment(self, call: Call, now_ms: int) -> Moment:
         return Moment(
-            now_ms=call.now_ms,
-            day=local_date(call.now, self._zone),
+            now_ms=now_ms,
+            day=local_date(now_ms // 1000, self._zone),
             anchored=self._anchored,
             line_id=self._dice.uuid(),
             interaction_id=call.interaction_id,

@@ -124,6 +124,7 @@ class Gateway:
             keeper=keeper,
             bank=bank,
             contract=contract,
+            clock=clock,
             dice=dice,
             provider_id=settings.tenant.provider_id,
             resource_base=base,

@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from typing import Any, Final
 from zoneinfo import ZoneInfo
 
+import msgspec
+
 from hub.config import Settings
 from hub.lfi.paging import Wanted, meta_of, query_of, read_wanted
 from hub.lfi.shell import Call, Done, Shell
@@ -245,6 +247,7 @@ class Consents:
             committed = await self._keeper.commit(changes, events)
             if isinstance(committed, Fault):
                 return committed
+            call = msgspec.structs.replace(call, now_ms=self._shell.clock.now_ms())
 
     async def _of_several(self, where: tuple[tuple[str, str], ...]) -> bool:
         """Tell whether consents belong to more than one customer."""

@@ -461,6 +461,19 @@ async def test_a_bank_that_refuses_the_consent_is_heard_before_anything_is_store
     assert await desk.keeper.lookup(Consent, desk.consent()["ConsentId"]) is None
 
 
+async def test_a_consent_has_changed_when_the_bank_had_answered(desk_with):
+    from hub.model.consent import Consent
+
+    async def slowly(_consent):
+        desk.clock.advance(3)
+
+    desk = desk_with(validate=slowly)
+    began = desk.clock.now_ms()
+    assert (await desk.par()).status == 201
+    stored, _ = await desk.keeper.lookup(Consent, desk.consent()["ConsentId"])
+    assert (stored.created_ms, stored.updated_ms) == (began, began + 3000)
+
+
 async def test_what_the_bank_adds_to_a_consent_is_stored_with_it(desk_with):
     from hub.model.consent import Consent
     from hub.model.consent_change import with_data

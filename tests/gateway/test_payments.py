@@ -18,6 +18,7 @@ from tests.gateway.world import (
     CLIENT,
     CONSENT,
     KEY,
+    NOW,
     World,
     answer_of,
     client_token,
@@ -261,6 +262,25 @@ async def test_an_accepted_single_payment_consumes_its_consent():
     assert (await pay(world)).status == 201
     consent, _ = await world.keeper.lookup(Consent, CONSENT)
     assert str(consent.status) == "Consumed"
+
+
+async def test_an_outcome_is_of_the_moment_at_which_the_bank_had_answered():
+    world = await started()
+    exchange = world.bank.exchange
+
+    async def slowly(asked):
+        world.clock.advance(5)
+        return await exchange(asked)
+
+    world.bank.exchange = slowly
+    world.bank.answer = answer_of({"data": {**MADE["data"], "status": "AcceptedWithoutPosting"}})
+    await pay(world)
+    consent, _ = await world.keeper.lookup(Consent, CONSENT)
+    assert (consent.status, consent.updated_ms) == ("Consumed", (NOW + 5) * 1000)
+    payment, _ = await world.keeper.lookup(Payment, "p-1")
+    assert (payment.created_ms, payment.updated_ms) == (NOW * 1000, (NOW + 5) * 1000)
+    moments = {e["kind"]: e["time_ms"] // 1000 - NOW for e in await world.events()}
+    assert moments == {"intent": 0, "outcome": 5, "consent": 5, "call": 0}
 
 
 @pytest.mark.parametrize("status", [201, 400])

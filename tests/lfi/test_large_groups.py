@@ -76,6 +76,41 @@ async def test_a_group_of_2500_is_revoked_to_the_last_consent_with_its_tokens(de
     assert (await desk.call("POST", PATH, {"revokedBy": "LFI"}))[0] == 204
 
 
+async def test_who_follows_the_changes_misses_none_of_a_group_that_is_revoked_in_several_commits(
+    desk,
+):
+    names = [f"g{at:04}" for at in range(600)]
+    await desk.put(*[consent(n, group_id="base", status=Status.AUTHORIZED) for n in names])
+    await desk.put(consent("other"))
+    desk.clock.advance(1)
+    commit, seen = desk.keeper.commit, []
+
+    async def follow():
+        after = max([0, *(one["updatedAt"] for one in seen)])
+        seen.extend(
+            (await desk.call("GET", f"/consents?updatedAt={after}&pageSize=500"))[1]["data"]
+        )
+
+    async def meanwhile(changes, events):
+        done = await commit(changes, events)
+        if len(changes) > 100:
+            desk.clock.advance(1)
+            desk.keeper.commit = commit
+            patch = {"authorizationChannel": "App" if len(seen) % 2 else "Web"}
+            assert (await desk.call("PATCH", "/consents/other", patch))[0] == 204
+            await follow()
+            desk.clock.advance(1)
+            desk.keeper.commit = meanwhile
+        return done
+
+    await follow()
+    desk.keeper.commit = meanwhile
+    assert (await desk.call("POST", PATH, {"revokedBy": "LFI"}))[0] == 204
+    await follow()
+    revoked = {one["id"] for one in seen if one["status"] == "Revoked"}
+    assert revoked == set(names)
+
+
 async def test_customers_are_told_apart_in_a_group_of_more_than_a_page(desk):
     def owned(name, user):
         return consent(
