@@ -10,6 +10,7 @@ tail that does not fit: at the start the newest entries are checked against thei
 checkpoint, before each publication those of the bundle that is continued. A log that is ahead of its keeper (a database restored from an older backup) is never signed again: that would be two histories.
 """
 
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, final
@@ -60,6 +61,7 @@ class Log:
         self._retiring = tuple(retiring)
         self._failpoint = failpoint
         self._frontier = Frontier()
+        self._signing = threading.Lock()
         self.new_key = False
         """Whether the log had not been signed with this key before (set by ``open_log``)."""
         self.note = ""
@@ -179,15 +181,16 @@ class Log:
         return note + "".join(one.sign(text).removeprefix(f"{text}\n") for one in self._retiring)
 
     def add_signature(self, lines: str, witness: Verifier) -> None:
-        """Put a witness's signature under the last checkpoint.
+        """Put a witness's signature under the last checkpoint; on a thread, where several witnesses may have answered.
 
         Raises:
             NoteError: It is not the witness's, or not of this checkpoint.
             OSError: The disk does not take it.
         """
-        note = join(self.note, lines, witness)
-        self.tiles.replace(CHECKPOINT, note.encode())
-        self.note = note
+        with self._signing:
+            note = join(self.note, lines, witness)
+            self.tiles.replace(CHECKPOINT, note.encode())
+            self.note = note
 
     def _root(self, size: int) -> bytes:
         return root_hash(size, View(self.tiles, size).complete)

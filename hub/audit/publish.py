@@ -15,6 +15,7 @@ from hub.audit.tiles import LogError
 from hub.audit.witness import request_of
 from hub.model.clock import Clock
 from hub.model.event import Event
+from hub.model.fault import Fault
 from hub.observe import Observer
 
 _EVERY_S: Final = 1.0
@@ -25,7 +26,7 @@ _PASSING: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 Ask = Callable[[bytes], Awaitable[tuple[int, bytes] | None]]
 """Sends a witness one ``add-checkpoint`` request; status and body of its answer, None where there is none."""
 Commit = Callable[[Event], Awaitable[object]]
-"""Makes one event durable."""
+"""Makes one event durable, or returns the Fault that says that it is not."""
 
 
 @final
@@ -144,25 +145,37 @@ class Publisher:
             LogError: The log does not fit the keeper; nothing was signed.
             OSError: The disk does not take it.
         """
+        # Before the publication: what it brings may be of the new month, and the old one would never be closed.
+        self._month = self._month or await self._last_month()
         if await self.log.publish(self._keeper):
+            await self._have_it_cosigned()
+        if self._clock is not None and self._commit is not None and self._month:
+            await self._turn_month(self._clock, self._commit)
+
+    async def _have_it_cosigned(self) -> None:
+        failed: list[Exception] = []
+        try:
             async with trio.open_nursery() as nursery:
                 for witness in self.witnesses:
                     nursery.start_soon(witness.cosign, self.log, self._observer)
-        if self._clock is not None and self._commit is not None and self.log.size:
-            await self._turn_month(self._clock, self._commit)
+        except* (LogError, OSError) as group:
+            failed += group.exceptions
+        if failed:  # not a group: who runs this tells a full disk from a broken one
+            raise failed[0]
 
     async def _turn_month(self, clock: Clock, commit: Commit) -> None:
-        self._month = self._month or await self._last_month()
         month = month_of(clock.now_ms())
         if month <= self._month:
             return
         event = await trio.to_thread.run_sync(close_month, self.log, self._month, clock.now_ms())
-        await commit(event)
-        self._month = month
+        if not isinstance(await commit(event), Fault):  # else it is tried again in the next round
+            self._month = month
 
     async def _last_month(self) -> str:
-        (leaf,) = await self._keeper.events(self.log.size - 1, 1)
-        return month_of(event_of(leaf).time_ms)
+        """Return the month of the last event that was published, else of the last one; empty where there is none."""
+        size = self.log.size or (await self._keeper.head()).size
+        newest = await self._keeper.events(size - 1, 1) if size else ()
+        return month_of(event_of(newest[0]).time_ms) if newest else ""
 
 
 async def publish_forever(

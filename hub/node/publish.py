@@ -85,8 +85,8 @@ async def publisher_of(given: Given) -> Publisher | None:
     if log.new_key:
         await _commit(given, _key_event(given, log))
 
-    async def commit(event: Event) -> None:
-        await _commit(given, event)
+    async def commit(event: Event) -> object:
+        return await _commit(given, event)
 
     return Publisher(
         log,
@@ -120,8 +120,8 @@ def _key_event(given: Given, log: Log) -> Event:
     )
 
 
-async def _commit(given: Given, event: Event) -> None:
-    await given.keeper.commit((), (event,))
+async def _commit(given: Given, event: Event) -> object:
+    return await given.keeper.commit((), (event,))
 
 
 def _witness(given: Given, line: str) -> Witness:

@@ -1,5 +1,9 @@
 """Keeping up: witnesses and split views, months that close, keys that are renewed, readiness."""
 
+import errno
+import threading
+from contextlib import suppress
+
 import pytest
 import trio
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -16,6 +20,7 @@ from hub.audit.tiles import LogError
 from hub.audit.witness import decide
 from hub.model.clock import FixedClock
 from hub.model.event import Event, Kind
+from hub.state.entry import unavailable
 from hub.state.memory import MemoryKeeper
 from tests.audit.conftest import ORIGIN
 from tests.waiting import until
@@ -159,12 +164,74 @@ async def test_another_log_of_the_same_size_is_told(tmp_path, signer, keeper, of
     assert notes.notes == ["witness_has_seen_another_log"]
 
 
+async def test_witnesses_that_answer_at_once_all_stand_under_the_checkpoint(
+    tmp_path, signer, keeper
+):
+    offices = [Office(signer), Office(signer)]
+    log, meeting = Log(tmp_path / "log", signer), threading.Barrier(2)
+    replace = log.tiles.replace
+
+    def slow_replace(path, data):
+        with suppress(threading.BrokenBarrierError):
+            meeting.wait(0.1)
+        replace(path, data)
+
+    await fill(keeper, 3)
+    await log.publish(keeper)
+    log.tiles.replace = slow_replace
+    witnesses = [Witness(one.verifier, one.ask) for one in offices]
+    async with trio.open_nursery() as nursery:
+        for witness in witnesses:
+            nursery.start_soon(witness.cosign, log, Notes())
+    keys = [verify.Key.parse(one.verifier.vkey()) for one in offices]
+    report = verify.verify_log(log.folder, [verify.Key.parse(log.vkey)], witnesses=keys)
+    assert report.size == 3
+
+
+async def test_a_disk_that_is_full_at_a_cosignature_is_waited_out(tmp_path, signer, keeper, office):
+    log, notes = Log(tmp_path / "log", signer), Notes()
+    publisher = Publisher(
+        log, keeper, notes, witnesses=[Witness(office.verifier, office.ask)], every_s=0.01
+    )
+    add_signature, full = log.add_signature, [True]
+
+    def refusing(lines, witness):
+        if full:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        add_signature(lines, witness)
+
+    log.add_signature = refusing
+    await fill(keeper, 3)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(publisher.run)
+        await until(lambda: "audit_log_waiting" in notes.notes, 5, "the full disk to be noted")
+        full.clear()
+        await fill(keeper, 3)
+        await until(lambda: publisher.witnesses[0].cosigned == 6, 5, "the cosignature")
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_damaged_tile_that_a_proof_for_a_witness_needs_stops_the_log(
+    tmp_path, signer, keeper, office
+):
+    log, notes = Log(tmp_path / "log", signer), Notes()
+    publisher = Publisher(log, keeper, notes, witnesses=[Witness(office.verifier, office.ask)])
+
+    async def refusing(_log, _observer):
+        raise LogError("tile/0/000: is missing")
+
+    publisher.witnesses[0].cosign = refusing
+    await fill(keeper, 3)
+    await publisher.run()
+    assert notes.notes == ["audit_log_refused"]
+
+
 # Months
 
 
 async def turning(log, keeper, clock):
     async def commit(event):
-        await keeper.commit((), (event,))
+        return await keeper.commit((), (event,))
 
     return Publisher(log, keeper, Notes(), clock=clock, commit=commit)
 
@@ -220,6 +287,38 @@ async def test_a_month_whose_event_a_crash_prevented_is_chained_after_the_restar
     await publisher.round()
     assert verify.verify_log(log.folder, [verify.Key.parse(log.vkey)]).size == 7
     assert (await keeper.events(6, 1))[0].count(lost.subject.encode()) == 1
+
+
+async def test_a_month_is_closed_though_the_first_publication_brings_events_of_the_next(
+    tmp_path, signer, keeper
+):
+    log = Log(tmp_path / "log", signer)
+    await fill(keeper, 3)
+    await log.publish(keeper)
+    started = Event(kind=Kind.NODE, time_ms=(NOV + 30 * DAY) * 1000, change="started")
+    await keeper.commit((), (started,))
+    publisher = await turning(Log(log.folder, signer), keeper, FixedClock(NOV + 30 * DAY))
+    await publisher.round()
+    assert (log.folder / "months/2026-11").exists()
+    assert b"month-closed" in (await keeper.events(4, 1))[0]
+
+
+async def test_a_month_whose_event_the_keeper_refuses_is_chained_once_it_takes_it(
+    tmp_path, signer, keeper
+):
+    log, clock = Log(tmp_path / "log", signer), FixedClock(NOV)
+    publisher = await turning(log, keeper, clock)
+    await fill(keeper, 3)
+    await publisher.round()
+    clock.advance(30 * DAY)
+    keeper.refusal = unavailable("keeper.disk", "full")
+    await publisher.round()
+    assert (await keeper.head()).size == 3
+    keeper.refusal = None
+    await publisher.round()
+    await publisher.round()
+    assert b"month-closed" in (await keeper.events(3, 1))[0]
+    assert verify.verify_log(log.folder, [verify.Key.parse(log.vkey)]).size == 4
 
 
 # Keys
