@@ -37,7 +37,7 @@ from hub.state.plan import steps_of
 from hub.state.reserve import Reserve
 from hub.state.schema import StoreError, StoreFailedError
 from hub.state.sqlite import Store
-from hub.state.work import Claims, Commit, Done, Purge
+from hub.state.work import Claims, Commit, Done, Failed, Purge
 from hub.state.writer import Writer
 
 R = TypeVar("R", bound=Record)
@@ -91,6 +91,7 @@ class SqliteKeeper:
 
         Raises:
             ValueError: There are changes and no events, or an event is too long for the log.
+            Exception: Deciding a change raised; nothing was written.
         """
         check_commit(changes, events)
         steps = steps_of(changes)
@@ -99,6 +100,8 @@ class SqliteKeeper:
             await trio.lowlevel.checkpoint()
             return ()
         done = await self._writer.submit(Commit(steps, leaves))
+        if isinstance(done, Failed):
+            raise done.error
         return cast("tuple[int, ...] | Conflict | Fault", done)
 
     async def commit_all(self, works: Sequence[Commit]) -> Sequence[Done]:
@@ -152,7 +155,7 @@ class SqliteKeeper:
         count = 0
         while True:
             done = await self._writer.submit(Purge(self._clock.now()))
-            if isinstance(done, Fault | Conflict) or not done:
+            if isinstance(done, Fault | Conflict | Failed) or not done:
                 return count
             count += len(done)
 

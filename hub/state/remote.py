@@ -237,7 +237,7 @@ class RemoteKeeper:
                 await self._converse(stream)
             except* (trio.BrokenResourceError, trio.ClosedResourceError, FrameError):
                 pass
-            except* msgspec.MsgspecError:
+            except* (msgspec.MsgspecError, UnicodeError, RecursionError):
                 pass
             finally:
                 self._lose()

@@ -62,7 +62,7 @@ from hub.state.frames import (
 from hub.state.keeper import Conflict, Invalidation, Keeper, Versioned
 from hub.state.outbox import Outbox
 from hub.state.schema import StoreError
-from hub.state.work import Commit, Done, check_work
+from hub.state.work import Commit, Done, Failed, check_work
 
 LEASE_S: Final = 1.0
 RENEW_S: Final = 0.2
@@ -196,7 +196,7 @@ class _Worker:
                 nursery.cancel_scope.cancel()
         except* (trio.BrokenResourceError, trio.ClosedResourceError, FrameError):
             pass
-        except* msgspec.MsgspecError:
+        except* (msgspec.MsgspecError, UnicodeError, RecursionError):
             pass
 
     async def _listen(self, stream: trio.SocketStream, nursery: trio.Nursery) -> None:
@@ -243,7 +243,7 @@ class _Worker:
         try:
             check_work(write.work)
         except (ValueError, KeyError) as error:
-            self._outbox.say(Told(write.number, Bug(f"{type(error).__name__}: {error}")))
+            self._outbox.say(Told(write.number, _bug(error)))
             return False
         return True
 
@@ -262,7 +262,7 @@ class _Worker:
             done = await self._keeper.commit_all([write.work for write in writes])
             replies = [_reply(one) for one in done]
         except Exception as error:  # noqa: BLE001 - as in ``_answer``
-            replies = [Bug(f"{type(error).__name__}: {error}")] * len(writes)
+            replies = [_bug(error)] * len(writes)
         finally:
             self._questions -= len(writes)
         self._failpoint(Point.BEFORE_TOLD)
@@ -275,16 +275,22 @@ class _Worker:
         try:
             reply = await answer(self._keeper, message.question)
         except Exception as error:  # noqa: BLE001 - a bug is the asking worker's to raise, not the keeper's to die of
-            reply = Bug(f"{type(error).__name__}: {error}")
+            reply = _bug(error)
         finally:
             self._questions -= 1
         self._failpoint(Point.BEFORE_TOLD)
         self._outbox.say(Told(message.number, reply))
 
 
+def _bug(error: Exception) -> Bug:
+    return Bug(f"{type(error).__name__}: {error}")
+
+
 def _reply(done: Done) -> Reply:
     if isinstance(done, Conflict):
         return Lost(done)
+    if isinstance(done, Failed):
+        return _bug(done.error)
     return Refused(done) if isinstance(done, Fault) else Indices(cast("tuple[int, ...]", done))
 
 

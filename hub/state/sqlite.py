@@ -37,7 +37,7 @@ from hub.state.schema import (
     migrate,
 )
 from hub.state.selection import Selection
-from hub.state.work import Claims, Commit, Done, Purge, Work
+from hub.state.work import Claims, Commit, Done, Failed, Purge, Work
 
 T = TypeVar("T")
 _SEEN: Final = kind_of(Seen)
@@ -242,7 +242,12 @@ class Store:
         """Write the records of a commit; its events join the group's in ``leaves``."""
         further: Sequence[Leaf] = ()
         if work.steps:
-            planned = plan(work.steps, self._version_of, self._record_of)
+            try:
+                planned = plan(work.steps, self._version_of, self._record_of)
+            except apsw.Error:
+                raise
+            except Exception as error:  # noqa: BLE001 - a bug, or a worker's nonsense: it is the asker's, not the group's
+                return Failed(error)
             if not isinstance(planned, Plan):
                 return planned
             self._failpoint(Point.AFTER_PLAN)

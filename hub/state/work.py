@@ -34,8 +34,21 @@ class Purge(msgspec.Struct, frozen=True):
     now: int
 
 
+class Failed(msgspec.Struct, frozen=True):
+    """Say that deciding a commit raised, before anything of it was written: whoever asked for it raises, nobody else."""
+
+    error: Exception
+
+
 Work = Commit | Claims | Purge
-Done = tuple[int, ...] | tuple[Granted, ...] | tuple[tuple[str, str], ...] | Conflict | Fault
+Done = (
+    tuple[int, ...]
+    | tuple[Granted, ...]
+    | tuple[tuple[str, str], ...]
+    | Conflict
+    | Fault
+    | Failed
+)
 
 
 def check_work(work: Commit) -> None:

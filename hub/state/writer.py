@@ -27,7 +27,7 @@ from hub.state.plan import touched
 from hub.state.schema import StoreFailedError
 from hub.state.sqlite import FullError, Store
 from hub.state.thread import Thread
-from hub.state.work import Claims, Commit, Done, Purge, Work
+from hub.state.work import Claims, Commit, Done, Failed, Purge, Work
 
 T = TypeVar("T")
 Forget = Callable[[Invalidation], None]
@@ -268,7 +268,7 @@ class Writer:
 
 
 def _changed(work: Work, result: Done) -> list[Invalidation]:
-    if isinstance(result, Conflict | Fault):
+    if isinstance(result, Conflict | Fault | Failed):
         return []
     if isinstance(work, Commit):
         return touched(work.steps) if work.steps else []

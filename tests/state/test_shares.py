@@ -202,3 +202,24 @@ async def test_those_who_cache_the_consent_hear_of_it(keeper):
     await keeper.commit([settle("a", "AcceptedWithoutPosting")], [event()])
     end()
     assert heard >= {("consent", "c"), ("allowance", "c")}
+
+
+async def test_a_change_that_cannot_be_decided_is_its_askers_fault_alone(keeper):
+    """It is decided inside the transaction, beside the works of everybody else."""
+    await start(keeper, payment_consent(number=1))
+    assert await keeper.commit([reserve("p")], [event()]) == (1,)
+    too_long = Event(kind=Kind.CONSENT, time_ms=NOW * 1000, subject="x" * 70_000)
+    answers = []
+
+    async def other():
+        answers.append(await keeper.commit([], [event()]))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(other)
+        with pytest.raises((ValueError, RuntimeError), match="too long for the log"):
+            await keeper.commit(
+                [settle("p", "AcceptedSettlementCompleted", event=too_long)], [event()]
+            )
+        nursery.start_soon(other)
+    assert sorted(answers) == [(2,), (3,)]
+    assert await status(keeper) is Status.AUTHORIZED

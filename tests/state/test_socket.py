@@ -252,6 +252,17 @@ async def test_when_the_keeper_goes_everything_is_forgotten_and_writes_are_refus
             stop.set()
 
 
+GOOD = put_entry(Put(Setting(name="a", value=b"v")))
+LEAF = leaf_of(event())
+NESTED = b"\x91" * 20_000 + b"\x01"
+DEEP_LEAF = b'{"v":1,"kind":"call","time_ms":1,"more":' + b"[" * 20_000 + b"]" * 20_000 + b"}"
+DEEP_RECORD = replace(GOOD, body=b"\x81\xa4more" + NESTED)
+
+
+def framed(body):
+    return len(body).to_bytes(4) + body
+
+
 @pytest.mark.parametrize(
     "sent",
     [
@@ -259,7 +270,12 @@ async def test_when_the_keeper_goes_everything_is_forgotten_and_writes_are_refus
         b"\xff\xff\xff\xff",
         frame_of([Ask(1, AskHead())]),
         frame_of([Hello(PROTOCOL + 1)]),
+        framed(b"\x91\x92\xa5hello\x92" + NESTED),
+        framed(b"\x91\x93\xa3ask\x01\x93\xa6lookup\xa1\xff\xa1a"),
+        frame_of([Hello(PROTOCOL), Write(1, Commit((), (("", DEEP_LEAF),)))]),
+        frame_of([Hello(PROTOCOL), Write(1, Commit((DEEP_RECORD,), (LEAF,)))]),
     ],
+    ids=["type", "length", "no hello", "version", "nested", "no text", "deep leaf", "deep record"],
 )
 async def test_a_worker_that_breaks_the_protocol_loses_its_connection_only(clock, path, sent):
     async with served(MemoryKeeper(clock=clock), path), connect_keeper(path) as other:
@@ -366,10 +382,6 @@ def test_frames_survive_any_cutting():
 def test_a_frame_that_would_be_too_long_is_not_made():
     with pytest.raises(FrameError):
         frame_of([Ask(1, b"x" * (65 * 1024 * 1024))])
-
-
-GOOD = put_entry(Put(Setting(name="a", value=b"v")))
-LEAF = leaf_of(event())
 
 
 @pytest.mark.parametrize(
