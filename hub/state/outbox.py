@@ -1,11 +1,11 @@
 """What is to be said to the other end of the keeper's socket: gathered while a send is under way, sent as one frame."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Final, final
 
 import trio
 
-from hub.state.frames import frame_of
+from hub.state.frames import FrameError, frame_of
 
 MOST: Final = 100_000
 """Messages waiting for an other end that does not read; beyond it the connection is given up."""
@@ -48,7 +48,7 @@ class Outbox:
 
         Raises:
             trio.BrokenResourceError: The connection is gone.
-            FrameError: A frame would be too long.
+            FrameError: A message is longer than a frame may be.
         """
         while True:
             await self._wake.wait()
@@ -58,4 +58,23 @@ class Outbox:
                     self._messages[:_FRAME_MESSAGES],
                     self._messages[_FRAME_MESSAGES:],
                 )
-                await self._stream.send_all(frame_of(some))
+                for frame in _frames_of(some):
+                    await self._stream.send_all(frame)
+
+
+def _frames_of(messages: Sequence[Any]) -> Iterator[bytes]:
+    """Give the frame of some messages; more than one where they would be too long together.
+
+    Raises:
+        FrameError: One of them is too long by itself.
+    """
+    try:
+        frame = frame_of(messages)
+    except FrameError:
+        if len(messages) == 1:
+            raise
+        half = len(messages) // 2
+        yield from _frames_of(messages[:half])
+        yield from _frames_of(messages[half:])
+    else:
+        yield frame

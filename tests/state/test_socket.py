@@ -7,6 +7,7 @@ import pytest
 import trio
 from msgspec.structs import replace
 
+import hub.state.frames
 import hub.state.socket
 from hub.model.fault import Fault
 from hub.model.records import Setting
@@ -377,6 +378,25 @@ def test_frames_survive_any_cutting():
     frames, sent = Frames(), frame_of([Renew(1)]) + frame_of([Hello(1), Renew(2)])
     bodies = [body for octet in sent for body in frames.receive(bytes([octet]))]
     assert len(bodies) == 2
+
+
+async def test_answers_that_are_too_long_for_one_frame_together_are_sent_in_several(
+    clock, path, monkeypatch
+):
+    keeper = MemoryKeeper(clock=clock)
+    await put(keeper, value=b"x" * 600)
+    monkeypatch.setattr(hub.state.frames, "FRAME_OCTETS", 1000)
+    found = []
+
+    async def look(remote):
+        found.append(await remote.lookup(Setting, "a"))
+
+    async with served(keeper, path), connect_keeper(path) as remote:
+        async with trio.open_nursery() as nursery:
+            for _ in range(7):
+                nursery.start_soon(look, remote)
+        assert remote.fresh()
+    assert [version for _, version in found] == [1] * 7
 
 
 def test_a_frame_that_would_be_too_long_is_not_made():
