@@ -29,8 +29,8 @@ from hub.model.event import Event, Kind
 FILE: Final = "audit/index.db"
 _VERSION: Final = 2
 _BATCH: Final = 1000
-_GROUP: Final = 20
-"""Batches per transaction."""
+_GROUP: Final = 8
+"""Batches per transaction, whose leaves are in memory together; their events are one batch at a time."""
 _QUARTER_MS: Final = 900_000
 _QUARTERS: Final = 10_000
 """Quarters of an hour whose day is remembered: no time zone changes its day within one."""
@@ -189,16 +189,8 @@ class Index:
                 return size
             spans = self._db.execute("SELECT party, route FROM span WHERE end IS NULL")
             self._down = {(party, route) for party, route in spans}
-            events = [event_of(leaf) for leaf in leaves]
-            rows = [
-                self._row(start + at, event)
-                for at, event in enumerate(events)
-                if event is not PRUNED
-            ]
-            self._db.executemany("INSERT INTO entry VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows)
-            for event in events:
-                if event.kind is not Kind.NODE and event.status and event.route:
-                    self._count(event)
+            for at in range(0, len(leaves), _BATCH):
+                self._take_batch(start + at, [event_of(leaf) for leaf in leaves[at : at + _BATCH]])
             self._flush()
             self._db.execute("UPDATE done SET size = ?", (start + len(leaves),))
             self._db.execute("COMMIT")
@@ -208,6 +200,15 @@ class Index:
                 self._db.execute("ROLLBACK")
             raise
         return start + len(leaves)
+
+    def _take_batch(self, start: int, events: Sequence[Event]) -> None:
+        rows = [
+            self._row(start + at, event) for at, event in enumerate(events) if event is not PRUNED
+        ]
+        self._db.executemany("INSERT INTO entry VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows)
+        for event in events:
+            if event.kind is not Kind.NODE and event.status and event.route:
+                self._count(event)
 
     def _row(self, position: int, event: Event) -> tuple[int | None, ...]:
         return (

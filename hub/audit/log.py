@@ -26,8 +26,8 @@ from hub.protocol.merkle import Frontier, complete_parts, leaf_hash, root_hash
 
 CHECKPOINT: Final = "checkpoint"
 _READ: Final = 1000
-_STEP: Final = 65_536
-"""Entries in memory at once; a multiple of the tiles' width."""
+_STEP: Final = 8_192
+"""Entries in memory at once; a multiple of the tiles' width. Eight times as many left 30 MB more with the process under load."""
 _TAIL: Final = 65_536
 """Entries that are checked against their hashes when the log is opened; ``verify`` checks them all."""
 

@@ -42,6 +42,8 @@ from hub.state.work import Claims, Commit, Done, Failed, Purge, Work
 T = TypeVar("T")
 _SEEN: Final = kind_of(Seen)
 _ROWS: Final = msgspec.msgpack.Decoder(tuple[tuple[str, str | int], ...])
+_CACHE: Final = -16_384
+"""Pages that the writer remembers, in KiB: four times as many made neither appends nor changes of many records quicker."""
 _CHECKPOINT_PAGES: Final = 2000
 _LOOKUP: Final = "SELECT version, body FROM record WHERE kind = ? AND key = ?"
 _RECORD: Final = "SELECT version, indexed, body FROM record WHERE kind = ? AND key = ?"
@@ -132,7 +134,7 @@ class Store:
         if self._writer.pragma("journal_mode", "wal") != "wal":
             raise StoreError(f"{path}: this file system cannot hold a WAL database")
         self._writer.pragma("synchronous", "full")
-        self._writer.pragma("cache_size", -65536)
+        self._writer.pragma("cache_size", _CACHE)
         migrate(self._writer, str(path))
         self._writer.set_wal_hook(self._grown)
         self._reader = self._writer if vfs else _connect(path, None)
