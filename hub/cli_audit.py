@@ -219,7 +219,7 @@ def prune(path: Path, target: Path) -> None:
         count = 0
         try:
             count = trio.run(prune_log, place.loaded.settings, WallClock(), target)
-        except* (StoreError, LogError, OSError) as group:
+        except* (StartError, StoreError, LogError, OSError) as group:
             failed += group.exceptions
         if failed:
             raise StartError(str(failed[0])) from None

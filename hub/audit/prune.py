@@ -71,7 +71,7 @@ def _is_over(event: Event, days: Mapping[str, int], now_ms: int) -> bool:
 
 
 def forget(tiles: Tiles, positions: Sequence[int]) -> None:
-    """Take entries out of their bundles; what was done already is left alone.
+    """Take entries out of their bundles; what was done already is left alone, what a crash left of it is removed.
 
     Raises:
         LogError: A file is missing or damaged.
@@ -82,9 +82,9 @@ def forget(tiles: Tiles, positions: Sequence[int]) -> None:
         by_bundle.setdefault(position // WIDTH, []).append(position % WIDTH)
     for index, places in by_bundle.items():
         entries = entries_of(tiles.read(None, index, WIDTH), WIDTH)
-        for place in places:
-            entries[place] = b""
-        tiles.replace(kept_path(index), bundle_of(entries))
-    for index in by_bundle:
+        if any(entries[place] for place in places):
+            for place in places:
+                entries[place] = b""
+            tiles.replace(kept_path(index), bundle_of(entries))
         (tiles.folder / tile_path(None, index)).unlink(missing_ok=True)
         tiles.drop_partial(None, index)

@@ -9,6 +9,7 @@ from hub.audit.open import ReadLog
 from hub.audit.tiles import WIDTH, LogError
 from hub.config import Loaded, load
 from hub.model.event import Event, Kind
+from hub.model.fault import Fault
 from hub.model.terms import Face
 from hub.node.ask import ask
 from hub.node.errors import StartError
@@ -70,9 +71,11 @@ class Place:
         )
         try:
             async with open_keeper(self.folder, clock=clock, limits=settings.limits) as keeper:
-                await keeper.commit((), (event,))
+                recorded = await keeper.commit((), (event,))
         except (StoreError, OSError) as error:
             raise StartError(f"the reading could not be recorded: {error}") from None
+        if isinstance(recorded, Fault):
+            raise StartError(f"the reading could not be recorded: {recorded.private}")
 
     def read(self, question: Callable[[Reader], Awaitable[int]]) -> int:
         """Ask the tenant's state something.

@@ -5,14 +5,17 @@ from pathlib import Path
 import trio
 
 from hub.audit.index import open_index
+from hub.audit.log import Log
 from hub.audit.open import open_log, origin_of
-from hub.audit.prune import forget, plan
+from hub.audit.prune import Plan, forget, plan
 from hub.audit.receipt import export
 from hub.audit.search import Selection
 from hub.config import Settings
 from hub.model.clock import Clock
+from hub.model.fault import Fault
 from hub.node.errors import StartError
 from hub.state.backup import forget_events
+from hub.state.keeper import Conflict
 from hub.state.open import open_keeper
 
 
@@ -25,7 +28,7 @@ async def prune_log(settings: Settings, clock: Clock, target: Path) -> int:
         target: A new folder for the export.
 
     Raises:
-        StartError: The log is not published, so it cannot be pruned.
+        StartError: The log is not published, so it cannot be pruned; or its declaration could not be stored.
         StoreError: The node runs, or its state cannot be written.
         LogError: The log is damaged.
         OSError: The disk does not take it.
@@ -45,14 +48,28 @@ async def prune_log(settings: Settings, clock: Clock, target: Path) -> int:
         planned = await trio.to_thread.run_sync(
             plan, log.tiles, log.size, settings.log.retain, now_ms
         )
-        if not planned.now:
-            return 0
-        await export(log, keeper, Selection(positions=frozenset(planned.now)), target)
-        await keeper.commit((), (planned.event(now_ms),))
-        await log.publish(keeper)
-    await trio.to_thread.run_sync(forget_events, folder, planned.now)
-    await trio.to_thread.run_sync(forget, log.tiles, sorted(planned.now))
-    index = open_index(folder, settings.tenant.time_zone)
-    await index.drop(sorted(planned.now))
-    index.close()
+        if planned.now:
+            await export(log, keeper, Selection(positions=frozenset(planned.now)), target)
+            declared = await keeper.commit((), (planned.event(now_ms),))
+            if not isinstance(declared, tuple):
+                raise StartError(
+                    f"nothing was forgotten: what is to be cannot be declared ({_why(declared)})"
+                )
+            await log.publish(keeper)
+    if planned.all:
+        await _forget(settings, log, planned)
     return len(planned.now)
+
+
+async def _forget(settings: Settings, log: Log, planned: Plan) -> None:
+    """Forget what is declared; what an earlier call did not come to, too."""
+    folder, places = settings.state.folder, sorted(planned.all)
+    await trio.to_thread.run_sync(forget_events, folder, planned.now)
+    await trio.to_thread.run_sync(forget, log.tiles, places)
+    index = open_index(folder, settings.tenant.time_zone)
+    await index.drop(places)
+    index.close()
+
+
+def _why(refused: Conflict | Fault) -> str:
+    return refused.private if isinstance(refused, Fault) else "a conflict"

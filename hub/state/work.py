@@ -42,12 +42,7 @@ class Failed(msgspec.Struct, frozen=True):
 
 Work = Commit | Claims | Purge
 Done = (
-    tuple[int, ...]
-    | tuple[Granted, ...]
-    | tuple[tuple[str, str], ...]
-    | Conflict
-    | Fault
-    | Failed
+    tuple[int, ...] | tuple[Granted, ...] | tuple[tuple[str, str], ...] | Conflict | Fault | Failed
 )
 
 

@@ -12,13 +12,15 @@ import trio
 from click.testing import CliRunner
 
 from hub.audit import verify
+from hub.audit.index import FILE, Index
 from hub.audit.open import ReadLog, open_log
 from hub.cli import main
 from hub.config import config_folder
 from hub.model.clock import FixedClock
 from hub.model.event import Event, Kind
 from hub.state.backup import check_backup
-from hub.state.open import DATABASE, open_keeper
+from hub.state.entry import unavailable
+from hub.state.open import DATABASE, SqliteKeeper, open_keeper
 from hub.state.schema import StoreError
 from tests.audit.crash_child import PEM
 from tests.state.keepers import NOW, limits
@@ -175,3 +177,63 @@ def test_a_log_whose_newest_entries_were_pruned_is_verified_with_its_database(te
     verified = run("audit", "--config", tenant, "verify")
     assert verified.exit_code == 1
     assert "REJECTED the database is not the one" in verified.output
+
+
+def refusing(monkeypatch, change):
+    """Have the keeper take no event of that change, as on a full disk."""
+    commit = SqliteKeeper.commit
+
+    async def refused(self, changes, events):
+        if any(event.change == change for event in events):
+            return unavailable("keeper.disk", "database or disk is full")
+        return await commit(self, changes, events)
+
+    monkeypatch.setattr(SqliteKeeper, "commit", refused)
+
+
+def test_what_could_not_be_declared_is_not_forgotten(tenant, tmp_path, monkeypatch):
+    fill(tenant, 400)
+    refusing(monkeypatch, "pruned")
+    refused = run("audit", "--config", tenant, "prune", "--export", tmp_path / "bundle")
+    assert refused.exit_code == 4, refused.output
+    assert "nothing was forgotten" in refused.output
+    assert "disk is full" in refused.output
+    assert verify.verify_log(tmp_path / "state/audit/log", keys(tmp_path / "state")).size == 400
+
+
+def test_a_reading_that_cannot_be_recorded_shows_nothing(tenant, monkeypatch):
+    fill(tenant, 3)
+    refusing(monkeypatch, "search")
+    refused = run("audit", "--config", tenant, "search")
+    assert refused.exit_code == 4, refused.output
+    assert "could not be recorded" in refused.output
+    assert "i1" not in refused.stdout
+
+
+def test_what_a_crash_left_of_a_pruning_is_done_by_the_next(tenant, tmp_path, monkeypatch):
+    """The entries stand beside what replaced them, as after a power cut; the index has not been told."""
+    fill(tenant, 400)
+    fill(tenant, 200, Kind.CONSENT)
+    state = tmp_path / "state"
+    run("audit", "--config", tenant, "search")
+    bundle = state / "audit/log/tile/entries/000"
+    content = bundle.read_bytes()
+
+    async def killed(_index, _positions):
+        raise OSError("killed")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Index, "drop", killed)
+        assert run("audit", "--config", tenant, "prune", "--export", tmp_path / "a").exit_code == 4
+    bundle.write_bytes(content)
+    with pytest.raises(verify.RejectedError, match="stands beside"):
+        verify.verify_log(state / "audit/log", keys(state))
+    again = run("audit", "--config", tenant, "prune", "--export", tmp_path / "b")
+    assert again.exit_code == 0, again.output
+    assert (
+        "400 entries were pruned, as declared"
+        in verify.verify_log(state / "audit/log", keys(state)).remarks
+    )
+    index = apsw.Connection(str(state / FILE))
+    assert index.execute("SELECT count(*) FROM entry WHERE position < 400").get == 0
+    index.close()
