@@ -71,6 +71,12 @@ def _rest(settings: Settings) -> Iterator[str]:
             "trust.outage_pay: expected no more than trust.outage_read "
             f"({trust.outage_read} seconds), got {trust.outage_pay}"
         )
+    switches = settings.switches
+    if switches.payee_partial > switches.payee_yes:
+        yield (
+            f"switches.payee_partial: expected no more than switches.payee_yes ({switches.payee_yes}), "
+            f"got {switches.payee_partial}"
+        )
     ports = [settings.tpp.port, settings.lfi.port, ops.port]
     if len(set(ports)) != 3:
         yield f"tpp.port, lfi.port, ops.port: expected three different ports, got {ports}"

@@ -32,6 +32,8 @@ Seconds = Annotated[float, Meta(gt=0, le=_YEAR_S)]
 Rate = Annotated[float, Meta(gt=0, le=_MOST)]
 FreeRate = Annotated[float, Meta(ge=0, le=_MOST)]
 """A rate; 0 is not limited."""
+Share = Annotated[float, Meta(gt=0, le=1)]
+"""A part of a whole."""
 Life = Annotated[int, Meta(ge=1, le=_YEAR_S)]
 """Whole seconds that something is good for."""
 Wait = Annotated[int, Meta(ge=0, le=_YEAR_S)]
@@ -258,6 +260,8 @@ class Switches(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     response_validation: Literal["off", "shadow", "enforce"] = "shadow"
     month_periods: Literal["calendar", "anchored"] = "calendar"
     exact_payment_days: bool = False
+    payee_yes: Share = 0.95
+    payee_partial: Share = 0.70
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -135,6 +135,8 @@ def test_a_value_remembers_where_it_came_from():
         ("[state]", "[limits]\nstreams = 0\n[state]", "limits.streams"),
         ("[state]", "[limits]\ncode_s = 61\n[state]", "limits.code_s"),
         ("[state]", "[limits]\nframe_octets = 16383\n[state]", "limits.frame_octets"),
+        ("[state]", "[switches]\npayee_yes = 0.5\n[state]", "switches.payee_partial"),
+        ("[state]", "[switches]\npayee_yes = 1.01\n[state]", "switches.payee_yes"),
         ("workers = 2", "workers = 2\nlimits = 5", "limits"),
         ('"https://ozone-connect.examplebank.example"', '"https://a:b"', "bank.base_url"),
         ('"https://ozone-connect.examplebank.example"', '"https://a:65536"', "bank.base_url"),

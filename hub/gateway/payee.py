@@ -14,7 +14,7 @@ from typing import Any, Final
 import msgspec
 import orjson
 
-from hub.gateway.names import YES, best_match, indicator, masked
+from hub.gateway.names import PARTIAL, YES, best_match, indicator, masked
 from hub.gateway.values import Call, Reply
 from hub.model.fault import Fault, bank_fault, caller_fault
 
@@ -46,8 +46,15 @@ def payee_question(body: dict[str, Any]) -> bytes:
     return orjson.dumps({"data": {"account": account}})
 
 
+class Marks(msgspec.Struct, frozen=True):
+    """Hold from which score on a name matches, and from which in part."""
+
+    yes: float = YES
+    partial: float = PARTIAL
+
+
 def payee_answer(
-    call: Call, body: dict[str, Any], answer: Any, resource_base: str
+    call: Call, body: dict[str, Any], answer: Any, resource_base: str, marks: Marks
 ) -> Reply | Fault:
     """Return the TPP's answer to its question, given the bank's decoded one.
 
@@ -63,9 +70,9 @@ def payee_answer(
         return bank_fault(500, "GenericError", text, check="bank.unmappable", private=call.route.id)
     if not names:
         return Reply(status=204)
-    score, best = best_match(given, names)
-    data = {"NameMatchIndicator": indicator(score)}
-    if score < YES:
+    score, best = best_match(given, names, yes=marks.yes)
+    data = {"NameMatchIndicator": indicator(score, yes=marks.yes, partial=marks.partial)}
+    if score < marks.yes:
         data["MaskedName"] = masked(best)
     return Reply(status=200, value=_enveloped(call, data, resource_base))
 

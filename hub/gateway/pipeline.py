@@ -29,7 +29,7 @@ from hub.gateway.errors import WITH_BODY, at_resources, bank_error, bare, error_
 from hub.gateway.files import Files, forgo
 from hub.gateway.journey import Journey
 from hub.gateway.media import JSON, JWT, answer_media, signed
-from hub.gateway.payee import Directory, discover, payee_answer, payee_question
+from hub.gateway.payee import Directory, Marks, discover, payee_answer, payee_question
 from hub.gateway.payments import Late, Paid, Payments, Replayed
 from hub.gateway.reports import Reports
 from hub.gateway.sealed import Current, sealed_fault
@@ -108,6 +108,7 @@ class Gateway:
         self._resource_base = base
         self._provider_id = settings.tenant.provider_id
         self._strip = settings.switches.strip_detail
+        self._marks = Marks(settings.switches.payee_yes, settings.switches.payee_partial)
         self._keeper = keeper
         self._bank = bank
         self._contract = contract
@@ -354,7 +355,7 @@ class Gateway:
         if refused is not None:
             return refused
         if call.route.handler == _PAYEE:
-            return payee_answer(call, body, given, self._resource_base)
+            return payee_answer(call, body, given, self._resource_base, self._marks)
         mapper = self._contract.mapper(call.route.mapper)
         mapped = mapper(given, asked.context, strip=self._strip)
         if isinstance(mapped, dict):
