@@ -65,7 +65,7 @@ class Supervisor:
                     self._present[number] = await self._start(number, self._settings, nursery)
                     nursery.start_soon(self._keep, number, nursery)
                 nursery.start_soon(self._end)
-                while not self.ready():
+                while not (self.ready() or self._ending()):
                     await trio.sleep(_LOOK_S)
                     for worker in list(self._present.values()):
                         await self._look(worker)
@@ -99,24 +99,34 @@ class Supervisor:
                 for number in range(self._count):
                     worker = await self._start(number, settings, nursery)
                     fresh.append(worker)
+                    self._leaving.add(worker)  # until it has its place: what ends all ends it too
                 while not all([await self._look(worker) for worker in fresh]):
-                    if any(worker.ended for worker in fresh):
+                    if self._ending() or any(worker.ended for worker in fresh):
                         break
                     await trio.sleep(_LOOK_S)
             accepted = len(fresh) == self._count and all(worker.serving for worker in fresh)
+            accepted = accepted and not self._ending()
         finally:
             if not accepted:
-                for worker in fresh:
-                    worker.process.kill()
+                self._dismiss(fresh)
         if not accepted:
             raise StartError("the new workers did not start; see their lines on standard error")
         self._settings = settings
         for number, worker in enumerate(fresh):
             self._succeed(number, worker)
 
+    def _dismiss(self, fresh: Sequence["_Worker"]) -> None:
+        """End workers that are not wanted after all; one that serves may have taken connections, and drains."""
+        for worker in fresh:
+            if worker.serving:
+                worker.process.terminate()
+            else:
+                worker.process.kill()
+
     def _succeed(self, number: int, worker: "_Worker") -> None:
         former = self._present.get(number)
         self._present[number] = worker
+        self._leaving.discard(worker)
         if former is None:
             return
         former.over.set()
@@ -125,10 +135,12 @@ class Supervisor:
             former.process.terminate()
 
     def reload(self) -> None:
-        """Pass SIGHUP on."""
+        """Pass SIGHUP on; a worker that does not serve yet would die of it, and gets it once it does."""
         for worker in self._all():
-            if worker.process.poll() is None:
+            if worker.serving:
                 worker.process.send_signal(signal.SIGHUP)
+            else:
+                worker.reloads = True
 
     def ready(self) -> bool:
         """Tell whether every worker has served since it was last started."""
@@ -170,7 +182,7 @@ class Supervisor:
                 await self._drain.wait()
             if not self._ending() and self._present[number] is worker:
                 fresh = await self._start(number, self._settings, nursery)
-                if self._present[number] is worker:
+                if self._present[number] is worker and not self._ending():
                     self._present[number] = fresh
                     nursery.start_soon(self._await_service, fresh)
                 else:
@@ -196,9 +208,15 @@ class Supervisor:
         )
         worker = _Worker(number, process, sockets, worker_socket(settings, number, process.pid))
         nursery.start_soon(self._bury, worker)
-        if process.stdin is not None:
-            with suppress(trio.BrokenResourceError):  # it died at once: that is noticed elsewhere
-                await process.stdin.send_all(orders_line(Orders(settings, numbers)))
+        try:
+            if process.stdin is not None:
+                with suppress(
+                    trio.BrokenResourceError
+                ):  # it died at once: that is noticed elsewhere
+                    await process.stdin.send_all(orders_line(Orders(settings, numbers)))
+        except BaseException:
+            process.kill()  # nobody else knows of it
+            raise
         return worker
 
     async def _bury(self, worker: "_Worker") -> None:
@@ -242,11 +260,13 @@ class Supervisor:
         """Tell whether a worker serves; once it did, it does until it ends."""
         if not worker.serving and not worker.ended:
             worker.serving = bool(await self._ask(worker))
+            if worker.serving and worker.reloads:
+                worker.process.send_signal(signal.SIGHUP)
         return worker.serving
 
     async def _ask(self, worker: "_Worker") -> str:
         received = bytearray()
-        with trio.move_on_after(ASK_S):
+        with trio.move_on_after(ASK_S) as scope:
             try:
                 stream = await trio.open_unix_socket(str(worker.offered))
             except OSError:
@@ -259,14 +279,14 @@ class Supervisor:
                         received += data
                 except trio.BrokenResourceError:
                     return ""
-        return received.decode()
+        return "" if scope.cancelled_caught else received.decode()
 
 
 @final
 class _Worker:
     """One worker process, its sockets and where it offers its metrics."""
 
-    __slots__ = ("number", "offered", "over", "process", "serving", "sockets")
+    __slots__ = ("number", "offered", "over", "process", "reloads", "serving", "sockets")
 
     def __init__(
         self,
@@ -280,6 +300,8 @@ class _Worker:
         self.sockets = sockets
         self.offered = offered
         self.serving = False
+        self.reloads = False
+        """SIGHUP waits until it serves."""
         self.over = trio.Event()
         """Set when the process has ended, or has a successor."""
 

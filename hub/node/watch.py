@@ -36,6 +36,11 @@ def _stamps(files: Sequence[str]) -> tuple[tuple[int, int, int], ...]:
     return tuple(stamps)
 
 
+def hold_reloads() -> None:
+    """Have a SIGHUP wait until ``watch_signals`` can take it: while a node starts, it would end it."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGHUP,))
+
+
 async def watch_signals(
     drain: Callable[[], None],
     reload: Callable[[], None],
@@ -44,6 +49,7 @@ async def watch_signals(
 ) -> None:
     """Call ``drain`` at SIGTERM and SIGINT, ``reload`` at SIGHUP. Runs until cancelled."""
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGHUP,))
         task_status.started()
         async for number in signals:
             if number == signal.SIGHUP:
