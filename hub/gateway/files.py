@@ -21,8 +21,8 @@ from hub.gateway.idempotency import idempotency_key
 from hub.gateway.values import Access, Call, Reply
 from hub.model.consent import Consent, Status, status_at
 from hub.model.fault import Fault, bank_fault, caller_fault
-from hub.model.records import Payment
-from hub.state.keeper import Keeper
+from hub.model.records import Payment, Seen
+from hub.state.keeper import Keeper, Put
 from hub.upstream.bank import Bank, BankCall
 
 FILE_PAYMENT: Final = "cbuae-file-payment"
@@ -88,7 +88,8 @@ class Files:
             return answer
         if not 200 <= answer.status < 300:
             return bank_error(answer, payment=False, finds=call.route.finds)
-        return Reply(status=call.route.success)
+        taken = () if access.consent is None else (Put(_uploaded(access.consent)),)
+        return Reply(status=call.route.success, changes=taken)
 
     async def report(self, call: Call, access: Access) -> Reply | Fault:
         """Return the bank's report on a file payment of the client's own, as it is: a long one as it comes.
@@ -140,6 +141,24 @@ class Files:
             size=int(size) if size.isdigit() else 0,
             media=kind,
         )
+
+
+async def missing_file(keeper: Keeper, consent: Consent | None) -> Fault | None:
+    """Return why a file payment cannot be made yet, or None: the bank has not taken the file that its consent announces.
+
+    Cancellation: harmless.
+    """
+    if consent is None or file_of(consent) is None:
+        return None
+    if await keeper.lookup(Seen, _uploaded(consent).key) is not None:
+        return None
+    text = "The file that the consent announces was not uploaded."
+    return caller_fault(400, "Consent.FailsControlParameters", text, check="file.missing")
+
+
+def _uploaded(consent: Consent) -> Seen:
+    """Return what remembers that a file was taken: beside the consent, which may be decided on meanwhile."""
+    return Seen(space="payment.file", value=consent.id, until=consent.expires)
 
 
 def forgo(stream: AsyncIterator[bytes] | None) -> None:

@@ -22,6 +22,7 @@ import trio
 from hub.contract import Contract
 from hub.gateway.enforce import enforce
 from hub.gateway.errors import at_resources
+from hub.gateway.files import missing_file
 from hub.gateway.idempotency import DAY_S, Stored, Use, use_of
 from hub.gateway.payment_order import Order
 from hub.gateway.payment_outcome import (
@@ -142,7 +143,7 @@ class Payments:
         """
         at = self._moment(call, call.now_ms)
         order = Order(call, access, body, at.day)
-        fault = order.fault()
+        fault = order.fault() or await missing_file(self._keeper, access.consent)
         if fault is not None:
             return fault
         use = use_of(call, access.caller.client_id, body)

@@ -1,10 +1,15 @@
 """``hub explain`` and the page behind ``error_uri`` say the same of every code."""
 
+import re
+from pathlib import Path
+
 import pytest
 from click.testing import CliRunner
 
-from hub.authz.explanations import names
+from hub import gateway
+from hub.authz.explanations import explain, names
 from hub.cli import main
+from hub.model import limits
 from hub.trust.decide import CHECKS
 from tests.authz.desk import ISSUER
 
@@ -46,3 +51,12 @@ def test_without_a_code_all_are_listed():
 @pytest.mark.parametrize("check", CHECKS)
 def test_every_check_of_the_trust_framework_has_a_meaning_of_its_own(check):
     assert check in names()
+
+
+def test_every_check_that_an_answer_of_the_resources_names_has_a_page():
+    families = "consent|enforce|file|jwe|jws|limits|payee|payment|reports|request|throttle|token"
+    named = re.compile(rf'"((?:{families})\.[a-z_]+)"')
+    sources = [*Path(gateway.__file__).parent.glob("*.py"), Path(limits.__file__)]
+    checks = {name for path in sources for name in named.findall(path.read_text())}
+    assert {"file.hash", "jwe.key", "enforce.role", "payment.key_reused"} <= checks
+    assert {name for name in checks if explain(name) is None} == set()

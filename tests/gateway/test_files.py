@@ -1,0 +1,82 @@
+"""Files of payments at the gateway: one that the bank has not taken is not paid."""
+
+from base64 import b64encode
+from hashlib import sha256
+
+import msgspec
+
+from hub.model.consent import Consent, Status
+from tests.gateway.test_payment_consents import PAYMENT, signed
+from tests.gateway.test_payments import MADE, error_of, started
+from tests.gateway.world import CONSENT, answer_of, client_token, token_of
+
+FILE = b"10.00,AE070331234567890123456\n"
+ASKED = {
+    "ControlParameters": {
+        "ConsentSchedule": {
+            "FilePayment": {
+                "FileType": "Payroll",
+                "FileHash": b64encode(sha256(FILE).digest()).decode(),
+                "NumberOfTransactions": 1,
+                "ControlSum": "10.00",
+            }
+        }
+    }
+}
+
+
+async def order(world, key):
+    """Order the payment of the file with the customer's token."""
+    await world.keep(token_of(scope="openid payments"))
+    world.bank.answer = answer_of(MADE, 201)
+    headers = {b"content-type": b"application/jwt", b"x-idempotency-key": key}
+    body = signed({"Data": {"ConsentId": CONSENT, "PaymentPurposeCode": "ACM"}})
+    return await world.send("POST", f"{PAYMENT}/file-payments", headers=headers, body=body)
+
+
+async def upload(world, status=204):
+    """Upload the file with the client's token; the bank answers with that status."""
+    await world.keep(token_of(scope="openid payments", **client_token()))
+    world.bank.answer = answer_of({}, status)
+    headers = {b"content-type": b"text/csv", b"x-idempotency-key": b"u-1"}
+    path = f"{PAYMENT}/payment-consents/{CONSENT}/file"
+    return await world.send("POST", path, headers=headers, body=FILE)
+
+
+async def authorized(world):
+    """Let the customer approve."""
+    held, _ = await world.keeper.lookup(Consent, CONSENT)
+    await world.keep(msgspec.structs.replace(held, status=Status.AUTHORIZED))
+
+
+async def test_a_file_that_was_never_uploaded_is_not_paid():
+    world = await started(ASKED)
+    refused = await order(world, b"k-1")
+    assert (refused.status, error_of(refused)) == (400, "Consent.FailsControlParameters")
+    assert world.bank.calls == []
+
+
+async def test_a_file_is_paid_once_it_was_uploaded_whoever_was_faster():
+    world = await started(ASKED, status=Status.AWAITING)
+    exchange = world.bank.exchange
+
+    async def meanwhile(asked):
+        await authorized(world)
+        return await exchange(asked)
+
+    world.bank.exchange = meanwhile
+    assert (await upload(world)).status == 200
+    world.bank.exchange = exchange
+    made = await order(world, b"k-1")
+    assert made.status == 201, error_of(made)
+    assert [call.path for call in world.bank.calls] == [
+        f"/payment-consents/{CONSENT}/file",
+        "/payments",
+    ]
+
+
+async def test_a_file_that_the_bank_refused_is_not_paid():
+    world = await started(ASKED, status=Status.AWAITING)
+    assert (await upload(world, status=400)).status == 400
+    await authorized(world)
+    assert (await order(world, b"k-1")).status == 400
