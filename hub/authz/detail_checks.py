@@ -53,12 +53,18 @@ def detail_type(facts: Facts) -> Fault | None:
     return None
 
 
+def _permissions(facts: Facts) -> frozenset[str]:
+    """Return the names among the permissions, whatever else stands there: the schema judges that."""
+    came = facts.asked.get("Permissions")
+    listed = came if isinstance(came, list) else []
+    return frozenset(name for name in listed if isinstance(name, str))
+
+
 def detail_scope(facts: Facts) -> Fault | None:
     """Expect the scope that belongs to the type, and accounts where account permissions are asked for."""
     wanted = {DETAIL_TYPES[facts.detail["type"]].scope}
-    permissions = facts.asked.get("Permissions")
-    if isinstance(permissions, list) and wanted == {"payments"}:
-        wanted |= {"accounts" for name in permissions if name in _NEEDS_ACCOUNTS_SCOPE}
+    if wanted == {"payments"} and _permissions(facts) & _NEEDS_ACCOUNTS_SCOPE:
+        wanted |= {"accounts"}
     missing = wanted - set(parse_scope(facts.claims.get("scope")) or ())
     if not missing:
         return None
@@ -137,9 +143,7 @@ def detail_authorization_expiry(facts: Facts) -> Fault | None:
 
 def detail_permissions(facts: Facts) -> Fault | None:
     """Expect ReadAccountsBasic or ReadAccountsDetail beside any permission on accounts."""
-    permissions = facts.asked.get("Permissions")
-    listed = permissions if isinstance(permissions, list) else []
-    names = frozenset(name for name in listed if isinstance(name, str))
+    names = _permissions(facts)
     kind = DETAIL_TYPES[facts.detail["type"]].consent_type
     dependent = _DEPENDENT_OF[kind](names)
     if not dependent or names & _ACCOUNTS:

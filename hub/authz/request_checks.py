@@ -16,7 +16,7 @@ from hub.protocol.jose import JoseFault, Parsed, verify
 from hub.protocol.oauth import is_challenge, parse_scope, show
 
 _PROMPTS: Final = frozenset({"none", "login", "consent", "select_account"})
-_JARM_MODES: Final = frozenset({"jwt", "query.jwt"})
+_JARM_MODES: Final = ("jwt", "query.jwt")
 _TEXT_OCTETS: Final = 4096
 
 

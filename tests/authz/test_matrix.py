@@ -354,6 +354,18 @@ async def test_the_schema_of_the_contract_decides(desk_with):
     assert "Permissions: too few" in why
 
 
+async def test_what_stands_before_the_schema_takes_whatever_is_there(desk_with):
+    fault = caller_fault(400, "x", "consent/Permissions/0: a text", check="schema")
+    desk = desk_with(details_check=lambda _type, _element: fault, switches={"jarm": True})
+    for odd in ([["ReadBalances"]], [{}], {"a": 1}):
+        detail = desk.detail(PIS, **(PAYMENT | {"Permissions": odd}))
+        response = await desk.par(scope="openid payments", authorization_details=[detail])
+        refused(response, "invalid_authorization_details", 400, "detail.schema")
+    for odd in (["jwt"], {"jwt": 1}):
+        response = await desk.par(response_mode=odd)
+        refused(response, "invalid_request", 400, "request.response_mode")
+
+
 async def test_a_type_of_another_role_is_refused(desk):
     desk.trust.callers[ALICE] = caller(ALICE, "o", roles=("BSIP",))
     refused(await desk.par(), "invalid_authorization_details", 400, "detail.type")
