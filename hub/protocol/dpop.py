@@ -10,6 +10,7 @@ Source: RFC 9449 sections 4.2, 4.3, 8 and 11.1; FAPI 2.0 Security Profile 5.3.2.
 
 import hashlib
 import hmac
+import re
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, Final
@@ -37,6 +38,7 @@ AHEAD_S: Final = 30
 _ID_OCTETS: Final = 256
 _SHORT: Final = 512
 """Headers with a P-256 key have some 270 octets; longer ones are not remembered."""
+_URL: Final = re.compile(r"[!-~]+")
 _PORTS: Final = {"https": 443, "http": 80}
 
 
@@ -137,13 +139,18 @@ def _check_target(htm: object, htu: object, method: str, url: str) -> ProofFault
         return ProofFault("dpop.htm", f"htm: expected '{method}', got {show(htm)}")
     if htu == url:
         return None
-    if not isinstance(htu, str) or len(htu) > 2048 or normal_url(htu) != normal_url(url):
+    named = normal_url(htu) if isinstance(htu, str) and len(htu) <= 2048 else ""
+    if not named or named != normal_url(url):
         return ProofFault("dpop.htu", f"htu: expected '{url}', got {show(htu)}")
     return None
 
 
 def normal_url(url: str) -> str:
     """Return scheme, host, port and path in normal form (RFC 3986 section 6.2); empty if it is no URL."""
+    if (
+        _URL.fullmatch(url) is None
+    ):  # urlsplit would take blanks and line ends away, and fold letters that are not ASCII
+        return ""
     try:
         parts = urlsplit(url)
         scheme, port = parts.scheme.lower(), parts.port
@@ -151,7 +158,8 @@ def normal_url(url: str) -> str:
         return ""
     if not parts.hostname or "@" in parts.netloc:
         return ""
-    return f"{scheme}://{parts.hostname}:{port or _PORTS.get(scheme, 0)}{parts.path or '/'}"
+    at = _PORTS.get(scheme) if port is None else port
+    return f"{scheme}://{parts.hostname}:{at}{parts.path or '/'}"
 
 
 def _check_moment(iat: Any, now: int) -> ProofFault | None:

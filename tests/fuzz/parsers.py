@@ -10,6 +10,7 @@ import argparse
 import base64
 import json
 import random
+import re
 import sys
 import time
 from collections import Counter
@@ -20,6 +21,9 @@ from urllib.parse import parse_qsl
 import msgspec
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
+from hub.authz.facts import UNKNOWN_CALLER, Column, Facts, Rules
+from hub.authz.steps import MATRIX, Phase
+from hub.model.fault import caller_fault
 from hub.protocol import fapi, jose
 from hub.protocol.dpop import Proof, ProofFault, check_proof, normal_url
 from hub.protocol.oauth import (
@@ -49,6 +53,31 @@ PUBLIC = {alg: jose.load_key(jose.public_jwk(key, alg="")) for alg, key in KEYS.
 ENC = jose.load_key(jose.public_jwk(KEYS["PS256"], use="enc", alg=""))
 NOW = 1_795_000_000
 URL = "https://as.example/token"
+PROOF = {"jti": "j", "htm": "POST", "htu": URL, "iat": NOW}
+PROOF_KEY = {
+    name: value
+    for name, value in jose.public_jwk(KEYS["ES256"]).items()
+    if name not in {"kid", "use", "alg"}
+}
+REQUEST = {
+    "iss": "a", "client_id": "a", "aud": ["b"], "nbf": NOW, "exp": NOW + 300, "response_type": "code", "response_mode": "jwt",
+    "redirect_uri": URL, "scope": "openid payments accounts", "state": "s", "nonce": "n", "max_age": 0, "prompt": "login",
+    "code_challenge": "A" * 43, "code_challenge_method": "S256", "claims": {}, "login_hint": "x", "dpop_jkt": "A" * 43, "jti": "j",
+    "authorization_details": [{"type": "urn:openfinanceuae:service-initiation-consent:v2.1", "consent": {"Permissions": ["ReadBalances"]}}],
+}  # fmt: skip
+HEADER = jose.b64url(b'{"alg":"PS256"}')
+RULES = Rules(issuer="b", algs=ALGS, general=True, jarm=True)
+CALLER = msgspec.structs.replace(
+    UNKNOWN_CALLER, client_id="a", roles=("BSIP",), redirect_uris=(URL,)
+)
+SCHEMA = caller_fault(400, "x", "the schema is asked", check="schema")
+PAR_ROWS = [
+    row
+    for row in MATRIX
+    if row.phase is Phase.REQUEST
+    and Column.PAR in row.columns
+    and row.name not in {"request.algorithm", "request.key", "request.signature"}
+]
 FORMS = (
     "grant_type=authorization_code&code=abc&redirect_uri=https%3A%2F%2Ftpp.example%2Fcb%3Fa%3Db&code_verifier=v",
     "client_assertion_type=urn%3Aietf%3Aparams%3Aoauth%3Aclient-assertion-type%3Ajwt-bearer&client_assertion=a.b.c",
@@ -77,9 +106,16 @@ VALUES = (
     ["a", 1],
     NOW,
     0.5,
+    ["jwt"],
+    URL + "\n",
+    " " + URL,
+    URL.replace("/token", ":0/token"),
+    URL.replace("s.e", "\u017f.e"),
+    NOW + 0.5,
 )
 NAMES = ("alg", "typ", "kid", "crit", "b64", "jwk", "jku", "x5c", "x5u", "iss", "sub", "aud", "exp", "nbf", "iat", "jti",
-         "htm", "htu", "ath", "nonce", "kty", "crv", "n", "e", "x", "y", "use", "key_ops", "d", "keys", "zip", "enc", "cty")  # fmt: skip
+         "htm", "htu", "ath", "nonce", "kty", "crv", "n", "e", "x", "y", "use", "key_ops", "d", "keys", "zip", "enc", "cty",
+         "response_mode", "request", "type", "consent")  # fmt: skip
 
 
 @dataclass
@@ -272,6 +308,34 @@ def check_dpop(text: bytes, originals: set[bytes]) -> str | None:
     return None if isinstance(found, Proof) and signed in known else "a forged proof was accepted"
 
 
+def check_claims_of_proof(text: bytes, _originals: set[bytes]) -> str | None:
+    """Check a proof whose key has signed mutated claims; what passes must be lawful to a second reading."""
+    signed = jose.sign(text, KEYS["ES256"], alg="ES256", typ="dpop+jwt", header={"jwk": PROOF_KEY})
+    found = check_proof([signed.encode()], method="POST", url=URL, now=NOW, algs=ALGS)
+    if isinstance(found, ProofFault):
+        return "" if found.why.isprintable() else "a reason that cannot be printed"
+    claims = json.loads(text)
+    htu = claims["htu"].partition("?")[0].partition("#")[0]
+    lawful = re.fullmatch(r"(?ai:https://as\.example(:443)?)/token", htu)
+    moment = type(claims["iat"]) in {int, float} and NOW - 60 <= claims["iat"] <= NOW + 30
+    ends = claims["iat"] + 60 <= found.replay_until <= NOW + 121
+    good = lawful and moment and ends and claims["htm"] == "POST" and claims["jti"]
+    return None if good else "a proof of something else was accepted"
+
+
+def check_request(text: bytes, _originals: set[bytes]) -> str | None:
+    """Judge mutated claims of a request object up to the schema; the signature is another target's business."""
+    parsed = jose.parse(f"{HEADER}.{jose.b64url(text)}.AA")
+    if isinstance(parsed, jose.JoseFault):
+        return ""
+    facts = Facts(column=Column.PAR, rules=RULES, now=NOW, judged=CALLER, request=parsed,
+                  form={"request": "a"}, details_check=lambda *_: SCHEMA)  # fmt: skip
+    row, fault = next((row, fault) for row in PAR_ROWS if (fault := row.check(facts)))
+    if not fault.public.isprintable():
+        return "a reason that cannot be printed"
+    return None if row.name == "detail.schema" else ""
+
+
 def check_jwe(text: bytes, originals: set[bytes]) -> str | None:
     """Open a mutant of a JWE."""
     found = jose.decrypt(text.decode("latin-1"), KEYS["PS256"])
@@ -310,8 +374,6 @@ def check_form(text: bytes, _originals: set[bytes]) -> str | None:
 
 def check_error(text: bytes, _originals: set[bytes]) -> str | None:
     """Say a mutant in an error."""
-    from hub.model.fault import caller_fault
-
     public = f"x: got {show(text.decode('latin-1'))}"
     said = json.loads(error_body(caller_fault(400, "invalid_request", public, check="c")))
     description = said["error_description"]
@@ -331,6 +393,8 @@ def targets():
         ("JWE", check_jwe, jwes, Mutator.token),
         ("JSON", check_json, [*nests, *key_sets()[:3]], Mutator.json_text),
         ("key set", check_key_set, key_sets(), Mutator.json_text),
+        ("proof's claims", check_claims_of_proof, [json.dumps(PROOF).encode()], Mutator.json_text),
+        ("request's claims", check_request, [json.dumps(REQUEST).encode()], Mutator.json_text),
         ("form", check_form, [one.encode() for one in FORMS], Mutator.octets),
         ("error", check_error, [one.encode() for one in FORMS], Mutator.octets),
     )

@@ -7,6 +7,8 @@ import random
 import pytest
 
 from bench.evidence import append
+from hub.authz import request_checks
+from hub.protocol import dpop
 from hub.protocol.jose import jws
 from tests.fuzz import parsers
 from tests.fuzz.parsers import run
@@ -21,7 +23,7 @@ def test_nothing_is_found_in_some_seconds():
     found = run(SECONDS, seed)
     assert found.wrong == [], f"seed {seed}"
     assert sum(found.tried.values()) > 1000
-    assert len(found.tried) == 7
+    assert len(found.tried) == 9
 
 
 @pytest.mark.nightly
@@ -44,6 +46,8 @@ def lenient(text):
 PLANTED = [
     (jws, "decode_b64url", lenient, "a second spelling"),
     (parsers.jose, "verify", lambda *_: None, "forged signature"),
+    (dpop, "normal_url", lambda url: url.strip(), "of something else"),
+    (request_checks, "_JARM_MODES", frozenset(), "unhashable"),
     (parsers, "parse_scope", lambda value: 1 / (len(value) - 6), "ZeroDivisionError"),
 ]
 

@@ -86,6 +86,9 @@ def test_tolerated_claims(claims):
         ("dpop.htu", {"htu": "https://as1.hub.example:8443/token"}),
         ("dpop.htu", {"htu": "https://user@as1.hub.example/token"}),
         ("dpop.htu", {"htu": "https://["}),
+        ("dpop.htu", {"htu": URL.replace("oken", "ok\nen")}),
+        ("dpop.htu", {"htu": "\x00 " + URL}),
+        ("dpop.htu", {"htu": URL.replace("example", "example:0")}),
         ("dpop.iat", {"iat": None}),
         ("dpop.iat", {"iat": NOW - 3600}),
         ("dpop.iat", {"iat": NOW + 3600}),
@@ -119,6 +122,16 @@ def test_a_proof_has_one_spelling(around):
     found = check(around.format(proof()))
     assert isinstance(found, ProofFault)
     assert found.check == "dpop.jose"
+
+
+@pytest.mark.parametrize("ours", ["https://bank.example/token", "https://b\xe4nk.example/token"])
+def test_a_url_is_ascii_and_what_is_none_is_never_ours(ours):
+    """The Kelvin sign is a small k to ``lower``; and two texts that are no URLs are not the same one."""
+    for htu in ("https://ban\u212a.example/token", "", "no url"):
+        found = check(proof(htu=htu), url=ours)
+        assert isinstance(found, ProofFault)
+        assert found.check == "dpop.htu"
+    assert isinstance(check(proof(htu=ours), url=ours), Proof)
 
 
 def test_a_changed_signature_is_refused():
