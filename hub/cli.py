@@ -1,9 +1,12 @@
 """The command line: serve, sandbox, tpp, config. Every command is a thin call; its help text is its documentation."""
 
+import re
 from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 import click
 import trio
@@ -168,6 +171,17 @@ DIR_OPTION: Final = click.option(
 )
 
 
+def _redirect_uris(
+    _context: click.Context, _option: click.Parameter, uris: tuple[str, ...]
+) -> tuple[str, ...]:
+    for uri in uris:
+        found = urlsplit(uri)
+        clean = uri.isascii() and uri.isprintable() and not set(uri) & {" ", "#"}
+        if found.scheme != "https" or not found.netloc or not clean:
+            raise click.BadParameter(f"{uri!r}: expected an https URL without a fragment")
+    return uris
+
+
 @sandbox.command("up")
 @DIR_OPTION
 @click.option(
@@ -190,6 +204,7 @@ DIR_OPTION: Final = click.option(
     "tpp_redirect_uris",
     multiple=True,
     metavar="URI",
+    callback=_redirect_uris,
     help="Register this redirect URI for both TPPs too (https; may be repeated).",
 )
 @click.option(
@@ -250,18 +265,23 @@ def sandbox_up(no_journey: bool, **options: Any) -> None:
     run(start)
 
 
-@sandbox.command("time")
+@sandbox.command("time", context_settings={"ignore_unknown_options": True})
 @DIR_OPTION
 @click.argument("amount", metavar="[+|-]N[s|m|h|d]")
 def sandbox_time(folder: Path, amount: str) -> None:
     """Move the clock of a running sandbox, as in `hub sandbox time +10m`: tokens, consents and certificates age."""
+    seconds = seconds_of(amount)
 
     def start() -> int:
         from hub.sandbox.control import ask  # noqa: PLC0415
 
-        answer = trio.run(ask, folder, {"do": "time", "add": seconds_of(amount)})
-        click.echo(f"the sandbox's clock now stands at {answer.get('now')}")
-        return 0 if answer.get("ok") else FAILED
+        answer = trio.run(ask, folder, {"do": "time", "add": seconds})
+        if not answer.get("ok"):
+            click.echo(f"hub: {answer.get('error')}", err=True)
+            return FAILED
+        now = datetime.fromtimestamp(answer["now"], UTC).isoformat(timespec="seconds")
+        click.echo(f"the sandbox's clock now stands at {now}")
+        return 0
 
     run(start)
 
@@ -273,13 +293,10 @@ def seconds_of(amount: str) -> int:
         click.BadParameter: It is not a number with one of the units s, m, h, d.
     """
     units = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-    number, unit = (amount[:-1], amount[-1]) if amount and amount[-1] in units else (amount, "s")
-    try:
-        return int(number) * units[unit]
-    except ValueError:
-        raise click.BadParameter(
-            f"{amount!r}: expected a number with s, m, h or d, like +10m"
-        ) from None
+    found = re.fullmatch(r"([+-]?[0-9]{1,12})([smhd]?)", amount)
+    if found is None:
+        raise click.BadParameter(f"{amount!r}: expected a number with s, m, h or d, like +10m")
+    return int(found[1]) * units[found[2] or "s"]
 
 
 @main.group(
@@ -294,6 +311,17 @@ def seconds_of(amount: str) -> int:
 )
 def tpp() -> None:
     """Act as a TPP against a running sandbox."""
+
+
+JOURNEYS: Final = ("payment", "plans", "revoke", "approvers", "open_data", "payee", "file")
+"""Instead of the one to account data."""
+UNHEARD: Final = {
+    "plans": ("decline",),
+    "revoke": ("decline",),
+    "approvers": ("customer",),
+    "open_data": ("customer", "decline"),
+}
+"""Options that a journey has no use for: who approves is not chosen, or nobody is asked."""
 
 
 @tpp.command("journey")
@@ -321,6 +349,14 @@ def tpp() -> None:
 @click.option("--show-http", is_flag=True, help="Print each exchange, secrets shortened.")
 def tpp_journey(folder: Path, **options: Any) -> None:
     """Take a customer's consent all the way to account data, or to payments, telling each step."""
+    asked = [name for name in JOURNEYS if options[name]]
+    if len(asked) > 1:
+        flags = " and ".join(f"--{name.replace('_', '-')}" for name in asked)
+        raise click.UsageError(f"{flags}: expected one journey at a time")
+    for name, given in UNHEARD.items():
+        ignored = [other for other in given if name in asked and options[other]]
+        if ignored:
+            raise click.UsageError(f"--{name.replace('_', '-')} takes no --{ignored[0]}")
 
     def start() -> int:
         from hub.sandbox.journey import run_journey  # noqa: PLC0415

@@ -12,6 +12,7 @@ import trio
 from hub.audit.index import Index, open_index
 from hub.audit.search import Selection
 from hub.cli_run import run
+from hub.model.event import Verdict
 from hub.node.reading import Place
 from hub.state.keeper import Query
 from hub.state.open import Reader
@@ -40,7 +41,6 @@ def moment_ms(text: str) -> int:
 def selecting(command: Callable[..., None]) -> Callable[..., None]:
     """Add the options that select events."""
     for name, help_text in (
-        ("--verdict", "allowed, refused, failed or unknown."),
         ("--route", "Of this route, as in account-information.accounts."),
         ("--customer", "Of the consents of this customer (the bank's userId)."),
         ("--tpp", "Of this TPP: a client id or an organisation id."),
@@ -51,7 +51,13 @@ def selecting(command: Callable[..., None]) -> Callable[..., None]:
     ):
         parameter = {"--from": "since", "--to": "until"}.get(name, name[2:])
         command = click.option(name, parameter, default="", help=help_text)(command)
-    return click.option("--status", type=int, default=0, help="Answered with this status.")(command)
+    verdict = click.option(
+        "--verdict", type=click.Choice([one.value for one in Verdict]), help="How it ended."
+    )
+    status = click.option(
+        "--status", type=click.IntRange(0, 599), default=0, help="Answered with this status."
+    )
+    return status(verdict(command))
 
 
 async def _consents_of(reader: Reader, customer: str) -> frozenset[str]:
@@ -79,7 +85,7 @@ async def selection_of(reader: Reader, asked: dict[str, Any]) -> Selection:
         tpp=asked["tpp"],
         interaction_id=asked["interaction"],
         route=asked["route"],
-        verdict=asked["verdict"],
+        verdict=asked["verdict"] or "",
         status=asked["status"],
     )
 

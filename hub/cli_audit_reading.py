@@ -23,7 +23,6 @@ from hub.authz.explanations import explain
 from hub.cli_audit_asked import index_of, moment_ms, selecting, selection_of, start_at, told_of
 from hub.cli_run import FAILED
 from hub.model.event import Event
-from hub.node.errors import StartError
 from hub.node.reading import Place
 from hub.node.wall import WallClock
 from hub.state.keeper import Keeper
@@ -34,7 +33,9 @@ from hub.state.outages import outages
 @click.command("search")
 @selecting
 @click.option("--limit", type=click.IntRange(1, 10_000), default=20, show_default=True)
-@click.option("--before", type=int, help="Only entries before this one: the next page.")
+@click.option(
+    "--before", type=click.IntRange(0), help="Only entries before this one: the next page."
+)
 @click.option("--json", "raw", is_flag=True, help="One JSON object per line, with its index.")
 @click.pass_obj
 def search_events(path: Path, /, limit: int, before: int | None, raw: bool, **asked: Any) -> None:
@@ -50,7 +51,7 @@ def search_events(path: Path, /, limit: int, before: int | None, raw: bool, **as
             )
             for at, event in found:
                 _show(at, event, raw=raw)
-            return 0 if found else FAILED
+            return 0 if found else _none("no event is as asked for")
 
         return place.read(question)
 
@@ -102,7 +103,7 @@ def trace(path: Path, interaction_id: str) -> None:
             found = [(at, event_of(leaf)) for at, leaf in await reader.trace(interaction_id)]
             for line in told(found, explain):
                 click.echo(line)
-            return 0 if found else FAILED
+            return 0 if found else _none(f"{interaction_id}: no event of this interaction")
 
         return place.read(question)
 
@@ -111,7 +112,9 @@ def trace(path: Path, interaction_id: str) -> None:
 
 @click.command("tail")
 @click.option("--json", "raw", is_flag=True, help="One JSON object per line, with its index.")
-@click.option("--from-index", "first", type=int, help="From this entry on; default: from now.")
+@click.option(
+    "--from-index", "first", type=click.IntRange(0), help="From this entry on; default: from now."
+)
 @click.pass_obj
 def tail_events(path: Path, raw: bool, first: int | None) -> None:
     """Show events as they come, until Ctrl-C."""
@@ -128,6 +131,12 @@ def tail_events(path: Path, raw: bool, first: int | None) -> None:
         return place.read(question)
 
     start_at(path, start)
+
+
+def _none(why: str) -> int:
+    """Say that nothing was found, where it does not mix with what was asked for; return the exit status."""
+    click.echo(f"hub: {why}", err=True)
+    return FAILED
 
 
 def _show(at: int, event: Event, *, raw: bool) -> None:
@@ -177,10 +186,7 @@ def report(path: Path, name: str, first: str, last: str, face: str, shape: str) 
     """
 
     def start(place: Place) -> int:
-        try:
-            period = Period(date.fromisoformat(first), date.fromisoformat(last), place.zone)
-        except ValueError as error:
-            raise StartError(f"--from and --to: {error}") from None
+        period = _period(first, last, place.zone)
         place.record("report", f"{name},{first},{last}")
 
         async def question(reader: Reader) -> int:
@@ -195,6 +201,20 @@ def report(path: Path, name: str, first: str, last: str, face: str, shape: str) 
         return place.read(question)
 
     start_at(path, start)
+
+
+def _period(first: str, last: str, zone: str) -> Period:
+    try:
+        period = Period(date.fromisoformat(first), date.fromisoformat(last), zone)
+        period.seconds(0)
+    except (ValueError, OverflowError):
+        period = None
+    if period is None or period.last < period.first:
+        raise click.BadParameter(
+            f"{first!r}, {last!r}: expected two days like 2026-11-01, the first no later than the last",
+            param_hint="--from, --to",
+        )
+    return period
 
 
 async def _of_calls(
@@ -225,10 +245,12 @@ def _print(rows: list[dict[str, Any]], shape: str) -> None:
     if shape == "json":
         click.echo(json.dumps(rows, indent=1))
         return
-    sheet = csv.DictWriter(sys.stdout, list(rows[0]) if rows else [], lineterminator="\n")
-    if rows:
-        sheet.writeheader()
-        sheet.writerows(rows)
+    if not rows:
+        click.echo("hub: nothing to report of these days", err=True)
+        return
+    sheet = csv.DictWriter(sys.stdout, list(rows[0]), lineterminator="\n")
+    sheet.writeheader()
+    sheet.writerows(rows)
 
 
 COMMANDS: Final = (search_events, pages, reindex, trace, tail_events, report)

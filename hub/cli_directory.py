@@ -153,7 +153,10 @@ def fetched(url: str, ca: Path | None) -> bytes:
     """
     if not url.startswith("https://"):
         raise StartError(f"{url}: expected https")
-    context = ssl.create_default_context(cafile=None if ca is None else str(ca))
+    try:
+        context = ssl.create_default_context(cafile=None if ca is None else str(ca))
+    except OSError as error:  # ssl.SSLError is one too
+        raise StartError(f"--ca {ca}: expected PEM certificates: {error}") from None
     held = bytearray()
     try:
         with (

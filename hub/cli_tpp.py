@@ -118,6 +118,9 @@ def sign_command(
     Without --client-id the object is the claims; with it, it is the message of a signed body.
     """
 
+    if bool(client_id) is not bool(audience):
+        raise click.UsageError("--client-id and --audience belong together; give both or none")
+
     def make() -> str:
         claims = _object(_read(body), body)
         if client_id:

@@ -193,7 +193,11 @@ def open_note(note: str, trusted: Sequence[Verifier]) -> tuple[str, list[Verifie
             raise NoteError(f"the signature of {name!r} does not hold")
         signed.append(key)
     if not signed:
-        raise NoteError("no trusted key has signed the note")
+        names = ", ".join(sorted({name for name, _ in signatures}))
+        known = ", ".join(sorted({key.name for key in trusted}))
+        raise NoteError(
+            f"no trusted key has signed the note (signed as {names}; trusted is {known})"
+        )
     return text, signed
 
 

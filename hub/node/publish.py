@@ -81,7 +81,9 @@ async def publisher_of(given: Given) -> Publisher | None:
     except (OSError, NoteError) as error:
         raise StartError(f"keys.log or [log]: {error}") from None
     except LogError as error:
-        raise StartError(f"the audit log cannot be continued: {error}") from None
+        raise StartError(
+            f"the audit log cannot be continued by this tenant.issuer and keys.log: {error}"
+        ) from None
     if log.new_key:
         await _commit(given, _key_event(given, log))
 

@@ -94,7 +94,8 @@ class HubChild:
             lines = self.log.read_text(errors="replace").splitlines()
         except OSError:
             return "it left no log"
-        return " / ".join(lines[-LOG_LINES:]) or "it left no log"
+        full = not os.statvfs(self.log.parent).f_bavail
+        return " / ".join(lines[-LOG_LINES:]) or f"it left no log{', and the disk is full' * full}"
 
 
 async def start_hub(places: Places, tenant: Tenant) -> HubChild:

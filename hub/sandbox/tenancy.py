@@ -88,6 +88,8 @@ class Tenancy:
             await self._serve_bank(nursery, self._bank)
         await hub.ready()
         nursery.start_soon(self._keep, hub)
+        if self._bank is not None:
+            nursery.start_soon(self._bank.settle_payments)
         return describe_tenant(self._places, self.tenant, self._own.bank, self._address, [hub.pid])
 
     async def _keep(self, hub: HubChild) -> None:
@@ -161,7 +163,6 @@ class Tenancy:
         await serve(nursery, bank.ozone_connect_handler, port, connect, bank.faults)
         pages = server_context(*files, "none")
         await serve(nursery, bank.pages_handler, self._places.port(self.tenant.pages), pages)
-        nursery.start_soon(bank.settle_payments)
 
 
 async def serve(

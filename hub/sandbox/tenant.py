@@ -5,6 +5,9 @@ from typing import Final, Literal
 
 import msgspec
 
+from hub.audit.log import CHECKPOINT
+from hub.audit.open import AUDIT, LOG
+from hub.node.errors import StartError
 from hub.sandbox.manifest import SandboxOptions
 from hub.sandbox.parties import (
     BANK,
@@ -84,3 +87,23 @@ _CHOICE: Final = {"uae": (UAE,), "general": (GENERAL,), "both": (UAE, BESIDE)}
 def tenants_of(options: SandboxOptions) -> tuple[Tenant, ...]:
     """Return the tenants that the options ask for; the first is the manifest's main one."""
     return _CHOICE[options.profile]
+
+
+def check_base(places: Places, options: SandboxOptions) -> None:
+    """See that a folder that has run before gets the ports it was made for: its certificates, consents and log name them.
+
+    Raises:
+        StartError: It was made for others; the line names them.
+    """
+    for tenant in tenants_of(options):
+        file = places.folder / f"state{tenant.suffix}" / AUDIT / LOG / CHECKPOINT
+        try:
+            origin = file.read_text().partition("\n")[0]
+        except (OSError, UnicodeDecodeError):
+            continue
+        port = origin.removesuffix("/log").rpartition(":")[2]
+        if port.isdecimal() and int(port) != places.port(tenant.tpp):
+            raise StartError(
+                f"{places.folder}: was made for other ports; start it with --port-base "
+                f"{int(port) - tenant.tpp}, or choose another folder with --dir"
+            )

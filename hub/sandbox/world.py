@@ -26,7 +26,7 @@ from hub.sandbox.pki import Pki
 from hub.sandbox.places import Places, check_ports
 from hub.sandbox.server import Faults
 from hub.sandbox.tenancy import Tenancy, serve
-from hub.sandbox.tenant import Tenant, tenants_of
+from hub.sandbox.tenant import Tenant, check_base, tenants_of
 from hub.sandbox.tls import server_context
 from hub.sandbox.witness import SandboxWitness, key_file
 
@@ -73,8 +73,11 @@ async def run_world(
     """
     if bool(options.bank_url) != bool(options.bank_authorization_endpoint):
         raise StartError("--bank and --bank-authorization-endpoint belong together; give both")
+    if options.bank_ca and not options.bank_url:
+        raise StartError("--bank-ca is the CA of your own bank; give --bank too, or leave it out")
     with owned_folder(options.folder) as folder:
         places = Places(folder=folder, base=options.port_base)
+        check_base(places, options)
         check_ports(places, second=len(tenants_of(options)) > 1)
         clock = SharedClock.create(places.clock)
         try:

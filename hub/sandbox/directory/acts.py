@@ -64,7 +64,7 @@ class Acts:
         try:
             return act.do(given)
         except KeyError as error:
-            raise ActError(f"the directory does not know {error}") from None
+            raise ActError(f"the directory has {error.args[0]}") from None
 
     def _table(self) -> dict[str, Act]:
         return {
