@@ -10,6 +10,8 @@ import errno
 import socket
 import ssl
 from collections.abc import Callable
+from functools import lru_cache
+from ipaddress import ip_network
 from typing import Final, Protocol, final
 
 import trio
@@ -35,6 +37,7 @@ _BATCH: Final = 64
 _ROUND_TRIP_S: Final = 0.5
 """Between the two stages of a drain: more than a round trip within a country."""
 _BREATH_S: Final = 0.1
+_MAPPED: Final = "::ffff:"
 _EXHAUSTED: Final = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
 _ENGINES: Final = ("lean", "package")
 
@@ -223,7 +226,8 @@ class _Listener:
                 accepting.start_soon(self._accept, listening, nursery)
                 await drain.wait()
                 accepting.cancel_scope.cancel()
-            self._accept_waiting(listening, nursery)  # those the kernel has connected already
+            for _ in range(_BACKLOG // _BATCH + 1):  # those the kernel has connected already
+                self._accept_waiting(listening, nursery)
             listening.close()
             with trio.move_on_after(self._desk.limits.drain_s) as grace:
                 await self._end()
@@ -259,7 +263,7 @@ class _Listener:
         try:
             for _ in range(_BATCH):
                 connected, origin = listening.accept()
-                self._admit(connected, str(origin[0]), nursery)
+                self._admit(connected, caller_of(origin[0]), nursery)
         except BlockingIOError:
             return False
         except OSError as error:
@@ -269,13 +273,14 @@ class _Listener:
         return False
 
     def _admit(self, connected: socket.socket, address: str, nursery: trio.Nursery) -> None:
-        limits, mine = self._desk.limits, self._addresses.get(address, 0)
+        limits, counted = self._desk.limits, counted_as(address)
+        mine = self._addresses.get(counted, 0)
         reason = ""
         if self._total >= limits.connections:
             reason = "connections"
         elif mine >= limits.connections_per_address:
             reason = "connections_per_address"
-        elif self._shaking.get(address, 0) >= limits.handshakes_per_address:
+        elif self._shaking.get(counted, 0) >= limits.handshakes_per_address:
             reason = "handshakes_per_address"
         if reason:
             connected.close()
@@ -284,9 +289,9 @@ class _Listener:
         connected.setblocking(False)  # noqa: FBT003
         connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._total += 1
-        self._addresses[address] = mine + 1
+        self._addresses[counted] = mine + 1
         if self._tls is not None:
-            self._shaking[address] = self._shaking.get(address, 0) + 1
+            self._shaking[counted] = self._shaking.get(counted, 0) + 1
         nursery.start_soon(self._connection, connected, address)
 
     async def _connection(self, connected: socket.socket, address: str) -> None:
@@ -299,7 +304,7 @@ class _Listener:
         finally:
             trio.lowlevel.notify_closing(connected)
             connected.close()
-            self._leave(address)
+            self._leave(counted_as(address))
 
     async def _serve_tls(
         self, connected: socket.socket, context: ssl.SSLContext, address: str
@@ -308,24 +313,24 @@ class _Listener:
             transport = TlsTransport(connected, context)
             peer = await self._shake(transport, address)
         finally:
-            self._shaken(address)
+            self._shaken(counted_as(address))
         if peer is not None:
             await self._serve(transport, peer, transport.protocol)
 
-    def _shaken(self, address: str) -> None:
-        left = self._shaking[address] - 1
+    def _shaken(self, counted: str) -> None:
+        left = self._shaking[counted] - 1
         if left:
-            self._shaking[address] = left
+            self._shaking[counted] = left
         else:
-            del self._shaking[address]
+            del self._shaking[counted]
 
-    def _leave(self, address: str) -> None:
+    def _leave(self, counted: str) -> None:
         self._total -= 1
-        left = self._addresses[address] - 1
+        left = self._addresses[counted] - 1
         if left:
-            self._addresses[address] = left
+            self._addresses[counted] = left
         else:
-            del self._addresses[address]
+            del self._addresses[counted]
         if not self._total:
             self._empty.set()
 
@@ -385,6 +390,20 @@ class _Listener:
         self._desk.observer.note(
             name, reason=reason, address=address, face=face, count=count + 1, **certificate
         )
+
+
+def caller_of(origin: str) -> str:
+    """Return a peer's address as it is known: one of IPv4 that an IPv6 socket maps, as itself."""
+    mapped = origin.removeprefix(_MAPPED)
+    return mapped if "." in mapped else origin
+
+
+@lru_cache(maxsize=4096)
+def counted_as(address: str) -> str:
+    """Return what the limits per address count: of IPv6 the /64, since one host may use all of its addresses."""
+    if ":" not in address:
+        return address
+    return str(ip_network(f"{address.partition('%')[0]}/64", strict=False))
 
 
 def _maker(engine: str) -> Callable[..., Engine]:

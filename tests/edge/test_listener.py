@@ -2,13 +2,17 @@
 
 # ruff: noqa: SIM117 - a client inside its listener reads better nested
 
+from functools import partial
+
 import msgspec
 import pytest
 import trio
 
-from hub.edge.listener import _ENGINES
+from hub.config import Listen
+from hub.edge.listener import _ENGINES, Drain, bind, caller_of, counted_as, serve
 from hub.edge.router import Router
 from hub.model.http import Admission, Request, Response
+from hub.model.terms import Face
 from tests.edge import rig
 
 ENGINES = sorted(_ENGINES)
@@ -275,6 +279,64 @@ async def test_drain_answers_what_was_started_and_refuses_nothing_before(engine)
         assert await rig.read_all(client.stream) == b""
         with pytest.raises(OSError):
             await trio.open_tcp_stream("127.0.0.1", place.port)
+
+
+async def test_all_that_the_kernel_has_connected_before_a_drain_are_served(nursery):
+    count = 150
+    listening, drain = bind(Listen(port=0)), Drain()
+    port = listening.getsockname()[1]
+    streams = [await trio.open_tcp_stream("127.0.0.1", port) for _ in range(count)]
+    for stream in streams:
+        await stream.send_all(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    drain.start()
+    nursery.start_soon(
+        partial(
+            serve, listen=Listen(port=0), face=Face.TPP, app=rig.echo_router(), limits=rig.limits(), observer=rig.Notebook(),
+            tls=None, listening=listening, drain=drain,
+        )
+    )  # fmt: skip
+    answers = [await rig.read_all(stream) for stream in streams]
+    for stream in streams:
+        await stream.aclose()
+    assert sum(answer.startswith(b"HTTP/1.1 200 ") for answer in answers) == count
+
+
+async def test_a_caller_over_a_mapped_address_is_known_by_its_own(nursery):
+    seen = []
+
+    async def tell(request: Request) -> Response:
+        seen.append(request.peer.address)
+        return Response(status=204)
+
+    place, notebook = Listen(bind="::", port=0), rig.Notebook()
+    port = await nursery.start(
+        partial(
+            serve, listen=place, face=Face.TPP, app=Router({("GET", "/"): tell}), limits=rig.limits(connections_per_address=1),
+            observer=notebook, tls=None,
+        )
+    )  # fmt: skip
+    request = b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+    for address in ("127.0.0.1", "::1"):
+        async with await trio.open_tcp_stream(address, port) as stream:
+            await stream.send_all(request)
+            assert await rig.read_all(stream)
+    assert seen == ["127.0.0.1", "::1"]
+    nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize(
+    ("given", "caller", "counted"),
+    [
+        ("192.0.2.7", "192.0.2.7", "192.0.2.7"),
+        ("::ffff:192.0.2.7", "192.0.2.7", "192.0.2.7"),
+        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
+        ("2001:db8:1:2::9", "2001:db8:1:2::9", "2001:db8:1:2::/64"),
+        ("fe80::1%eth0", "fe80::1%eth0", "fe80::/64"),
+    ],
+)
+def test_addresses_of_one_network_that_one_host_has_are_counted_as_one(given, caller, counted):
+    assert caller_of(given) == caller
+    assert counted_as(caller) == counted
 
 
 async def test_idle_http1_connection_is_closed_by_a_drain():
