@@ -23,8 +23,6 @@ from urllib.parse import parse_qsl
 import fastjsonschema
 import msgspec
 
-from hub.contract import mapper as mapper_module
-from hub.contract import mapping, notation, validators
 from hub.contract.mapper import Mapper, Shape, Strip
 from hub.contract.mapping import TOOLS
 from hub.contract.tables import Matcher, Row, is_beside, is_served, plain_id, read_rows
@@ -37,6 +35,8 @@ USED: Final = "specs"
 """Below a tenant's state folder: the contract in which official documents were laid over ours."""
 _COMPILING: Final = "hub.contract.compiling"
 _COMPILING_S: Final = 120.0
+GENERATORS: Final = ("compiling", "mapper", "mapping", "notation", "repair", "tables", "validators")
+"""The modules that what is compiled depends on."""
 
 
 class Compiled(msgspec.Struct, frozen=True):
@@ -270,10 +270,7 @@ def key_of(folder: Path) -> str:
     """Return the key of everything that compiling a folder depends on."""
     digest = hashlib.sha256(f"{sys.version}|{fastjsonschema.VERSION}|1".encode())
     # In the standalone binary modules have no files of their own, but these lie where they would.
-    ours = [
-        Path(m.__file__ or "").with_suffix(".py")
-        for m in (notation, validators, mapping, mapper_module)
-    ]
+    ours = [Path(__file__).with_name(f"{name}.py") for name in GENERATORS]
     for path in [*sorted(folder.rglob("*.yaml")), *sorted(folder.rglob("*.toml")), *ours]:
         digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()

@@ -6,6 +6,8 @@ discriminators are dropped while reading. References are followed; there are no 
 """
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -57,12 +59,39 @@ class Document(msgspec.Struct, frozen=True, kw_only=True):
     repairs: tuple[str, ...]
 
 
+@contextmanager
+def readable(what: object) -> Iterator[None]:
+    """Make one sentence about ``what`` of whatever documents of another form than ours lead to.
+
+    Raises:
+        ValueError: They are of another form; the message says where.
+    """
+    try:
+        yield
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f" (line {mark.line + 1})" if mark is not None else ""
+        raise ValueError(f"{what}: not YAML{where}") from error
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{what}: not text in UTF-8") from error
+    except RecursionError as error:
+        raise ValueError(f"{what}: schemas refer to one another in a circle") from error
+    except (AttributeError, KeyError, TypeError, re.error) as error:
+        told = f"{type(error).__name__}: {error}"
+        raise ValueError(f"{what}: not of the form of OpenAPI 3.0 documents ({told})") from error
+
+
 def read_document(path: Path) -> Document:
     """Read one OpenAPI 3 document, repair its schemas, and report the repairs.
 
     Raises:
         ValueError: The file is not an OpenAPI 3 document.
     """
+    with readable(path):
+        return _read_document(path)
+
+
+def _read_document(path: Path) -> Document:
     raw = yaml.load(path.read_text(), Loader=_LOADER)  # noqa: S506 - a safe loader, in C where there is one
     if not isinstance(raw, dict) or not str(raw.get("openapi", "")).startswith("3."):
         raise ValueError(f"{path}: not an OpenAPI 3 document")
@@ -132,7 +161,10 @@ class _Reader:
     def _target(self, reference: str) -> Any:
         value: Any = self._raw
         for part in reference.removeprefix("#/").split("/"):
-            value = value[part.replace("~1", "/").replace("~0", "~")]
+            name = part.replace("~1", "/").replace("~0", "~")
+            if not isinstance(value, dict) or name not in value:
+                raise KeyError(f"nothing at {reference}")
+            value = value[name]
         return value
 
     def _parameter(self, raw: dict[str, Any]) -> Parameter:

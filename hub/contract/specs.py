@@ -21,7 +21,14 @@ from hub.contract.compiling import SchemaFile, read_schemas
 from hub.contract.contract import USED
 from hub.contract.mapping import resolved
 from hub.contract.notation import Type, condense, name_repeats
-from hub.contract.official import Document, Operation, find_documents, read_document, sites_of
+from hub.contract.official import (
+    Document,
+    Operation,
+    find_documents,
+    read_document,
+    readable,
+    sites_of,
+)
 from hub.contract.tables import Row, read_rows
 from hub.model.route import Signing, TokenKind
 
@@ -121,10 +128,7 @@ def diff_specs(old: Path, new: Path) -> tuple[Difference, ...]:
     found += [Difference(n, "is gone") for n in sorted(before.keys() - after.keys())]
     for name in sorted(before.keys() & after.keys()):
         one, two = (
-            SchemaFile(
-                "", "", {}, {s: condense(t) for s, t in sites_of(read_document(p[name])).items()}
-            )
-            for p in (before, after)
+            SchemaFile("", "", {}, _facts(read_document(p[name]), {})) for p in (before, after)
         )
         found += [Difference(d.where, _in_time(d.what)) for d in _compare_sites(name, two, one)]
     return tuple(found)
@@ -191,7 +195,8 @@ def lay_down(
     state.mkdir(mode=0o700, parents=True, exist_ok=True)
     try:
         used = use_specs(contract, official, partial)
-        prove(partial)
+        with readable(official):
+            prove(partial)
         shutil.rmtree(target, ignore_errors=True)
         partial.rename(target)
     finally:
@@ -250,8 +255,9 @@ def _served(document: Document, source: dict[str, str]) -> Document:
 
 
 def _facts(document: Document, source: dict[str, str]) -> dict[str, Type]:
-    sites = sites_of(_served(document, source))
-    return {site: condense(schema) for site, schema in sites.items()}
+    with readable(document.file):
+        sites = sites_of(_served(document, source))
+        return {site: condense(schema) for site, schema in sites.items()}
 
 
 def _sources(contract: Path) -> dict[str, dict[str, str]]:

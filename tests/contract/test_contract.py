@@ -1,13 +1,16 @@
 """The compiled contract: routes, requests, authorization details, formats, the cache."""
 
+import re
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from hub.config import config_folder
 from hub.contract import Context, compiling, load_contract
+from hub.contract.contract import GENERATORS
 from hub.contract.mapping import number
 from hub.contract.notation import condense, expand, name_repeats
 from hub.contract.repair import repair
@@ -121,6 +124,20 @@ def test_another_process_fills_the_cache_and_a_spoilt_cache_is_compiled_anew(con
     assert again.check_authorization_details(DETAIL["type"], DETAIL) is None
     kept.write_bytes(kept.read_bytes()[:1000])
     assert load_contract(FOLDER, tmp_path).routes == contract.routes
+
+
+def test_the_key_of_the_cache_knows_every_module_that_compiling_needs():
+    folder = Path(compiling.__file__).parent
+    needed, found = {"compiling"}, set()
+    while needed - found:
+        found |= needed
+        for name in tuple(needed):
+            text = (folder / f"{name}.py").read_text()
+            needed |= set(re.findall(r"^from hub\.contract\.(\w+) import", text, re.MULTILINE))
+        needed.discard("contract")
+    assert found == set(GENERATORS)
+    build = (folder.parent.parent / "scripts/build").read_text()
+    assert all(f"/hub/contract/{name}.py:hub/contract" in build for name in found)
 
 
 def test_where_the_other_process_fails_the_contract_is_compiled_here(tmp_path, monkeypatch):

@@ -140,6 +140,47 @@ def test_what_cannot_be_used_leaves_what_was_used_before(specs, configuration, t
     assert command("use", "--config", configuration)[0] == 2
 
 
+ATM = "uae-atm-openapi.yaml"
+HEAD = "openapi: 3.0.0\ninfo: {version: v2.1}\n"
+SCHEMA = (
+    'paths: {/atms: {get: {responses: {"200": {content: {application/json: {schema: %s}}}}}}}\n'
+)
+REFERENCE = "{$ref: '#/components/schemas/A'}"
+CIRCLE = f"components: {{schemas: {{A: {{type: object, properties: {{a: {REFERENCE}}}}}}}}}\n"
+BAD_DOCUMENTS = {
+    "not YAML": b"a: [b\n",
+    "not text": b"\xcb\xff\x00",
+    "no info": b"openapi: 3.0.0\npaths: {}\n",
+    "no paths": f"{HEAD}paths:\n".encode(),
+    "an operation that is none": f"{HEAD}paths: {{/atms: {{get: 5}}}}\n".encode(),
+    "a reference to nothing": (HEAD + SCHEMA % REFERENCE).encode(),
+    "references in a circle": (HEAD + SCHEMA % REFERENCE + CIRCLE).encode(),
+    "types of another OpenAPI": (HEAD + SCHEMA % "{type: [string, 'null']}").encode(),
+}
+
+
+@pytest.mark.parametrize("name", BAD_DOCUMENTS)
+def test_a_document_that_cannot_be_read_is_told_in_one_line(name, configuration, tmp_path):
+    bad = tmp_path / "bad"
+    bad.mkdir()
+    (bad / ATM).write_bytes(BAD_DOCUMENTS[name])
+    for arguments in (["check", bad], ["diff", bad, bad], ["use", bad, "--config", configuration]):
+        code, told = command(*arguments)
+        assert (code, told.count("\n")) == (2, 1), told
+        assert ATM in told
+    assert used_specs(tmp_path / "state") is None
+
+
+def test_a_pattern_that_is_none_is_told_before_anything_counts(specs, configuration, tmp_path):
+    bad = tmp_path / "bad"
+    bad.mkdir()
+    text = (specs / "dist/standards/v2.1" / ATM).read_text()
+    (bad / ATM).write_text(text.replace("pattern: ", "pattern: '[' # "))
+    code, told = command("use", bad, "--config", configuration)
+    assert (code, told.count("\n")) == (2, 1), told
+    assert used_specs(tmp_path / "state") is None
+
+
 def test_another_version_is_served_only_where_the_configuration_says_so(specs, tmp_path):
     derived = tmp_path / "official/v9.7"
     derived.mkdir(parents=True)
