@@ -1,51 +1,94 @@
-"""Records that are read again and again as they are: remembered with their octets, so that they are decoded once.
+"""Records that are read again and again, as they stand: of a few kinds, and only so many octets.
 
-Theory. A payment reads its consent and what was taken of it in each of its commits, and writes both; what is written is
-remembered as well, so that nothing is decoded that was in hand. A record is given out only where its octets are those that
-the database just gave, so nothing has to be forgotten: not after a rollback, nor after another's write.
+Theory. A payment reads its consent and what was taken of it in each of its commits, writes both, and is followed by others
+under the same consent. The store is the only writer, so what it wrote or read last is what stands there. What a group writes
+is seen by that group at once (``current``) and by everybody else when it is durable (``committed``).
 
-Invariants. Records from here are shared: nobody changes what is inside them. Their octets are at most ``octets`` together.
+Invariants. ``committed`` never gives what is not durable, nor what is older than the last commit that has ended. What was read
+while a commit ended is not remembered: it may be from before. Records from here are shared: nobody changes what is inside
+them.
 """
 
 from threading import Lock
 from typing import Final, final
 
+import msgspec
+
 from hub.model.consent import Consent
 from hub.model.limits import Allowance
-from hub.model.records import Record
-from hub.state.entry import decode, kind_of
+from hub.state.entry import kind_of
+from hub.state.keeper import Versioned
 
 _OFTEN: Final = frozenset({kind_of(Consent), kind_of(Allowance)})
 
 
+class Row(msgspec.Struct, frozen=True):
+    """Hold a record as it stands: with its version, its index rows as they are stored, and the size of its body."""
+
+    found: Versioned
+    indexed: bytes
+    octets: int
+
+
 @final
 class Known:
-    """Remember the records of a few kinds by their octets."""
+    """Remember records of the kinds that are read often; nothing of others."""
 
     def __init__(self, octets: int) -> None:
-        """Start empty; when ``octets`` would be exceeded, everything is forgotten."""
+        """Start empty; when more than ``octets`` would be remembered, everything is forgotten."""
+        self.commits = 0
+        """How many commits have ended: told to ``keep`` by whoever reads the database itself."""
         self._most = octets
         self._octets = 0
-        self._kept: dict[tuple[str, str], tuple[bytes, Record]] = {}
-        self._lock = Lock()
+        self._kept: dict[tuple[str, str], Row] = {}
+        self._written: dict[tuple[str, str], Row | None] = {}
+        """What the group has written; None where only the database knows it."""
+        self._lock = Lock()  # readers, and the thread that commits
 
-    def read(self, kind: str, key: str, body: bytes) -> Record:
-        """Return a record by its octets."""
-        kept = self._kept.get((kind, key))
-        if kept is not None and kept[0] == body:
-            return kept[1]
-        record = decode(kind, body)
-        self.keep(kind, key, body, record)
-        return record
+    def committed(self, kind: str, key: str) -> Row | None:
+        """Return a record as it was last committed, if it is remembered."""
+        return self._kept.get((kind, key))
 
-    def keep(self, kind: str, key: str, body: bytes, record: Record) -> None:
-        """Remember a record that ``decode`` would make of these octets, if it is of a kind that is read often."""
-        if kind not in _OFTEN or len(body) > self._most:
+    def current(self, kind: str, key: str) -> Row | None:
+        """Return a record as it stands in the group that is being written, if it is remembered."""
+        name = (kind, key)
+        return self._written[name] if name in self._written else self._kept.get(name)
+
+    def keep(self, kind: str, key: str, row: Row, commits: int) -> None:
+        """Remember what was read when so many ``commits`` had ended."""
+        if kind not in _OFTEN:
             return
-        with self._lock:  # what is large is prepared on a thread
-            before = self._kept.pop((kind, key), None)
-            self._octets += len(body) - (len(before[0]) if before is not None else 0)
-            if self._octets > self._most:
-                self._kept.clear()
-                self._octets = len(body)
-            self._kept[kind, key] = body, record
+        with self._lock:
+            if commits == self.commits and (kind, key) not in self._written:
+                self._put((kind, key), row)
+
+    def write(self, kind: str, key: str, row: Row | None) -> None:
+        """Note what the group writes; None: the record is not at hand, or is to be forgotten."""
+        if kind in _OFTEN:
+            with self._lock:
+                self._written[kind, key] = row
+
+    def end(self) -> None:
+        """Take over what the group wrote: it is durable."""
+        with self._lock:
+            self.commits += 1
+            for name, row in self._written.items():
+                self._put(name, row)
+            self._written = {}
+
+    def undo(self) -> None:
+        """Forget what the group wrote: it never was."""
+        with self._lock:
+            self._written = {}
+
+    def _put(self, name: tuple[str, str], row: Row | None) -> None:
+        before = self._kept.pop(name, None)
+        if before is not None:
+            self._octets -= before.octets
+        if row is None or row.octets > self._most:
+            return
+        if self._octets + row.octets > self._most:
+            self._kept.clear()
+            self._octets = 0
+        self._kept[name] = row
+        self._octets += row.octets

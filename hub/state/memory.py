@@ -129,7 +129,7 @@ class MemoryKeeper:
         planned = plan(work.steps, self._version_of, self._record_of)
         if not isinstance(planned, Plan):
             return planned
-        for entry, version in planned.entries:
+        for entry, version, _ in planned.entries:
             self._apply(entry, version)
         indices = tuple(self._append(*leaf) for leaf in work.leaves)
         for leaf in planned.leaves:

@@ -36,12 +36,11 @@ Step = Entry | Reserve | Settle
 class Plan(msgspec.Struct, frozen=True):
     """Hold what to write: entries, each with the version its record has before, and further events.
 
-    ``made`` are the records that were decided here, with their entries: whoever reads them next need not decode them.
+    A record that was decided here is beside its entry, so that who reads it next need not decode it.
     """
 
-    entries: tuple[tuple[Entry, int], ...]
+    entries: tuple[tuple[Entry, int, Record | None], ...]
     leaves: tuple[Leaf, ...] = ()
-    made: tuple[tuple[Entry, Record], ...] = ()
 
 
 def steps_of(changes: Sequence[Change]) -> tuple[Step, ...]:
@@ -96,7 +95,7 @@ def plan(
         refused = _reserve(sight, step)
         if refused is not None:
             return Conflict(at) if isinstance(refused, Conflict) else refused
-    return Plan(tuple(sight.entries), tuple(sight.leaves), tuple(sight.made))
+    return Plan(tuple(sight.entries), tuple(sight.leaves))
 
 
 @final
@@ -112,17 +111,16 @@ class _Sight:
         self._record_of = record_of
         self._seen: dict[tuple[str, str], tuple[int, Entry]] = {}
         self._read: dict[tuple[str, str], Versioned] = {}
-        self.entries: list[tuple[Entry, int]] = []
+        self.entries: list[tuple[Entry, int, Record | None]] = []
         self.leaves: list[Leaf] = []
-        self.made: list[tuple[Entry, Record]] = []
 
-    def write(self, entry: Entry) -> bool:
+    def write(self, entry: Entry, record: Record | None = None) -> bool:
         """Plan an entry; False where it does not find the version it expects."""
         name = (entry.kind, entry.key)
         version = self._version(name)
         if entry.expect is not None and entry.expect != version:
             return False
-        self.entries.append((entry, version))
+        self.entries.append((entry, version, record))
         self._seen[name] = (0 if entry.body is None else version + 1, entry)
         return True
 
@@ -148,9 +146,7 @@ class _Sight:
 
     def put(self, record: Record) -> None:
         """Plan a record whole."""
-        entry = put_entry(Put(record))
-        self.write(entry)
-        self.made.append((entry, record))
+        self.write(put_entry(Put(record)), record)
 
 
 def _reserve(sight: _Sight, ask: Reserve) -> Conflict | Fault | None:

@@ -20,13 +20,13 @@ import apsw
 import msgspec
 
 from hub.model.failpoint import Failpoint, Point, no_failpoint
-from hub.model.records import Seen
+from hub.model.records import Record, Seen
 from hub.protocol.merkle import Frontier
 from hub.state.copying import copy_database
 from hub.state.entry import MOST, Entry, IndexRow, decode, kind_of, put_entry, unavailable
 from hub.state.interaction import SLICE, add_slice, sliced, traced
 from hub.state.keeper import Granted, Once, Page, Put, Query, TreeHead, Versioned
-from hub.state.known import Known
+from hub.state.known import Known, Row
 from hub.state.plan import Leaf, Plan, plan
 from hub.state.schema import (
     SCHEMA_VERSION,
@@ -45,7 +45,6 @@ _ROWS: Final = msgspec.msgpack.Decoder(tuple[tuple[str, str | int], ...])
 _CACHE: Final = -16_384
 """Pages that the writer remembers, in KiB: four times as many made neither appends nor changes of many records quicker."""
 _CHECKPOINT_PAGES: Final = 2000
-_LOOKUP: Final = "SELECT version, body FROM record WHERE kind = ? AND key = ?"
 _RECORD: Final = "SELECT version, indexed, body FROM record WHERE kind = ? AND key = ?"
 _VERSION: Final = "SELECT version, indexed FROM record WHERE kind = ? AND key = ?"
 _HEAD: Final = "SELECT size, frontier, root, (SELECT max(position) FROM event) FROM head"
@@ -102,7 +101,9 @@ class Store:
         self._pages = 0
         self._indexed: dict[tuple[str, str], bytes] = {}
         """Index rows of what the transaction has read or written, as they stand in it."""
-        self._known = Known(_KNOWN_OCTETS)
+        self._known = Known(
+            0 if readonly else _KNOWN_OCTETS
+        )  # who only reads does not hear of writes
         self._failed = False
         self._full = False
         self._reader: Any = None
@@ -201,6 +202,7 @@ class Store:
             StoreFailedError: The process must end.
         """
         self._undone_if_failed(self._end)
+        self._known.end()
         self._full = False
         self._failpoint(Point.AFTER_COMMIT_BEFORE_ACK)
 
@@ -208,13 +210,16 @@ class Store:
         try:
             return act()
         except apsw.Error as error:
-            self._frontier, self._seen = self._before
-            self._roll_back()
+            self._undo()
             raise self._judge(error) from error
         except BaseException:
-            self._frontier, self._seen = self._before
-            self._roll_back()
+            self._undo()
             raise
+
+    def _undo(self) -> None:
+        self._frontier, self._seen = self._before
+        self._known.undo()
+        self._roll_back()
 
     def _transaction(self, works: Sequence[Work]) -> list[Done]:
         self._indexed.clear()
@@ -253,10 +258,8 @@ class Store:
             if not isinstance(planned, Plan):
                 return planned
             self._failpoint(Point.AFTER_PLAN)
-            for entry, version in planned.entries:
-                self._apply(entry, version)
-            for entry, record in planned.made:
-                self._known.keep(entry.kind, entry.key, entry.body or b"", record)
+            for entry, version, record in planned.entries:
+                self._apply(entry, version, record)
             further = planned.leaves
         self._failpoint(Point.AFTER_RECORDS)
         first = self._frontier.size + len(leaves)
@@ -265,11 +268,22 @@ class Store:
         return tuple(range(first, first + len(work.leaves)))
 
     def _record_of(self, kind: str, key: str) -> Versioned | None:
-        row = self._writer.execute(_RECORD, (kind, key)).get
+        row = self._known.current(kind, key) or self._read(self._writer, kind, key)
         if row is None:
             return None
-        version, self._indexed[kind, key], body = row
-        return Versioned(self._known.read(kind, key, body), version)
+        self._indexed[kind, key] = row.indexed
+        return row.found
+
+    def _read(self, connection: Any, kind: str, key: str) -> Row | None:
+        """Read a record, and remember it if it is of a kind that is read often."""
+        commits = self._known.commits
+        read = connection.execute(_RECORD, (kind, key)).get
+        if read is None:
+            return None
+        version, indexed, body = read
+        row = Row(Versioned(decode(kind, body), version), indexed, len(body))
+        self._known.keep(kind, key, row, commits)
+        return row
 
     def _version_of(self, kind: str, key: str) -> int:
         row = self._writer.execute(_VERSION, (kind, key)).get
@@ -279,7 +293,7 @@ class Store:
         self._indexed[kind, key] = row[1]
         return version
 
-    def _apply(self, entry: Entry, before: int) -> None:
+    def _apply(self, entry: Entry, before: int, record: Record | None = None) -> None:
         old = self._rows_of(entry.kind, entry.key) if before else set()
         new = set(entry.rows)
         if gone := old - new:
@@ -304,6 +318,9 @@ class Store:
             ),
         )
         self._indexed[entry.kind, entry.key] = packed
+        found = None if record is None else Versioned(record, before + 1)
+        row = None if found is None else Row(found, packed, len(entry.body))
+        self._known.write(entry.kind, entry.key, row)
         self._seen += entry.kind == _SEEN and not before
         if more := new - old:
             self._writer.executemany(
@@ -312,6 +329,7 @@ class Store:
             )
 
     def _delete(self, entry: Entry, before: int) -> None:
+        self._known.write(entry.kind, entry.key, None)
         if before:
             self._writer.execute(
                 "DELETE FROM record WHERE kind = ? AND key = ?", (entry.kind, entry.key)
@@ -431,8 +449,8 @@ class Store:
 
     def lookup(self, kind: str, key: str) -> Versioned | None:
         """Return a record with its version, or None; some microseconds."""
-        row = self._reader.execute(_LOOKUP, (kind, key)).get
-        return None if row is None else Versioned(self._known.read(kind, key, row[1]), row[0])
+        row = self._known.committed(kind, key) or self._read(self._reader, kind, key)
+        return None if row is None else row.found
 
     def head(self) -> TreeHead:
         """Return the tree head as last committed."""

@@ -1,63 +1,97 @@
-"""What is remembered of records: only what their octets say, and only so much."""
+"""What is remembered of records is what stands in the database: in the group that is written, and when it is durable."""
 
-import msgspec
 import pytest
 
 from hub.model.consent import Consent
 from hub.model.fault import Fault
-from hub.model.limits import Allowance, Taken
-from hub.state.entry import entry_of, leaf_of, put_entry
-from hub.state.keeper import Put
-from hub.state.known import Known
+from hub.model.limits import Taken
+from hub.state.entry import entry_of, leaf_of
+from hub.state.keeper import Conflict, Drop, Put, Versioned
+from hub.state.known import Known, Row
 from hub.state.open import DATABASE
 from hub.state.sqlite import Store
 from hub.state.work import Commit
 from tests.state.keepers import consent, event
 from tests.state.test_shares import payment_consent, reserve, settle
 
-
-def body_of(record) -> bytes:
-    return put_entry(Put(record)).body
-
-
-def test_a_record_is_decoded_once_and_again_when_its_octets_are_others():
-    known, one = Known(100_000), consent("c")
-    first = known.read("consent", "c", body_of(one))
-    assert first == one
-    assert known.read("consent", "c", body_of(one)) is first
-    changed = msgspec.structs.replace(one, updated_ms=5)
-    assert known.read("consent", "c", body_of(changed)) == changed
+SHOWN = {
+    "CumulativeNumberOfPayments": 2,
+    "CumulativeValueOfPayments": {"Amount": "2.00", "Currency": "AED"},
+    "CumulativeNumberOfPaymentsInCurrentPeriod": 2,
+    "CumulativeValueOfPaymentsInCurrentPeriod": {"Amount": "2.00", "Currency": "AED"},
+}
+NAME = ("consent", "c")
 
 
-def test_what_is_kept_is_given_out_for_its_octets_only():
-    known, one = Known(100_000), Allowance(consent_id="c")
-    known.keep("allowance", "c", body_of(one), one)
-    assert known.read("allowance", "c", body_of(one)) is one
-    other = Allowance(consent_id="c", total=Taken(1, 100))
-    assert known.read("allowance", "c", body_of(other)) == other
+def row(version: int, octets: int = 100) -> Row:
+    return Row(Versioned(consent("c"), version), b"", octets)
 
 
-def test_octets_are_bounded_together_and_records_that_are_too_long_are_not_kept():
-    bodies = {name: body_of(consent(name)) for name in ("a", "b", "c")}
-    known = Known(2 * len(bodies["a"]))
-    kept = {name: known.read("consent", name, body) for name, body in bodies.items()}
-    assert known.read("consent", "c", bodies["c"]) is kept["c"]
-    assert known.read("consent", "a", bodies["a"]) is not kept["a"]
-    small = Known(10)
-    assert small.read("consent", "a", bodies["a"]) is not small.read("consent", "a", bodies["a"])
+def test_what_a_group_writes_is_seen_by_the_group_at_once_and_by_others_when_it_is_durable():
+    known = Known(1000)
+    known.write(*NAME, row(1))
+    assert known.current(*NAME) == row(1)
+    assert known.committed(*NAME) is None
+    known.end()
+    assert known.committed(*NAME) == known.current(*NAME) == row(1)
 
 
-def test_the_same_record_read_many_times_over_forgets_no_other():
-    one, other = consent("a"), consent("b")
-    known = Known(3 * len(body_of(one)))
-    kept = known.read("consent", "b", body_of(other))
-    for moment in range(10):
-        known.read("consent", "a", body_of(msgspec.structs.replace(one, updated_ms=moment)))
-    assert known.read("consent", "b", body_of(other)) is kept
+def test_what_was_undone_never_was():
+    known = Known(1000)
+    known.keep(*NAME, row(1), known.commits)
+    known.write(*NAME, row(2))
+    known.undo()
+    known.end()
+    assert known.current(*NAME) == known.committed(*NAME) == row(1)
+
+
+def test_a_record_that_only_the_database_knows_is_not_the_one_that_was_known():
+    known = Known(1000)
+    known.keep(*NAME, row(1), known.commits)
+    known.write(*NAME, None)
+    assert known.current(*NAME) is None
+    assert known.committed(*NAME) == row(1)
+    known.keep(*NAME, row(2), known.commits)
+    assert known.committed(*NAME) == row(1)
+    known.end()
+    assert known.committed(*NAME) is None
+
+
+def test_what_was_read_while_a_commit_ended_is_not_remembered():
+    known = Known(1000)
+    began = known.commits
+    known.write(*NAME, row(2))
+    known.end()
+    known.keep(*NAME, row(1), began)
+    assert known.committed(*NAME) == row(2)
+
+
+def test_octets_are_bounded_together_and_what_is_written_again_counts_once():
+    known = Known(250)
+    for version in range(1, 9):
+        known.write(*NAME, row(version))
+        known.end()
+    known.keep("consent", "d", row(1), known.commits)
+    assert known.committed(*NAME) == row(8)
+    known.keep("consent", "e", row(1), known.commits)
+    assert known.committed(*NAME) is None
+    assert known.committed("consent", "e") == row(1)
+    known.keep("consent", "f", row(1, 251), known.commits)
+    assert known.committed("consent", "f") is None
+    assert known.committed("consent", "e") == row(1)
+
+
+def test_other_kinds_are_not_remembered():
+    known = Known(1000)
+    known.keep("setting", "c", row(1), known.commits)
+    known.write("setting", "c", row(1))
+    assert known.current("setting", "c") is None
 
 
 def commit(*changes) -> Commit:
-    steps = tuple(entry_of(change) if isinstance(change, Put) else change for change in changes)
+    steps = tuple(
+        entry_of(change) if isinstance(change, Put | Drop) else change for change in changes
+    )
     return Commit(steps, (leaf_of(event()),))
 
 
@@ -96,4 +130,43 @@ def test_what_was_rolled_back_is_not_remembered_as_written(tmp_path):
     assert store.lookup("allowance", "c") is None
     store.write([commit(reserve("p2", 200))])
     assert store.lookup("allowance", "c").record.total == Taken(1, 200)
+    store.close()
+
+
+def test_a_record_is_found_as_it_stands_whoever_wrote_it(tmp_path):
+    store = Store(tmp_path / DATABASE)
+    store.write([commit(Put(payment_consent(number=9)))])
+    store.write([commit(reserve("p1"), settle("p1", "AcceptedX"))])
+    store.lookup("consent", "c")
+    patched = payment_consent(number=9, updated=77)
+    refused, *_ = store.write([commit(Put(patched, 1)), commit(reserve("p2"))])
+    assert refused == Conflict(0)
+    store.write([commit(Put(patched, 2)), commit(reserve("p3"), settle("p3", "Rejected"))])
+    found = store.lookup("consent", "c")
+    assert (found.version, found.record.body["Data"]["PaymentConsumption"]) == (4, SHOWN)
+    store.write([commit(Drop("consent", "c"))])
+    assert store.lookup("consent", "c") is None
+    store.write([commit(Put(patched, 0))])
+    assert store.lookup("consent", "c") == Versioned(patched, 1)
+    store.close()
+
+
+def test_nobody_sees_what_is_prepared_before_it_is_committed(tmp_path):
+    store = Store(tmp_path / DATABASE)
+    store.write([commit(Put(payment_consent()))])
+    store.prepare([commit(reserve("p1")), commit(reserve("p2"))])
+    assert store.lookup("allowance", "c") is None
+    store.commit()
+    assert store.lookup("allowance", "c").record.total == Taken(2, 200)
+    store.close()
+
+
+def test_who_only_reads_finds_what_another_wrote_meanwhile(tmp_path):
+    store = Store(tmp_path / DATABASE)
+    store.write([commit(Put(payment_consent()))])
+    reader = Store(tmp_path / DATABASE, readonly=True)
+    assert reader.lookup("consent", "c").version == 1
+    store.write([commit(Put(payment_consent()))])
+    assert reader.lookup("consent", "c").version == 2
+    reader.close()
     store.close()
