@@ -10,7 +10,8 @@ from hub.settings import Settings
 
 def wrong_settings(settings: Settings) -> tuple[str, ...]:
     """Return one sentence for each rule that settings of the right types break, naming what was expected."""
-    return (*_addresses(settings), *_endpoints(settings), *_bank(settings), *_rest(settings))
+    parts = (_addresses, _endpoints, _bank, _profile, _rest)
+    return tuple(sentence for part in parts for sentence in part(settings))
 
 
 def _addresses(settings: Settings) -> tuple[str, ...]:
@@ -60,6 +61,17 @@ def _bank(settings: Settings) -> Iterator[str]:
                 f"bank.base_paths.{family}: expected a path that begins with a slash and does not end "
                 f"with one, got {path!r}"
             )
+
+
+_UAE_MOST: Final = {"access_token_s": 600, "assertion_s": 300, "request_object_s": 600}
+"""What the UAE security profile allows, section 2.1 points 2, 9, 10 and 11; the general profile has no such bounds, or wider ones."""
+
+
+def _profile(settings: Settings) -> Iterator[str]:
+    for name, most in _UAE_MOST.items():
+        given = getattr(settings.limits, name)
+        if settings.tenant.profile == "uae" and given > most:
+            yield f"limits.{name}: expected at most {most} seconds in the UAE profile, got {given}"
 
 
 def _rest(settings: Settings) -> Iterator[str]:

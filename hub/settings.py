@@ -41,6 +41,12 @@ CodeLife = Annotated[int, Meta(ge=1, le=60)]
 """FAPI 2.0 Security Profile section 5.3.2.1: a minute at most."""
 RequestUriLife = Annotated[int, Meta(ge=1, lt=600)]
 """FAPI 2.0 Security Profile section 5.3.2.2: under ten minutes."""
+RequestObjectLife = Annotated[int, Meta(ge=1, le=3600)]
+"""FAPI 2.0 Message Signing section 5.3.1: an hour at most."""
+InteractionLife = Annotated[int, Meta(ge=1, le=7200)]
+"""The pushed request that an interaction belongs to is kept for two hours."""
+Ahead = Annotated[int, Meta(ge=10, le=60)]
+"""FAPI 2.0 Security Profile section 5.3.2.1: ten seconds must be accepted, more than a minute must not."""
 Refresh = Annotated[int, Meta(ge=1, le=1200)]
 """Who was taken off the framework's list is refused within 20 minutes; key sets may be kept no longer either."""
 
@@ -322,12 +328,12 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     token_cache: Count
     consent_cache: Count
     request_uri_s: RequestUriLife
-    interaction_s: Life
+    interaction_s: InteractionLife
     code_s: CodeLife
     access_token_s: Life
     assertion_s: Life
-    request_object_s: Life
-    clock_ahead_s: Wait
+    request_object_s: RequestObjectLife
+    clock_ahead_s: Ahead
     signing_key_wait_s: Wait
     signing_key_overlap_s: Wait
     replay_entries: Count

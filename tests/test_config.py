@@ -134,6 +134,12 @@ def test_a_value_remembers_where_it_came_from():
         ("retain = {}", "retain = { call = 0 }", "log.retain"),
         ("[state]", "[limits]\nstreams = 0\n[state]", "limits.streams"),
         ("[state]", "[limits]\ncode_s = 61\n[state]", "limits.code_s"),
+        ("[state]", "[limits]\naccess_token_s = 601\n[state]", "limits.access_token_s"),
+        ("[state]", "[limits]\nassertion_s = 301\n[state]", "limits.assertion_s"),
+        ("[state]", "[limits]\nrequest_object_s = 601\n[state]", "limits.request_object_s"),
+        ("[state]", "[limits]\nclock_ahead_s = 61\n[state]", "limits.clock_ahead_s"),
+        ("[state]", "[limits]\nclock_ahead_s = 9\n[state]", "limits.clock_ahead_s"),
+        ("[state]", "[limits]\ninteraction_s = 7201\n[state]", "limits.interaction_s"),
         ("[state]", "[limits]\nframe_octets = 16383\n[state]", "limits.frame_octets"),
         ("[state]", "[switches]\npayee_yes = 0.5\n[state]", "switches.payee_partial"),
         ("[state]", "[switches]\npayee_yes = 1.01\n[state]", "switches.payee_yes"),
@@ -157,6 +163,12 @@ def test_key_sets_are_kept_for_twenty_minutes_at_most(seconds):
     )
     with pytest.raises(ConfigError, match="keys_refresh"):
         load(PRODUCTION, {"HUB__TRUST__KEYS_REFRESH": seconds})
+
+
+def test_the_general_profile_has_no_bounds_of_the_uae(tmp_path):
+    target = changed(tmp_path, 'profile = "uae"', 'profile = "general"')
+    given = {f"HUB__LIMITS__{name}_S": "3600" for name in ("ACCESS_TOKEN", "REQUEST_OBJECT")}
+    assert load(target, given).settings.limits.access_token_s == 3600
 
 
 def test_a_missing_or_unreadable_file_is_named(tmp_path):
