@@ -1,7 +1,7 @@
 """What the payment log keeps of a bank's payment: the members that Ozone Connect declares, and nothing that was put beside them.
 
 The log shows ``paymentResponse`` to the bank itself, so it is kept in the bank's spelling. A bank may add members that nobody has
-agreed to; a status that is none of the agreed words says nothing, so the payment counts as pending.
+agreed to; a status that is none of the agreed words says nothing, so the payment is pending, as is one that was only received.
 
 Source: Ozone Connect service initiation v2.1.7, ``POST /payments``; hub-apis 3.7.
 """
@@ -43,7 +43,6 @@ _WORDS: Final = frozenset(
         "AcceptedSettlementCompleted",
         "AcceptedWithoutPosting",
         "Pending",
-        "Received",
         "Rejected",
     }
 )
@@ -52,9 +51,14 @@ _WORDS: Final = frozenset(
 def kept_of(data: dict[str, Any]) -> dict[str, Any]:
     """Return what is kept of a bank's payment."""
     kept: dict[str, Any] = _declared(data, _SHAPE)
-    if kept.get("status") not in _WORDS:
-        kept.pop("status", None)
+    if "status" in data:
+        kept["status"] = word_of(data["status"])
     return kept
+
+
+def word_of(status: object) -> str:
+    """Return what a bank's status says of a payment to its TPP and in the log: ``Received`` and what nobody knows are pending."""
+    return status if isinstance(status, str) and status in _WORDS else "Pending"
 
 
 def _declared(value: Any, shape: Any) -> Any:

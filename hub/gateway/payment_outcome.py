@@ -14,7 +14,7 @@ import msgspec
 import orjson
 
 from hub.gateway.errors import GENERIC, bank_error
-from hub.gateway.payment_kept import kept_of
+from hub.gateway.payment_kept import kept_of, word_of
 from hub.model.event import Event, Kind, Verdict
 from hub.model.fault import Fault, bank_fault
 from hub.model.records import Attempt, Payment
@@ -100,7 +100,9 @@ def payment_data(answer: BankAnswer) -> dict[str, Any] | None:
         data = orjson.loads(answer.body)["data"]
     except (orjson.JSONDecodeError, KeyError, TypeError):
         return None
-    return data if isinstance(data, dict) and is_payment_id(data.get("id")) else None
+    if not isinstance(data, dict) or not is_payment_id(data.get("id")):
+        return None
+    return {**data, "status": word_of(data.get("status"))}
 
 
 def is_payment_id(value: object) -> bool:

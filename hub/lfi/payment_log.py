@@ -114,9 +114,9 @@ def payment_entry(payment: Payment) -> dict[str, Any]:
         "paymentId": payment.id,
         "idempotencyKey": payment.idempotency_key,
         "paymentResponse": {
+            **shown_response(payment.response),
             "id": payment.id,
             "status": payment.status,
-            **shown_response(payment.response),
         },
         "tpp": payment.tpp,
         "accountId": payment.account_id,

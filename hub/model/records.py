@@ -337,8 +337,9 @@ class Payment(msgspec.Struct, frozen=True, kw_only=True, tag="payment"):
 
     @property
     def status(self) -> str:
-        """Return the bank's word on it."""
-        return str(self.response.get("status", "Pending"))
+        """Return the bank's word on it; of one that it has only received: pending."""
+        said = str(self.response.get("status", "Pending"))
+        return "Pending" if said == "Received" else said
 
     def indexes(self) -> Indexes:
         """Return what the store finds it by."""

@@ -29,9 +29,11 @@ def test_members_that_nobody_declared_are_not_kept_at_any_depth():
     assert kept_of(told) == PAYMENT
 
 
-@pytest.mark.parametrize("status", ["Whatever", "", 7, None, ["Pending"], {"Pending": 1}])
+@pytest.mark.parametrize(
+    "status", ["Whatever", "Received", "", 7, None, ["Pending"], {"Pending": 1}]
+)
 def test_a_word_that_was_not_agreed_says_nothing(status):
-    assert kept_of({"id": "p-1", "status": status}) == {"id": "p-1"}
+    assert kept_of({"id": "p-1", "status": status}) == {"id": "p-1", "status": "Pending"}
 
 
 @pytest.mark.parametrize(

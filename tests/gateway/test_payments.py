@@ -7,11 +7,13 @@ from typing import Any
 import orjson
 import pytest
 
+from hub.lfi.payment_log import payment_entry
 from hub.model.consent import Consent, ConsentType
 from hub.model.limits import Allowance
 from hub.model.records import Payment
 from hub.protocol.jose import PublicKey, sign
 from hub.upstream.faults import bank_failure
+from hub.upstream.webhook import payment_message
 from tests.gateway.test_payment_consents import DATA, PAYMENT, message_of, signed
 from tests.gateway.world import (
     BASE,
@@ -316,6 +318,21 @@ async def test_a_payment_is_told_from_the_log_while_the_bank_is_away():
     assert (
         message_of(await world.send("GET", f"{PAYMENT}/payments/p-1"))["Data"]["PaymentId"] == "p-1"
     )
+
+
+@pytest.mark.parametrize("status", ["Received", "Whatever", None])
+async def test_a_payment_has_a_status_of_the_standard_wherever_it_is_shown(status):
+    world = await started()
+    world.bank.answer = answer_of({"data": {**MADE["data"], "status": status}}, 201)
+    assert message_of(await pay(world))["Data"]["Status"] == "Pending"
+    payment, _ = await world.keeper.lookup(Payment, "p-1")
+    assert payment_entry(payment)["paymentResponse"]["status"] == "Pending"
+    assert payment_message(payment, "post", 0)["Data"]["Status"] == "Pending"
+    await world.keep(token_of(scope="openid payments", **client_token()))
+    world.bank.answer = bank_failure("bank.timeout", "no answer", sent=True)
+    read = message_of(await world.send("GET", f"{PAYMENT}/payments/p-1"))
+    assert contract().check_answer("payment.payment", read) is None
+    assert read["Data"]["Status"] == "Pending"
 
 
 async def test_an_unknown_payment_is_404():
