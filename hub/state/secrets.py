@@ -12,6 +12,7 @@ from typing import Final
 
 from hub.model.clock import Clock, Dice
 from hub.model.event import Event, Kind
+from hub.model.http import UnavailableError
 from hub.model.records import Setting
 from hub.protocol.jose import b64url
 from hub.state.keeper import Keeper, Put
@@ -33,7 +34,7 @@ class Secrets:
         """Return a secret of 32 octets; the first who needs it makes it.
 
         Raises:
-            RuntimeError: The keeper cannot keep it.
+            UnavailableError: The keeper cannot keep it now.
 
         Cancellation: harmless.
         """
@@ -47,12 +48,15 @@ class Secrets:
             await self._keeper.commit([Put(made, expect=0)], [event])
             found = await self._keeper.lookup(Setting, name)
         if found is None:
-            raise RuntimeError(f"the keeper cannot keep {name}")
+            raise UnavailableError(f"the keeper cannot keep {name}")
         self._known[name] = found[0].value
         return found[0].value
 
     async def nonces(self) -> tuple[str, str]:
         """Return the DPoP nonce to give out now, and the one before it.
+
+        Raises:
+            UnavailableError: As of ``get``.
 
         Cancellation: harmless.
         """
