@@ -102,11 +102,16 @@ def spellings(identifier: object) -> tuple[str, ...]:
     return tuple(dict.fromkeys((identifier, identifier.swapcase())))
 
 
+def is_consent_id(came: object) -> bool:
+    """Tell whether this is a UUID, version 4, its letters in one case."""
+    lower = came.lower() if isinstance(came, str) else ""
+    return _UUID4.fullmatch(lower) is not None and came in {lower, lower.upper()}
+
+
 def detail_consent_id(facts: Facts) -> Fault | None:
     """Expect ConsentId to be a UUID, version 4, its letters in one case, that no consent has yet in either."""
     came = facts.asked.get("ConsentId")
-    lower = came.lower() if isinstance(came, str) else ""
-    if _UUID4.fullmatch(lower) is None or came not in {lower, lower.upper()}:
+    if not is_consent_id(came):
         return _bad("detail.consent_id", f"ConsentId: expected a version 4 UUID, got {show(came)}")
     if facts.taken is not None:
         return _bad("detail.consent_id", "ConsentId: expected a new value, got one already used")

@@ -10,7 +10,7 @@ import msgspec
 import orjson
 
 from hub.authz.consents import staged
-from hub.authz.detail_checks import spellings
+from hub.authz.detail_checks import is_consent_id, spellings
 from hub.authz.facts import Column, Facts
 from hub.authz.shell import TRIES, Shell, answer, done
 from hub.authz.steps import Phase, run
@@ -132,9 +132,9 @@ class PushedRequests:
 
 
 def _about(event: Event, facts: Facts) -> Event:
-    """Name the consent in the event once it is known to be one."""
+    """Name the consent in the event where it is an id: any other text might be anything, and the log is for ever."""
     consent_id = facts.asked.get("ConsentId")
-    known = isinstance(consent_id, str) and len(consent_id) == 36
+    known = is_consent_id(consent_id)
     return msgspec.structs.replace(event, consent_id=str(consent_id)) if known else event
 
 

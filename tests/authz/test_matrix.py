@@ -379,6 +379,14 @@ async def test_a_client_without_a_role_is_refused(desk):
         refused(response, "unauthorized_client", 400, "client.role")
 
 
+@pytest.mark.parametrize("text", ["passport N1234567 of a Mr John Smith", "\n" * 36])
+async def test_what_is_no_consent_id_is_not_recorded_as_one(desk, text):
+    assert len(text) == 36
+    response = await desk.par(authorization_details=[desk.detail(ConsentId=text)])
+    refused(response, "invalid_authorization_details", 400, "detail.consent_id")
+    assert ["consent_id" in event for event in await desk.events()] == [False]
+
+
 async def test_a_used_consent_id_is_refused(desk):
     await desk.pushed()
     refused(await desk.par(), "invalid_authorization_details", 400, "detail.consent_id")
