@@ -25,24 +25,14 @@ from hub.edge.exchange import BodyFault, Exchange, Pieces, Scope
 from hub.edge.seat import Seat, Seats
 from hub.edge.transport import Transport
 from hub.model.caller import Peer
-from hub.model.http import Admission, Headers, Request, Response, UnavailableError
+from hub.model.http import Admission, Request, Response, UnavailableError
 from hub.protocol.message import Body, Ended, Engine, EngineEvent, Gone, Opened, Refused
 
-_OUR_FIELDS: Final = frozenset(
-    (
-        b"content-length",
-        b"date",
-        b"connection",
-        b"keep-alive",
-        b"transfer-encoding",
-        b"upgrade",
-        b"te",
-    )
-)
-_BODYLESS: Final = frozenset((204, 304))
 _AGAIN: Final = ((b"retry-after", b"1"),)
 _LINGER_S: Final = 1.0
 _PIECE: Final = 65536
+_LARGE: Final = 16384
+"""An answer beyond it is not left to the writer, which gathers."""
 
 
 @final
@@ -220,7 +210,7 @@ class Connection:
         desk.observer.note("request_refused", reason=event.reason, address=self._peer.address)
         desk.turned_away(self._peer.address, f"edge.{event.reason}")
         desk.observer.answered(desk.unread(self._peer), response, 0)
-        self._engine.answer(event.stream, event.status, self._fields(response, 0), b"")
+        self._engine.answer(event.stream, event.status, self._desk.fields(response, 0), b"")
         self._wake()
 
     def _engine_consume(self, stream: int, octets: int) -> None:
@@ -295,10 +285,14 @@ class Connection:
         engine, stream = self._engine, exchange.stream
         if response.stream is None:
             body = b"" if exchange.request.method == "HEAD" else response.body
-            engine.answer(stream, response.status, self._fields(response, len(response.body)), body)
+            engine.answer(
+                stream, response.status, self._desk.fields(response, len(response.body)), body
+            )
             exchange.started = True
-            self._hand_over()
-            if waiting := engine.backlog(stream):
+            large = len(body) > _LARGE
+            self._hand_over(at_once=large)
+            waiting = engine.backlog(stream) or (large and self._transport.waiting)
+            if waiting:
                 scope.deadline = math.inf  # from here on each send has its own
                 await self._wait_for_reader(exchange, waiting)
         else:
@@ -309,7 +303,7 @@ class Connection:
 
     async def _deliver_stream(self, exchange: Exchange, response: Response, scope: Scope) -> None:
         assert response.stream is not None  # noqa: S101 - said by the caller
-        fields = self._fields(response, None)
+        fields = self._desk.fields(response, None)
         try:
             if exchange.request.method == "HEAD":
                 self._engine.answer(exchange.stream, response.status, fields, b"")
@@ -345,10 +339,10 @@ class Connection:
         self._wake()
 
     async def _wait_for_reader(self, exchange: Exchange, octets: int) -> None:
-        """Hold what does not fit the peer's window, as far as there is memory for such answers."""
+        """Hold what does not fit the peer's window or socket, as far as there is memory for such answers."""
         if self._desk.hold(octets):
             exchange.held += octets
-            await self._drained(exchange)
+            await self._drained(exchange, through=True)
         else:
             self._note("slow_reader", "bodies_octets")
             self._engine.reset(exchange.stream)
@@ -382,7 +376,7 @@ class Connection:
             bare = Response(status=status, headers=_AGAIN if status == 503 else ())
             response = await self._desk.refused(exchange.request, bare, check)
             exchange.started = True
-            fields = self._fields(response, 0)
+            fields = self._desk.fields(response, 0)
             self._engine.answer(exchange.stream, response.status, fields, b"")
             duration = int(trio.current_time() * 1e9) - exchange.request.received_ns
             self._desk.observer.answered(exchange.request, response, duration)
@@ -402,12 +396,6 @@ class Connection:
         self._continue()
         self._wake_for_output()
 
-    def _fields(self, response: Response, length: int | None) -> Headers:
-        fields = tuple([field for field in response.headers if field[0] not in _OUR_FIELDS])
-        if length is not None and response.status not in _BODYLESS:
-            fields += ((b"content-length", b"%d" % length),)
-        return fields + self._desk.date()
-
     # Writing and ending.
 
     def _wake(self) -> None:
@@ -417,9 +405,9 @@ class Connection:
         if self._engine.has_output or self._engine.closing:
             self._alarm.set()
 
-    def _hand_over(self) -> None:
+    def _hand_over(self, *, at_once: bool) -> None:
         """Send at once if this is the only exchange (a wake-up less: 40 us of 150), else let the writer gather."""
-        if len(self._exchanges) > 1:
+        if len(self._exchanges) > 1 and not at_once:
             self._wake()
         else:
             self._push()
@@ -457,15 +445,27 @@ class Connection:
     async def _send(self, data: bytes) -> None:
         try:
             if not self._transport.send_now(data):
-                with trio.move_on_after(self._desk.limits.send_s) as scope:
-                    await self._transport.flush()
-                if scope.cancelled_caught:
-                    self._note("slow_reader", "socket")
-                    self._lose("slow_reader")
-                    return
-                self._sent()
+                await self._flush()
         except (OSError, ssl.SSLError) as error:
             self._lose(type(error).__name__)
+
+    async def _flush(self) -> None:
+        """Wait until the socket took everything, as far as there is memory for what it did not take."""
+        desk, waiting = self._desk, self._transport.waiting
+        if not desk.hold(waiting):
+            self._note("slow_reader", "bodies_octets")
+            self._lose("slow_reader")
+            return
+        try:
+            with trio.move_on_after(desk.limits.send_s) as scope:
+                await self._transport.flush()
+        finally:
+            desk.let_go(waiting)
+        if scope.cancelled_caught:
+            self._note("slow_reader", "socket")
+            self._lose("slow_reader")
+        else:
+            self._sent()
 
     def _sent(self) -> None:
         """Wake those who waited for the socket."""

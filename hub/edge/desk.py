@@ -28,6 +28,11 @@ _CHECKS: Final = {
 }
 
 
+_OUR_FIELDS: Final = frozenset(
+    (b"content-length", b"date", b"connection", b"keep-alive", b"transfer-encoding", b"upgrade", b"te")
+)  # fmt: skip
+_BODYLESS: Final = frozenset((204, 304))
+
 CROWDED: Final = Response(status=503, headers=((b"retry-after", b"1"),))
 """The answer to a request beyond ``requests`` at once (RFC 9110 section 15.6.4)."""
 
@@ -137,6 +142,13 @@ class Desk:
             self._date_at = now
             self._date = ((b"date", formatdate(now, usegmt=True).encode()),)
         return self._date
+
+    def fields(self, response: Response, length: int | None) -> Headers:
+        """Return the fields of an answer whose body has that length (None: not known yet); what is HTTP's own is ours."""
+        fields = tuple([field for field in response.headers if field[0] not in _OUR_FIELDS])
+        if length is not None and response.status not in _BODYLESS:
+            fields += ((b"content-length", b"%d" % length),)
+        return fields + self.date()
 
     def unread(self, peer: Peer) -> Request:
         """Stand for a request whose head could not be read."""

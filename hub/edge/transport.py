@@ -36,6 +36,11 @@ class PlainTransport:
         """Tell whether the peer has not taken everything yet."""
         return bool(self._unsent)
 
+    @property
+    def waiting(self) -> int:
+        """Return how many octets the peer has not taken yet."""
+        return len(self._unsent)
+
     async def receive(self) -> bytes:
         """Return what has come, at least one octet, or nothing at the end.
 
@@ -101,6 +106,11 @@ class TlsTransport:
     def stuck(self) -> bool:
         """Tell whether the peer has not taken everything yet."""
         return self._plain.stuck
+
+    @property
+    def waiting(self) -> int:
+        """Return how many octets the peer has not taken yet."""
+        return self._plain.waiting
 
     @property
     def certificate(self) -> bytes:

@@ -368,3 +368,25 @@ async def test_answers_that_nobody_reads_take_no_place_of_a_request_that_can_be_
         await trio.aclose_forcefully(slow)
     assert "crowded" in place.notebook.reasons("slow_reader")
     assert not place.notebook.reasons("stream_failed")
+
+
+async def test_answers_that_fit_the_window_but_not_the_socket_are_bounded_together(engine):
+    made = 0
+
+    async def large(request: Request) -> Response:
+        nonlocal made
+        made += 1
+        return Response(status=200, body=bytes(200_000))
+
+    app = Router({("GET", "/"): large, ("GET", "/small"): rig.echo})
+    wide = frame(SETTINGS, 0, 0, b"\0\4\x7f\xff\xff\xff") + frame(8, 0, 0, b"\x7f\xfe\0\0")
+    async with rig.listening(app, engine=engine, bodies_octets=1_000_000) as place:
+        stream = await attacker(place)
+        await stream.send_all(GREETING + wide + b"".join(headers(n) for n in range(1, 201, 2)))
+        await until(lambda: place.notebook.reasons("slow_reader"), 10, "its end")
+        assert set(place.notebook.reasons("slow_reader")) == {"bodies_octets"}
+        async with rig.h2_client(place) as client:
+            assert (await client.answer(await client.open("GET", "/small")))[0] == 200
+        await trio.aclose_forcefully(stream)
+    assert made == 100
+    assert not place.notebook.reasons("stream_failed")
