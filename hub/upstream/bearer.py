@@ -7,6 +7,7 @@ life is left; one is kept per scope.
 Source: hub-behaviour 9; decisions.md section 2 (JWT Auth). RFC 6749 section 4.4 for OAuth.
 """
 
+import math
 from base64 import b64encode
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
@@ -25,6 +26,8 @@ from hub.protocol import jose
 from hub.upstream.faults import bank_failure
 
 _SCOPES_MOST: Final = 64
+_AGAIN_S: Final = 10.0
+"""A token that is refused sooner after it was fetched is not the trouble."""
 
 
 class Bearer(Protocol):
@@ -43,6 +46,10 @@ class Bearer(Protocol):
         """
         ...
 
+    def refused(self, scope: str) -> None:
+        """Hear that the bank did not accept what was given for that scope (401)."""
+        ...
+
 
 class NoBearer:
     """Send nothing: mutual TLS is enough."""
@@ -56,6 +63,9 @@ class NoBearer:
         """Return nothing."""
         del scope
         return b""
+
+    def refused(self, scope: str) -> None:
+        """Do nothing."""
 
 
 class ApiKey:
@@ -93,6 +103,9 @@ class ApiKey:
         """Return the key."""
         del scope
         return self._key
+
+    def refused(self, scope: str) -> None:
+        """Do nothing: the key is read again when its file changes."""
 
 
 class Subject(msgspec.Struct, frozen=True):
@@ -188,6 +201,9 @@ class JwtAuth:
         self._kept[scope] = (now + self._life - self._life // 3, value)
         return value
 
+    def refused(self, scope: str) -> None:
+        """Do nothing: the next token is near."""
+
 
 class TokenAnswer(msgspec.Struct, frozen=True):
     """Hold what a token endpoint answered: the status and the body."""
@@ -210,6 +226,7 @@ class ClientCredentials:
         self._ask = ask
         self._clock = clock
         self._kept: dict[str, tuple[int, bytes]] = {}
+        self._fetched: dict[str, float] = {}
         self._fetching = trio.Lock()
 
     def at_once(self, scope: str) -> bytes | None:
@@ -229,8 +246,17 @@ class ClientCredentials:
         kept = self._kept.get(scope)
         return kept[1] if kept is not None and self._clock.now() + 10 < kept[0] else None
 
+    def refused(self, scope: str) -> None:
+        """Forget a token that the bank has withdrawn before its time; one just fetched is kept, or each call would fetch one."""
+        if trio.current_time() - self._fetched.get(scope, -math.inf) >= _AGAIN_S:
+            self._kept.pop(scope, None)
+
     async def _fetch(self, scope: str) -> bytes | Fault:
-        secret = self._secret.read_text().strip()
+        try:
+            secret = self._secret.read_text().strip()
+        except (OSError, UnicodeDecodeError) as error:
+            why = f"the client secret cannot be read: {type(error).__name__}"
+            return bank_failure("bank.unreachable", why, sent=False)
         pair = f"{quote_plus(self._client_id)}:{quote_plus(secret)}".encode()
         form = {"grant_type": "client_credentials"} | ({"scope": scope} if scope else {})
         answer = await self._ask(
@@ -240,17 +266,20 @@ class ClientCredentials:
             return answer
         try:
             token = orjson.loads(answer.body)
-            value, life = str(token["access_token"]), int(token.get("expires_in", 60))
+            value, life = token["access_token"], int(token.get("expires_in", 60))
         except (orjson.JSONDecodeError, KeyError, TypeError, ValueError, AttributeError):
-            return self._refused(answer.status)
-        if answer.status != 200 or not value.isascii() or not value.isprintable():
-            return self._refused(answer.status)
+            return self._no_token(answer.status)
+        text = value if isinstance(value, str) else ""
+        if answer.status != 200 or not text.isascii() or not text.isprintable() or not text:
+            return self._no_token(answer.status)
         if len(self._kept) >= _SCOPES_MOST:
             self._kept.clear()
-        self._kept[scope] = (self._clock.now() + life, b"Bearer " + value.encode())
+            self._fetched.clear()
+        self._fetched[scope] = trio.current_time()
+        self._kept[scope] = (self._clock.now() + life, b"Bearer " + text.encode())
         return self._kept[scope][1]
 
-    def _refused(self, status: int) -> Fault:
+    def _no_token(self, status: int) -> Fault:
         return bank_failure(
             "bank.unreachable", f"the bank's token endpoint answered {status}", sent=False
         )

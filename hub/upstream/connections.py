@@ -151,6 +151,8 @@ class BankConnections:
             result = await self._try(call, progress, started)
             self._settle(result, permit)
             settled = True
+            if isinstance(result, BankAnswer) and result.status == 401 and not call.bearer:
+                self._bearer.refused(call.scope)
         finally:
             if not settled:
                 self._circuit.given_up(permit)

@@ -139,6 +139,9 @@ async def test_one_oauth_token_is_fetched_however_many_wait(tmp_path):
         TokenAnswer(200, b"no json"),
         TokenAnswer(200, b"[]"),
         TokenAnswer(200, b'{"access_token": "a\\nb"}'),
+        TokenAnswer(200, b'{"access_token": null}'),
+        TokenAnswer(200, b'{"access_token": ""}'),
+        TokenAnswer(200, b'{"access_token": {"a": 1}}'),
         TokenAnswer(500, b'{"access_token": "x"}'),
     ],
 )
@@ -151,6 +154,50 @@ async def test_a_token_endpoint_that_fails_is_a_fault_before_anything_was_sent(a
     assert fault.check == "bank.unreachable"
     assert "s3cret" not in repr(fault)
     assert fault.private.endswith("(sent=no)")
+
+
+async def test_a_secret_that_cannot_be_read_is_a_fault_and_told_without_its_path(tmp_path):
+    async def ask(_form, _headers):
+        raise AssertionError("nothing to ask with")
+
+    source = credentials(ask, tmp_path, FixedClock(1))
+    (tmp_path / "secret").unlink()
+    fault = await source.value("accounts")
+    assert fault.private == "the client secret cannot be read: FileNotFoundError (sent=no)"
+    (tmp_path / "secret").write_bytes(b"\xff\xfe")
+    assert (await source.value("accounts")).check == "bank.unreachable"
+
+
+async def test_a_token_that_the_bank_withdrew_is_replaced_and_not_at_each_call(
+    tmp_path, autojump_clock
+):
+    asked = []
+
+    async def ask(_form, _headers):
+        asked.append(1)
+        return TokenAnswer(
+            200, orjson.dumps({"access_token": f"t{len(asked)}", "expires_in": 3600})
+        )
+
+    source = credentials(ask, tmp_path, FixedClock(1))
+    assert await source.value("accounts") == b"Bearer t1"
+    source.refused("accounts")
+    assert await source.value("accounts") == b"Bearer t1", "it is new: another would fare no better"
+    autojump_clock.jump(10)
+    source.refused("payments")
+    assert await source.value("accounts") == b"Bearer t1"
+    source.refused("accounts")
+    assert await source.value("accounts") == b"Bearer t2"
+
+
+async def test_an_answer_of_401_says_that_the_token_was_refused(tmp_path):
+    refused = []
+    no = b"HTTP/1.1 401 X\r\ncontent-length: 0\r\n\r\n"
+    async with bank(answering(no), tmp_path) as (_, hub):
+        hub._bearer.refused = refused.append
+        await hub.exchange(get(scope="accounts"))
+        await hub.exchange(get(scope="accounts", bearer="the bank's own"))
+    assert refused == ["accounts"]
 
 
 async def test_oauth_tokens_come_over_the_same_mutual_tls(tmp_path):
