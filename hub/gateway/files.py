@@ -134,8 +134,10 @@ class Files:
             text = "The bank's answer cannot be read."
             return bank_fault(500, "GenericError", text, check="bank.content_type")
         size = answer.header(b"content-length") or b""
+        coding = answer.header(b"content-encoding")
         return Reply(
             status=call.route.success,
+            headers=() if coding is None else ((b"content-encoding", coding[:_TYPE_MOST]),),
             octets=answer.body,
             stream=answer.stream,
             size=int(size) if size.isdigit() else 0,

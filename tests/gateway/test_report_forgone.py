@@ -55,3 +55,9 @@ async def test_a_long_answer_that_is_handed_on_is_not_ended(asked):
     reply = await report_of(asked, BankAnswer(status=200, headers=(), stream=stream))
     assert reply.stream is stream
     assert not stream.closed
+
+
+async def test_a_report_that_the_bank_has_compressed_is_said_to_be(asked):
+    coded = ((b"content-type", b"text/csv"), (b"content-encoding", b"gzip"))
+    reply = await report_of(asked, BankAnswer(status=200, headers=coded, body=b"\x1f\x8b"))
+    assert (reply.media, reply.headers) == (b"text/csv", ((b"content-encoding", b"gzip"),))
