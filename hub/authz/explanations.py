@@ -16,6 +16,7 @@ _OUTSIDE: Final[dict[str, str]] = {
     "finish.consent_over": "Expect the bank to confirm a consent that is not over.",
     "finish.consent_unauthorized": "Expect the bank to authorize a single-approver consent before it confirms.",
     "heimdall.certificate": "Expect the bank's own certificate at the bank's face.",
+    "client.header_ignored": "Expect no Authorization header beside a client assertion: it is ignored, and noted in the event.",
     "client.rate": "Expect fewer requests per second of one client; Retry-After says when to come back.",
     "userinfo.token": "Expect an active access token of a customer, bound to this certificate.",
     "userinfo.scope": "Expect a token with the scope openid.",

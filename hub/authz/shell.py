@@ -14,6 +14,7 @@ import msgspec
 import trio
 
 from hub.authz.facts import (
+    CLIENT,
     TOKEN,
     AuthorizationDetailsCheck,
     Column,
@@ -216,7 +217,7 @@ class Shell:
         return f"{self.rules.issuer}/errors/{check}"
 
     def event(self, request: Request, facts: Facts, route: str) -> Event:
-        """Make the one event of a request, to be completed by its outcome."""
+        """Make the one event of a request, to be completed by its outcome; what was ignored is noted in it."""
         return Event(
             kind=Kind.CALL,
             time_ms=self.clock.now_ms(),
@@ -226,6 +227,7 @@ class Shell:
             organisation_id=facts.caller.organisation_id or request.peer.organisation_id,
             x5t_s256=request.peer.x5t_s256,
             route=route,
+            check=_ignored(request, facts),
             octets_in=len(request.body),
         )
 
@@ -233,6 +235,12 @@ class Shell:
         """Return the caller's ``x-fapi-interaction-id`` if it is a UUID, else a new one."""
         given = request.header(b"x-fapi-interaction-id") or b""
         return given.decode() if _UUID.fullmatch(given) else self.dice.uuid()
+
+
+def _ignored(request: Request, facts: Facts) -> str:
+    """Name the header that means nothing beside a client assertion, if it came (decisions 1)."""
+    beside = facts.column in CLIENT and "client_assertion" in facts.form
+    return "client.header_ignored" if beside and request.header(b"authorization") else ""
 
 
 def _single_use(facts: Facts) -> tuple[Once, ...]:

@@ -387,7 +387,10 @@ async def test_fractional_moments_are_accepted(desk):
 
 async def test_a_basic_header_beside_a_good_assertion_is_ignored(desk):
     basic = ((b"authorization", b"Basic eDp5"),)
-    assert (await desk.par(headers=basic)).status == 201
+    accepted = await desk.par(headers=basic)
+    assert (accepted.status, accepted.event.check) == (201, "client.header_ignored")
+    unmarked = await desk.token(grant_type="client_credentials", scope="accounts")
+    assert (unmarked.status, unmarked.event.check) == (200, "")
     response = await desk.par(headers=basic, form={"client_assertion": "x"})
     refused(response, "invalid_client", 401)
     assert b"www-authenticate" in dict(response.headers)
