@@ -32,6 +32,8 @@ _SURE: Final = 18
 _LEAST: Final = -(1 << 63)
 _MOST: Final = (1 << 64) - 1
 """Integers of 64 bits: what every encoder behind us can write; texts of up to ``_SURE`` characters always fit."""
+_SHORT: Final = 16_384
+"""Longer texts are not written again: a token may not be copied often before it is believed."""
 _SURROGATE: Final = re.compile(r"\\u[dD][89a-fA-F]")
 
 
@@ -108,7 +110,7 @@ def decode_json(octets: bytes) -> Any | JoseFault:
         text = octets.decode("utf-8")
         if octets.count(b"{") + octets.count(b"[") > DEPTH and _too_deep(octets):
             return JoseFault("jose.json", f"JSON is nested deeper than {DEPTH} levels")
-        if (plain := _plain(octets)) is not None:
+        if len(octets) <= _SHORT and (plain := _plain(octets)) is not None:
             return plain
         value = _DECODER.decode(text)
         if _SURROGATE.search(text):
