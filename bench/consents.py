@@ -19,7 +19,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 
-from hub.node.wall import SystemDice, WallClock
+from bench.moment import clock, follow, seconds
+from hub.node.wall import SystemDice
 from hub.sandbox.bank.hub import Hub, Interaction, Redirect
 from hub.sandbox.browser import Browser
 from hub.sandbox.manifest import Manifest, read_manifest
@@ -92,7 +93,7 @@ class ProofKey:
             "jti": SystemDice().uuid(),
             "htm": method,
             "htu": url,
-            "iat": int(time.time()),
+            "iat": seconds(),
         }
         if access_token:
             claims["ath"] = _b64(hashlib.sha256(access_token.encode()).digest())
@@ -141,7 +142,7 @@ class Preparing:
 
     async def accounts(self, count: int, proof: ProofKey | None = None) -> list[Granted]:
         """Make data-sharing consents."""
-        expires = int(time.time()) + LIFE_S
+        expires = seconds() + LIFE_S
         return [
             await self._one(
                 data_sharing_consent(consent_id=SystemDice().uuid(), expires=expires),
@@ -177,7 +178,7 @@ class Preparing:
             consent_id=consent_id,
             access_token=tokens.access_token,
             refresh_token=tokens.refresh_token,
-            expires=int(time.time()) + tokens.expires_in,
+            expires=seconds() + tokens.expires_in,
             bound=proof is not None,
         )
 
@@ -239,7 +240,7 @@ def account_at(manifest: Manifest) -> str:
 
 def any_payments(sealed: str) -> dict[str, Any]:
     """Return the authorization detail of a long-lived consent for payments of any amount up to a bound."""
-    expires = int(time.time()) + LIFE_S
+    expires = seconds() + LIFE_S
     amount = {"Amount": "1000.00", "Currency": "AED"}
     schedule = {
         "MultiPayment": {
@@ -248,7 +249,7 @@ def any_payments(sealed: str) -> dict[str, Any]:
             "PeriodicSchedule": {
                 "Type": "VariableOnDemand",
                 "PeriodType": "Month",
-                "PeriodStartDate": time.strftime("%Y-%m-%d", time.gmtime()),
+                "PeriodStartDate": time.strftime("%Y-%m-%d", time.gmtime(seconds())),
                 "Controls": {"MaximumIndividualAmount": amount},
             },
         }
@@ -278,8 +279,8 @@ async def prepare(
 ) -> Purse:
     """Make consents at the running sandbox of a folder, with the first TPP."""
     manifest = read_manifest(folder)
-    clock, dice = WallClock(), SystemDice()
-    identity = Identity.read(manifest.tpps[0], folder, manifest.ca_bundle, clock, dice)
+    follow(folder)
+    identity = Identity.read(manifest.tpps[0], folder, manifest.ca_bundle, clock(), SystemDice())
     bank = bank_context(folder, manifest)
     async with (
         Wire.of(identity) as wire,

@@ -10,6 +10,7 @@ import argparse
 import array
 import json
 import random
+import socket
 import subprocess
 import sys
 import time
@@ -23,6 +24,9 @@ import trio
 from bench.client import Connection, H1Connection, H2Connection
 from bench.consents import ProofKey, Purse, prepare
 from bench.mixes import MIXES, Mix, needs, save
+from bench.moment import follow, seconds
+from hub.node.errors import StartError
+from hub.sandbox.journey import read_running
 from hub.sandbox.manifest import read_manifest
 from hub.sandbox.tls import client_context
 
@@ -249,15 +253,36 @@ def options() -> argparse.ArgumentParser:
     return parser
 
 
+def wrong_in(arguments: argparse.Namespace) -> str:
+    """Return what is wrong with the arguments, with what was expected; empty if nothing is."""
+    for name, least in (("connections", 1), ("streams", 1), ("processes", 1), ("stock", 0)):
+        if getattr(arguments, name) < least:
+            return f"--{name}: expected {least} or more"
+    for name, above in (("duration", 0.0), ("rate", -1e-9), ("warmup", -1e-9)):
+        if not above < getattr(arguments, name) < 1e9:
+            return f"--{name}: expected a number {'above' if not above else 'of at least'} 0"
+    if arguments.at and not arguments.at.rpartition(":")[2].isdecimal():
+        return "--at: expected HOST:PORT"
+    try:
+        read_running(arguments.sandbox)
+        at = arguments.at or read_manifest(arguments.sandbox).hub.issuer.removeprefix("https://")
+        host, _, port = at.partition(":")
+        socket.create_connection((host, int(port)), 5).close()
+    except StartError as error:
+        return str(error)
+    except OSError as error:
+        return f"{at}: nobody listens there ({error.strerror or error})"
+    return ""
+
+
 def main(given: list[str] | None = None) -> int:
     """Run the load; return the exit status: 1 if no request was answered well."""
     parser = options()
     arguments = parser.parse_args(given)
     arguments.sandbox = arguments.sandbox.resolve()
-    if not (arguments.sandbox / "sandbox.json").is_file():
-        parser.error(
-            f"{arguments.sandbox}: no sandbox runs there; start one with: hub sandbox up --dir DIR"
-        )
+    if wrong := wrong_in(arguments):
+        parser.error(wrong)
+    follow(arguments.sandbox)
     if arguments.http1:
         arguments.streams = 1
     proof = _proof_key(arguments.sandbox)
@@ -297,7 +322,8 @@ def purse_for(folder: Path, mix: str, proof: ProofKey) -> Purse:
     kept = Purse(reads=[])
     if path.is_file():
         kept = msgspec.json.decode(path.read_bytes(), type=Purse)
-    now = time.time() + 120
+    follow(folder)
+    now = seconds() + 120
 
     def enough(name: str) -> bool:
         have = getattr(kept, name)

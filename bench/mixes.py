@@ -2,7 +2,6 @@
 
 import base64
 import os
-import time
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +12,7 @@ import msgspec
 
 from bench.client import Request
 from bench.consents import Granted, MessageKey, ProofKey, Purse, account_at
+from bench.moment import seconds
 from hub.sandbox.manifest import Manifest
 
 MIXES: Final = (
@@ -127,7 +127,7 @@ class Mix:
 
     def _payment(self) -> Request:
         granted = self._turn(self._purse.payments)
-        now = int(time.time())
+        now = seconds()
         data = {
             "ConsentId": granted.consent_id,
             "Instruction": {"Amount": {"Amount": "1.00", "Currency": "AED"}},
@@ -173,7 +173,7 @@ class Mix:
         )
 
     def _assertion(self) -> dict[str, str]:
-        now = int(time.time())
+        now = seconds()
         client = self._tpp.client_id
         claims = {
             "iss": client,
@@ -191,7 +191,7 @@ class Mix:
     def _par(self) -> Request:
         from hub.sandbox.tpp.consent import data_sharing_consent  # noqa: PLC0415 - this mix only
 
-        now = int(time.time())
+        now = seconds()
         client = self._tpp.client_id
         claims = {
             "iss": client,

@@ -244,9 +244,14 @@ def options() -> argparse.ArgumentParser:
 
 def main(given: list[str] | None = None) -> int:
     """Measure, keep the result, make the report; return 0."""
-    arguments = options().parse_args(given)
+    parser = options()
+    arguments = parser.parse_args(given)
     plan = Plan(quick=arguments.quick, main_only=arguments.main)
     sections = arguments.only.split(",")
+    if unknown := set(sections) - {*SECTIONS, "consents", "workers"}:
+        parser.error(
+            f"--only: {', '.join(sorted(unknown))}: expected of {parser.get_default('only')}"
+        )
     result: Result = {
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": commit(),

@@ -3,8 +3,9 @@
 import pytest
 import trio
 
+from bench import run
 from bench.client import H1Connection, H2Connection, Request, frame, literal, status_of
-from bench.load import ClosedLoop, OpenLoop, Tally, percentile, summary
+from bench.load import ClosedLoop, OpenLoop, Tally, main, percentile, summary
 from tests.waiting import pause_of_a_peer, until
 
 
@@ -115,3 +116,28 @@ async def test_a_connection_that_ends_leaves_no_request_unanswered():
     connection.failed = "closed"
     connection.send(Fixed().request(), lambda *answer: heard.append(answer))
     assert heard == [(0, 0), (0, 0)]
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (("--rate", "-5"), "--rate: expected"),
+        (("--duration", "nan"), "--duration: expected"),
+        (("--duration", "0"), "--duration: expected"),
+        (("--connections", "0"), "--connections: expected 1 or more"),
+        (("--at", "nonsense"), "--at: expected HOST:PORT"),
+        ((), "no sandbox there"),
+    ],
+)
+def test_load_that_cannot_be_made_is_refused_with_what_was_expected(tmp_path, capsys, given, words):
+    with pytest.raises(SystemExit):
+        main(["--sandbox", str(tmp_path), *given])
+    assert words in capsys.readouterr().err
+
+
+def test_a_part_that_nobody_measures_is_not_measured(tmp_path, capsys):
+    history = tmp_path / "history"
+    with pytest.raises(SystemExit):
+        run.main(["--only", "peers,nope", "--history", str(history)])
+    assert "nope: expected of " in capsys.readouterr().err
+    assert not history.exists()

@@ -5,8 +5,9 @@ import subprocess
 import sys
 
 import pytest
+import trio
 
-from tests.wire.world import ROOT
+from tests.wire.world import ROOT, moved
 
 pytestmark = pytest.mark.wire
 
@@ -17,6 +18,12 @@ def load(sandbox, *options: str) -> dict:
     run = subprocess.run([*command, *options], cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert run.returncode == 0, run.stderr
     return json.loads(run.stdout)
+
+
+async def test_load_is_made_at_the_time_of_the_sandbox_whose_clock_was_moved(sandbox):
+    async with moved(sandbox, 3600):
+        result = await trio.to_thread.run_sync(lambda: load(sandbox, "--mix", "token"))
+    assert result["good"] == result["answered"] > 10
 
 
 @pytest.mark.parametrize(
