@@ -12,7 +12,7 @@ from typing import Final
 import msgspec
 
 from hub.audit.search import event_of
-from hub.audit.tiles import WIDTH, Tiles, bundle_of, entries_of, kept_path, tile_path
+from hub.audit.tiles import WIDTH, Tiles, bundle_of, kept_path, tile_path
 from hub.model.event import Event, Kind
 from hub.model.terms import Face
 
@@ -56,7 +56,7 @@ def plan(tiles: Tiles, size: int, days: Mapping[str, int], now_ms: int) -> Plan:
     gone: dict[int, bytes] = {}
     for index in range(size // WIDTH):
         hashes = tiles.hashes(0, index, WIDTH)
-        for at, entry in enumerate(entries_of(tiles.read(None, index, WIDTH), WIDTH)):
+        for at, entry in enumerate(tiles.entries(index, WIDTH)):
             position = index * WIDTH + at
             if not entry:
                 gone[position] = hashes[at]
@@ -81,7 +81,7 @@ def forget(tiles: Tiles, positions: Sequence[int]) -> None:
     for position in positions:
         by_bundle.setdefault(position // WIDTH, []).append(position % WIDTH)
     for index, places in by_bundle.items():
-        entries = entries_of(tiles.read(None, index, WIDTH), WIDTH)
+        entries = tiles.entries(index, WIDTH)
         if any(entries[place] for place in places):
             for place in places:
                 entries[place] = b""

@@ -13,6 +13,7 @@ Source: C2SP tlog-tiles.
 import os
 import shutil
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Final, final
@@ -153,26 +154,33 @@ class Tiles:
         full = self.folder / tile_path(level, index)
         shutil.rmtree(full.with_name(full.name + ".p"), ignore_errors=True)
 
-    def read(self, level: int | None, index: int, width: int) -> bytes:
-        """Return a tile of at least that width, cut to it (entries: the whole bundle).
+    def read(self, level: int, index: int, width: int) -> bytes:
+        """Return a tile of at least that width, cut to it.
 
         Raises:
             LogError: It is not there, or shorter.
         """
-        kept = (kept_path(index),) if level is None else ()
-        for path in (*kept, tile_path(level, index, width), tile_path(level, index)):
-            file = self.folder / path
-            if file.exists():
-                return self._checked(file, level, width)
+        for path in (tile_path(level, index, width), tile_path(level, index)):
+            # Asked for at once: a partial tile is removed when the full one is there, by another process too.
+            with suppress(FileNotFoundError):
+                data = (self.folder / path).read_bytes()
+                if len(data) < width * HASH_OCTETS:
+                    raise LogError(f"{self.folder / path}: is too short")
+                return data[: width * HASH_OCTETS]
         raise LogError(f"{self.folder / tile_path(level, index, width)}: is missing")
 
-    def _checked(self, file: Path, level: int | None, width: int) -> bytes:
-        data = file.read_bytes()
-        if level is None:
-            return data
-        if len(data) < width * HASH_OCTETS:
-            raise LogError(f"{file}: is too short")
-        return data[: width * HASH_OCTETS]
+    def entries(self, index: int, width: int) -> list[bytes]:
+        """Return the first ``width`` entries of a bundle, from a full one where that is there; a pruned one is empty.
+
+        Raises:
+            LogError: It is missing or damaged.
+        """
+        exact = tile_path(None, index, width)
+        full = ((kept_path(index), WIDTH), (exact, width), (tile_path(None, index), WIDTH))
+        for path, holds in full:
+            with suppress(FileNotFoundError):
+                return entries_of((self.folder / path).read_bytes(), holds)[:width]
+        raise LogError(f"{self.folder / exact}: is missing")
 
     def _read_full(self, level: int, index: int) -> bytes:
         return self.read(level, index, WIDTH)
@@ -195,10 +203,7 @@ class Tiles:
         Raises:
             LogError: The bundle or the tile is missing, damaged, or they do not fit.
         """
-        # A folder that was copied while it was written may hold the full bundle instead.
-        exact = (self.folder / tile_path(None, index, width)).exists()
-        bundle = self.read(None, index, width)
-        entries = entries_of(bundle, width if exact else WIDTH)[:width]
+        entries = self.entries(index, width)
         for at, (entry, kept) in enumerate(
             zip(entries, self.hashes(0, index, width), strict=True), index * WIDTH
         ):
@@ -214,10 +219,7 @@ class Tiles:
             LogError: Its bundle is missing or damaged.
         """
         width = min(WIDTH, size - index // WIDTH * WIDTH)
-        bundle = self.read(None, index // WIDTH, width)
-        whole = (tile_path(None, index // WIDTH), kept_path(index // WIDTH))
-        full = any((self.folder / path).exists() for path in whole)
-        entry = entries_of(bundle, WIDTH if full else width)[index % WIDTH]
+        entry = self.entries(index // WIDTH, width)[index % WIDTH]
         if not entry:
             raise LogError(f"entry {index} was pruned; its receipt is in the export made before")
         return entry

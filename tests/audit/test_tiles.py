@@ -3,7 +3,40 @@
 import os
 from pathlib import Path
 
+import pytest
+
+from hub.audit import verify
+from hub.audit.log import Log
+from hub.audit.receipt import receipt_of
 from hub.audit.tiles import Tiles, tile_path
+from hub.model.event import Event, Kind
+from hub.model.failpoint import Point
+
+
+async def test_a_receipt_is_given_while_the_full_bundle_lies_beside_the_part_that_is_signed(
+    tmp_path, signer, keeper
+):
+    """The files of the next publication are there before its checkpoint; on a full disk for long."""
+
+    def full(point):
+        if point is Point.BEFORE_CHECKPOINT and log.size:
+            raise OSError(28, "No space left on device")
+
+    log = Log(tmp_path / "log", signer, failpoint=full)
+    await keeper.commit((), [Event(kind=Kind.CALL, time_ms=1)] * 300)
+    await log.publish(keeper)
+    await keeper.commit((), [Event(kind=Kind.CALL, time_ms=1)] * 300)
+    with pytest.raises(OSError, match="No space"):
+        await log.publish(keeper)
+    assert (log.folder / tile_path(None, 1)).exists()
+    assert (log.folder / tile_path(None, 1, 44)).exists()
+    keys = [verify.Key.parse(log.vkey)]
+    for index in (0, 255, 256, 299):
+        receipt = receipt_of(Tiles(log.folder), log.note, index)
+        assert verify.verify_receipt(receipt.encode(), keys)[0] == index
+    log.tiles.drop_partial(None, 1)
+    receipt = receipt_of(Tiles(log.folder), log.note, 299)
+    assert verify.verify_receipt(receipt.encode(), keys)[0] == 299
 
 
 def test_a_new_file_and_every_new_folder_above_it_are_named_durably(tmp_path, monkeypatch):
