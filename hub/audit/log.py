@@ -18,6 +18,7 @@ from typing import Final, final
 import trio
 
 from hub.audit.note import Checkpoint, NoteError, Signer, Verifier, open_note
+from hub.audit.search import hash_of
 from hub.audit.source import Events, Head
 from hub.audit.tiles import WIDTH, LogError, Tiles, View, tile_path
 from hub.audit.witness import join
@@ -62,6 +63,7 @@ class Log:
         self._failpoint = failpoint
         self._frontier = Frontier()
         self._signing = threading.Lock()
+        self._fits = False
         self.new_key = False
         """Whether the log had not been signed with this key before (set by ``open_log``)."""
         self.note = ""
@@ -130,6 +132,7 @@ class Log:
         if head.size == self.size and self.note:
             return False
         await trio.to_thread.run_sync(self.tiles.check_end, head.size)
+        await self._check_keeper(keeper)
         frontier, leaves, start = self._frontier.copy(), await self._tail_bundle(), self.size
         while start < head.size:
             end = min(head.size, start // WIDTH * WIDTH + _STEP)
@@ -143,6 +146,25 @@ class Log:
             leaves = []
         await trio.to_thread.run_sync(self._sign, frontier, head)
         return True
+
+    async def _check_keeper(self, keeper: Events) -> None:
+        """Refuse a keeper that has not the events that were published last, before any of its own lie beside them.
+
+        Raises:
+            LogError: It is another one, or was restored from an older backup and has grown since.
+        """
+        if self._fits or not self.size:
+            return
+        index = (self.size - 1) // WIDTH
+        first, width = index * WIDTH, self.size - index * WIDTH
+        leaves = await keeper.events(first, width)
+        stored = await trio.to_thread.run_sync(self.tiles.hashes, 0, index, width)
+        if [hash_of(leaf) for leaf in leaves] != stored:
+            raise LogError(
+                f"{self.folder}: the database is not the one that the entries from {first} on were published from; "
+                "it will not be signed again"
+            )
+        self._fits = True
 
     async def _tail_bundle(self) -> list[bytes]:
         """Return the entries of the last, partial bundle; they lead to what was signed, or nothing goes on.

@@ -8,6 +8,8 @@ import trio
 
 from hub.audit.source import Events
 from hub.model.event import Event, Kind
+from hub.protocol.merkle import leaf_hash
+from hub.state.backup import FORGOTTEN
 
 _READ: Final = 1000
 _TAIL_S: Final = 0.5
@@ -21,6 +23,11 @@ PRUNED: Final = Event(kind=Kind.NODE, time_ms=0, change="was pruned")
 def event_of(leaf: bytes) -> Event:
     """Return the event that a leaf holds; ``PRUNED`` for one that was forgotten."""
     return _EVENT.decode(leaf) if leaf[:1] == b"{" else PRUNED
+
+
+def hash_of(leaf: bytes) -> bytes:
+    """Return a leaf's hash; of one that was forgotten the database has nothing else."""
+    return leaf[1:] if leaf[:1] == FORGOTTEN else leaf_hash(leaf)
 
 
 class Selection(msgspec.Struct, frozen=True, kw_only=True):

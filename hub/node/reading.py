@@ -6,6 +6,7 @@ from pathlib import Path
 import trio
 
 from hub.audit.open import ReadLog
+from hub.audit.search import hash_of
 from hub.audit.tiles import WIDTH, LogError
 from hub.config import Loaded, load
 from hub.model.event import Event, Kind
@@ -14,8 +15,6 @@ from hub.model.terms import Face
 from hub.node.ask import ask
 from hub.node.errors import StartError
 from hub.node.wall import SystemDice, WallClock
-from hub.protocol.merkle import leaf_hash
-from hub.state.backup import FORGOTTEN
 from hub.state.open import Reader, StoreError, open_keeper, open_reader
 
 
@@ -98,13 +97,8 @@ async def fits(log: ReadLog, reader: Reader, tell: Callable[[str], object]) -> i
     stored: list[bytes] = []
     for index in range(first // WIDTH, -(-size // WIDTH)):
         stored += log.tiles.hashes(0, index, min(WIDTH, size - index * WIDTH))
-    if head.size < size or [_hash_of(leaf) for leaf in leaves] != stored[first % WIDTH :]:
+    if head.size < size or [hash_of(leaf) for leaf in leaves] != stored[first % WIDTH :]:
         tell("REJECTED the database is not the one that this log was published from")
         return 1
     tell(f"the database has {head.size} events, {head.size - size} of them not published yet")
     return 0
-
-
-def _hash_of(leaf: bytes) -> bytes:
-    """Return a leaf's hash; of one that was forgotten the database has nothing else."""
-    return leaf[1:] if leaf[:1] == FORGOTTEN else leaf_hash(leaf)

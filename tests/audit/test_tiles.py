@@ -8,9 +8,10 @@ import pytest
 from hub.audit import verify
 from hub.audit.log import Log
 from hub.audit.receipt import receipt_of
-from hub.audit.tiles import Tiles, tile_path
+from hub.audit.tiles import LogError, Tiles, tile_path
 from hub.model.event import Event, Kind
 from hub.model.failpoint import Point
+from hub.state.memory import MemoryKeeper
 
 
 async def test_a_receipt_is_given_while_the_full_bundle_lies_beside_the_part_that_is_signed(
@@ -37,6 +38,29 @@ async def test_a_receipt_is_given_while_the_full_bundle_lies_beside_the_part_tha
     log.tiles.drop_partial(None, 1)
     receipt = receipt_of(Tiles(log.folder), log.note, 299)
     assert verify.verify_receipt(receipt.encode(), keys)[0] == 299
+
+
+async def test_a_database_that_was_restored_and_has_grown_since_leaves_nothing_beside_the_log(
+    tmp_path, signer, keeper, clock
+):
+    """With the right database in its place again, the log goes on."""
+    events = [Event(kind=Kind.CALL, time_ms=at) for at in range(600)]
+    await keeper.commit((), events[:300])
+    log = Log(tmp_path / "log", signer)
+    await log.publish(keeper)
+    files = sorted(log.folder.rglob("*"))
+    restored = MemoryKeeper(clock=clock)
+    await restored.commit((), [*events[:200], *events[300:]])
+    for size in (500, 700):
+        await restored.commit((), events[: size - (await restored.head()).size])
+        again = Log(log.folder, signer)
+        with pytest.raises(LogError, match="is not the one"):
+            await again.publish(restored)
+        assert sorted(log.folder.rglob("*")) == files
+    await keeper.commit((), events[300:])
+    again = Log(log.folder, signer)
+    await again.publish(keeper)
+    assert verify.verify_log(log.folder, [verify.Key.parse(log.vkey)]).size == 600
 
 
 def test_a_new_file_and_every_new_folder_above_it_are_named_durably(tmp_path, monkeypatch):
