@@ -2,7 +2,8 @@
 
 It is a SQLite file of its own, ``audit/index.db``: one narrow row per event (names are numbers), sums per day, route,
 client and status with histograms of Hub time and bank time apart, and the spans in which a route did not answer.
-``follow`` reads what the log has beyond it. Nothing here is proof of anything; the log is.
+``follow`` reads what the log has beyond it. Nothing here is proof of anything; the log is. Several processes have it open;
+what is damaged, or was made of a log that the database no longer has (it was restored), is made anew by whoever follows next.
 
 A route is down for a party (the bank or the Hub) from the second of a call that failed for that party's reason until
 the second of the next call that did not; a lone failure costs its second. So every 5xx counts, planned or not, and a
@@ -11,6 +12,7 @@ partial outage counts for its route.
 
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -22,12 +24,12 @@ import msgspec
 import trio
 
 from hub.audit.histogram import Histogram
-from hub.audit.search import PRUNED, Selection, event_of
+from hub.audit.search import PRUNED, Selection, event_of, hash_of
 from hub.audit.source import Events
 from hub.model.event import Event, Kind
 
 FILE: Final = "audit/index.db"
-_VERSION: Final = 2
+_VERSION: Final = 3
 _BATCH: Final = 1000
 _GROUP: Final = 8
 """Batches per transaction, whose leaves are in memory together; their events are one batch at a time."""
@@ -55,10 +57,13 @@ CREATE TABLE sums (
 CREATE TABLE span (party TEXT NOT NULL, route TEXT NOT NULL, first INTEGER NOT NULL, end INTEGER) STRICT;
 CREATE INDEX span_open ON span (party, route) WHERE end IS NULL;
 CREATE INDEX span_first ON span (first);
-CREATE TABLE done (one INTEGER PRIMARY KEY CHECK (one = 1), size INTEGER NOT NULL) STRICT;
-INSERT INTO done VALUES (1, 0);
+CREATE TABLE done (
+  one INTEGER PRIMARY KEY CHECK (one = 1), size INTEGER NOT NULL, newest BLOB NOT NULL
+) STRICT;
+INSERT INTO done VALUES (1, 0, x'');
 """
 VERDICTS: Final = {"allowed": 1, "refused": 2, "failed": 3, "unknown": 4}
+_DAMAGED: Final = (apsw.CorruptError, apsw.NotADBError)
 T = TypeVar("T")
 
 
@@ -98,19 +103,41 @@ class Index:
         self._names: dict[str, int] = {}
         self._sums: dict[tuple[str, str, str, str, str, int], tuple[Histogram, Histogram]] = {}
         self._down: set[tuple[str, str]] = set()
+        self._seen = -1
+        """SQLite's mark of what others have written: they may have made the names anew."""
+        self._damaged = False
         self.size = 0
 
     async def _on_thread(self, work: Callable[[], T]) -> T:
         def locked() -> T:
-            with self._lock:
-                return work()
+            try:
+                with self._lock:
+                    return work()
+            except _DAMAGED:
+                self._damaged = True
+                raise
 
         return await trio.to_thread.run_sync(locked, limiter=self._limiter)
 
     async def follow(self, keeper: Events) -> None:
         """Take in every event that the log has by now. Cancellation: what was taken in stays."""
-        self.size = await self._on_thread(lambda: int(self._one("SELECT size FROM done")))
+        if not self._damaged:
+            try:
+                await self._follow(keeper)
+            except _DAMAGED:
+                pass
+            else:
+                return
+        await self.forget()
+        await self._follow(keeper)
+
+    async def _follow(self, keeper: Events) -> None:
+        self.size, newest = await self._on_thread(self._done)
         end = (await keeper.head()).size
+        if self.size and [hash_of(one) for one in await keeper.events(self.size - 1, 1)] != [
+            newest
+        ]:
+            await self.forget()
         while self.size < end:
             start, leaves = self.size, list[bytes]()
             while len(leaves) < _BATCH * _GROUP and start + len(leaves) < end:
@@ -123,16 +150,15 @@ class Index:
             self.size = await self._on_thread(partial(self._take, start, leaves))
 
     async def forget(self) -> None:
-        """Empty the index, to be made anew."""
+        """Empty the index, to be made anew; damaged or not."""
 
         def empty() -> None:
-            with self._db:
-                for table in ("name", "entry", "sums", "span"):
-                    self._db.execute(f"DELETE FROM {table}")  # noqa: S608 - the four names above
-                self._db.execute("UPDATE done SET size = 0")
+            _empty(self._db)
+            _prepare(self._db)
             self._names.clear()
 
         await self._on_thread(empty)
+        self._damaged = False
         self.size = 0
 
     async def drop(self, positions: Sequence[int]) -> None:
@@ -143,11 +169,14 @@ class Index:
         )
 
         def dropped() -> None:
+            self._db.pragma("secure_delete", 1)
             with self._db:
                 rows = [(at,) for at in positions]
                 self._db.executemany("DELETE FROM entry WHERE position = ?", rows)
                 self._db.execute(f"DELETE FROM name WHERE {unused}")  # noqa: S608 - as above
             self._names.clear()
+            with suppress(apsw.BusyError):  # somebody reads; the last who closes it does the same
+                self._db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
 
         await self._on_thread(dropped)
 
@@ -155,9 +184,9 @@ class Index:
         """Return the newest positions that the indexed members of a selection allow."""
         return await self._on_thread(lambda: self._positions(selection, limit, before))
 
-    async def sums(self, first: str, last: str) -> list[Sum]:
-        """Return the sums of the days from ``first`` to ``last`` (both ``YYYY-MM-DD`` and included)."""
-        return await self._on_thread(lambda: self._read_sums(first, last))
+    async def sums(self, first: str, last: str, client: str = "") -> list[Sum]:
+        """Return the sums of the days from ``first`` to ``last`` (both ``YYYY-MM-DD`` and included), of one client or of all."""
+        return await self._on_thread(lambda: self._read_sums(first, last, client))
 
     async def spans(self, start: int, end: int) -> list[Span]:
         """Return the spans of silence that touch a time, in seconds."""
@@ -179,11 +208,18 @@ class Index:
     def _one(self, sql: str, *values: Any) -> Any:
         return self._db.execute(sql, values).get
 
+    def _done(self) -> tuple[int, bytes]:
+        size, newest = self._one("SELECT size, newest FROM done")
+        return int(size), bytes(newest)
+
     def _take(self, start: int, leaves: Sequence[bytes]) -> int:
         self._sums.clear()
         self._db.execute("BEGIN IMMEDIATE")
         try:
-            size = int(self._one("SELECT size FROM done"))
+            if (seen := int(self._db.pragma("data_version"))) != self._seen:
+                self._names.clear()
+                self._seen = seen
+            size, _ = self._done()
             if size != start:  # another process was faster
                 self._db.execute("ROLLBACK")
                 return size
@@ -192,7 +228,8 @@ class Index:
             for at in range(0, len(leaves), _BATCH):
                 self._take_batch(start + at, [event_of(leaf) for leaf in leaves[at : at + _BATCH]])
             self._flush()
-            self._db.execute("UPDATE done SET size = ?", (start + len(leaves),))
+            done = start + len(leaves), hash_of(leaves[-1])
+            self._db.execute("UPDATE done SET size = ?, newest = ?", done)
             self._db.execute("COMMIT")
         except BaseException:
             self._names.clear()
@@ -290,11 +327,11 @@ class Index:
                 (*key, msgspec.msgpack.encode(hub), msgspec.msgpack.encode(bank)),
             )
 
-    def _read_sums(self, first: str, last: str) -> list[Sum]:
+    def _read_sums(self, first: str, last: str, client: str) -> list[Sum]:
         rows = self._db.execute(
             "SELECT day, face, route, client, organisation, status, hub, bank FROM sums "
-            "WHERE day BETWEEN ? AND ?",
-            (first, last),
+            "WHERE day BETWEEN ?1 AND ?2 AND (?3 = '' OR client = ?3)",
+            (first, last, client),
         )
         return [
             Sum(
@@ -369,27 +406,41 @@ def open_index(folder: Path, zone: str) -> Index:
     """
     path = folder / FILE
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    connection = apsw.Connection(str(path))
     try:
-        connection = _connected(path)
-    except apsw.Error:
-        for name in ("", "-wal", "-shm"):
-            path.with_name(path.name + name).unlink(missing_ok=True)
-        connection = _connected(path)
+        path.chmod(0o600)
+        connection.set_busy_timeout(10_000)
+        try:
+            _prepare(connection)
+        except _DAMAGED:
+            _empty(connection)
+            _prepare(connection)
+    except BaseException:
+        connection.close()
+        raise
     return Index(connection, zone)
 
 
-def _connected(path: Path) -> apsw.Connection:
-    connection = apsw.Connection(str(path))
-    path.chmod(0o600)
-    connection.set_busy_timeout(10_000)
+def _prepare(connection: apsw.Connection) -> None:
     connection.pragma("journal_mode", "wal")
     connection.pragma("synchronous", "normal")
-    version = int(connection.pragma("user_version"))
-    if version not in {0, _VERSION}:
-        connection.close()
-        raise apsw.Error("another version")
-    if version == 0:
-        with connection:
+    if connection.pragma("user_version") not in {0, _VERSION}:
+        _empty(connection)
+    connection.execute("BEGIN IMMEDIATE")  # of several that open it at once, one makes the tables
+    try:
+        if connection.pragma("user_version") == 0:
             connection.execute(_SCHEMA)
             connection.pragma("user_version", _VERSION)
-    return connection
+        connection.execute("COMMIT")
+    except BaseException:
+        connection.execute("ROLLBACK")
+        raise
+
+
+def _empty(connection: apsw.Connection) -> None:
+    """Empty the file in place, whatever is in it: others may have it open, and would remove the files of a new one."""
+    connection.config(apsw.SQLITE_DBCONFIG_RESET_DATABASE, 1)
+    try:
+        connection.execute("VACUUM")
+    finally:
+        connection.config(apsw.SQLITE_DBCONFIG_RESET_DATABASE, 0)

@@ -89,8 +89,8 @@ class Reports:
             "LfiName": self._tenant.organisation_name,
         }
         seconds = period.seconds(now)
-        every = await index.sums(period.first.isoformat(), period.last.isoformat())
-        sums = [one for one in every if one.face == "tpp" and one.client == client]
+        mine = await index.sums(period.first.isoformat(), period.last.isoformat(), client)
+        sums = [one for one in mine if one.face == "tpp"]
         spans = await index.spans(*seconds)
         planned = [(o.begins, o.ends) for o in await outages(self._keeper) if not o.cancelled]
         known = self._operations

@@ -3,6 +3,7 @@
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+import apsw
 import trio
 
 from hub.audit.open import ReadLog
@@ -87,6 +88,11 @@ class Place:
                 return trio.run(question, reader)
         except (StoreError, LogError) as error:
             raise StartError(str(error)) from None
+        except apsw.CorruptError as error:
+            raise StartError(
+                f"{self.folder}: a database is damaged ({error}); "
+                "if it is the log's index, hub audit reindex makes it anew"
+            ) from None
 
 
 async def fits(log: ReadLog, reader: Reader, tell: Callable[[str], object]) -> int:

@@ -1,14 +1,16 @@
 """The index of the log: searching, sums, percentiles, availability; and that large logs stay quick."""
 
 import random
+import threading
 from datetime import date
 
+import apsw
 import msgspec
 import pytest
 import trio
 
 from hub.audit.histogram import Histogram
-from hub.audit.index import open_index, party_of
+from hub.audit.index import FILE, open_index, party_of
 from hub.audit.reports import (
     Operation,
     Period,
@@ -22,6 +24,7 @@ from hub.audit.reports import (
 from hub.audit.search import Selection, search
 from hub.model.event import Event, Kind, Verdict, leaf_bytes
 from hub.model.terms import Face
+from hub.state.memory import MemoryKeeper
 
 NOW = 1_800_000_000
 DUBAI = "Asia/Dubai"
@@ -265,3 +268,80 @@ async def test_the_reports_of_the_standard_follow_from_the_same_figures(keeper, 
 
 def test_an_event_costs_less_than_four_hundred_octets():
     assert len(leaf_bytes(call(NOW, consent_id="c" * 36, client_id="t" * 36))) < 400
+
+
+# Several processes, damage, another database
+
+
+async def test_an_index_that_is_made_anew_beside_a_running_hub_finds_what_comes(keeper, tmp_path):
+    """The Hub remembers the numbers of names; another process has given them anew."""
+    running, other = open_index(tmp_path, DUBAI), open_index(tmp_path, DUBAI)
+    await fill(keeper, running, *(call(NOW + at, client_id=f"c{at % 5}") for at in range(50)))
+    await other.forget()
+    await fill(keeper, running, call(NOW + 60, client_id="c3"))
+    await other.follow(keeper)
+    assert (await other.positions(Selection(client_id="c3"), 1, None)) == [50]
+    assert len(await other.positions(Selection(client_id="c3"), 100, None)) == 11
+    running.close()
+    other.close()
+
+
+@pytest.mark.parametrize("more", [0, 5, 30, 100])
+async def test_an_index_of_another_database_is_made_anew(keeper, index, clock, more):
+    """The database was restored from a backup, and may have grown beyond what the index has seen."""
+    events = [call(NOW + at, client_id="old") for at in range(50)]
+    await fill(keeper, index, *events)
+    restored = MemoryKeeper(clock=clock)
+    await restored.commit((), events[:20])
+    newer = [call(NOW + 99 + at, client_id="new") for at in range(more)]
+    await fill(restored, index, *newer)
+    assert index.size == 20 + more
+    assert len(await index.positions(Selection(client_id="old"), 1000, None)) == 20
+    assert len(await index.positions(Selection(client_id="new"), 1000, None)) == more
+    assert sum(one.hub.total for one in await index.sums("2000-01-01", "2100-01-01")) == 20 + more
+
+
+async def test_an_index_whose_pages_are_damaged_is_made_anew_by_the_next_who_follows(
+    keeper, tmp_path
+):
+    first = open_index(tmp_path, DUBAI)
+    await fill(keeper, first, *(call(NOW + at, client_id=f"c{at}") for at in range(2000)))
+    first.close()
+    data = bytearray((tmp_path / FILE).read_bytes())
+    for page in range(2 * 4096, len(data), 4096):
+        data[page : page + 16] = b"\xff" * 16
+    (tmp_path / FILE).write_bytes(data)
+    damaged, beside = open_index(tmp_path, DUBAI), open_index(tmp_path, DUBAI)
+    with pytest.raises(apsw.CorruptError):
+        await damaged.sums("2000-01-01", "2100-01-01")
+    await damaged.follow(keeper)
+    await fill(keeper, beside, call(NOW + 3000, client_id="c7"))
+    for one in (damaged, beside):
+        assert await one.positions(Selection(client_id="c7"), 9, None) == [2000, 7]
+        one.close()
+
+
+async def test_the_index_is_opened_by_many_at_once(keeper, tmp_path):
+    """One makes the tables; nobody takes the file away from another, who would go on in a removed one."""
+    await keeper.commit((), [call(NOW)])
+
+    def start(folder, meeting, opened):
+        meeting.wait()
+        opened.append(open_index(folder, DUBAI))
+
+    for turn in range(10):
+        folder, meeting, opened = tmp_path / str(turn), threading.Barrier(8), []
+        async with trio.open_nursery() as nursery:
+            for _ in range(8):
+                nursery.start_soon(trio.to_thread.run_sync, start, folder, meeting, opened)
+        await opened[0].follow(keeper)
+        for one in opened:
+            assert await one.positions(Selection(), 9, None) == [0]
+            one.close()
+
+
+async def test_sums_are_of_one_client_or_of_all(keeper, index):
+    await fill(keeper, index, call(NOW, client_id="a"), call(NOW, client_id="b"))
+    assert len(await index.sums("2000-01-01", "2100-01-01")) == 2
+    [one] = await index.sums("2000-01-01", "2100-01-01", "b")
+    assert one.client == "b"
