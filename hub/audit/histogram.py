@@ -22,15 +22,15 @@ class Histogram(msgspec.Struct):
     most: int = 0
     sum_us: int = 0
 
-    def add(self, us: int) -> None:
-        """Count one duration; below one microsecond counts as one."""
+    def add(self, us: int, times: int = 1) -> None:
+        """Count a duration, once or so many times; below one microsecond counts as one."""
         us = max(1, us)
         bucket = int(math.log(us) / _STEP)
-        self.counts[bucket] = self.counts.get(bucket, 0) + 1
+        self.counts[bucket] = self.counts.get(bucket, 0) + times
         self.least = us if not self.total else min(self.least, us)
         self.most = max(self.most, us)
-        self.total += 1
-        self.sum_us += us
+        self.total += times
+        self.sum_us += us * times
 
     def join(self, other: "Histogram") -> None:
         """Add another histogram's counts."""

@@ -281,7 +281,7 @@ class Index:
             event.status,
         )
         hub, bank = self._sums.setdefault(key, (Histogram(), Histogram()))
-        hub.add(event.hub_us)
+        hub.add(event.hub_us, max(1, event.count) if event.kind is Kind.REFUSED else 1)
         if event.bank_us:
             bank.add(event.bank_us)
         failed = party_of(event)

@@ -37,7 +37,7 @@ class Period(msgspec.Struct, frozen=True):
         """Return its beginning and its end, never later than now, in seconds since 1970."""
         zone = ZoneInfo(self.zone)
         begin = datetime(self.first.year, self.first.month, self.first.day, tzinfo=zone)
-        after = self.last + timedelta(days=1)
+        after = min(self.last, date.max - timedelta(days=1)) + timedelta(days=1)
         end = datetime(after.year, after.month, after.day, tzinfo=zone)
         return int(begin.timestamp()), max(int(begin.timestamp()), min(int(end.timestamp()), now))
 

@@ -270,6 +270,20 @@ def test_an_event_costs_less_than_four_hundred_octets():
     assert len(leaf_bytes(call(NOW, consent_id="c" * 36, client_id="t" * 36))) < 400
 
 
+async def test_an_aggregate_of_refusals_counts_as_many_answers_as_it_stands_for(keeper, index):
+    refused = call(NOW, route="par", status=401, bank=0)
+    together = msgspec.structs.replace(refused, kind=Kind.REFUSED, count=70)
+    await fill(keeper, index, refused, together, call(NOW, route="par"))
+    rows = table(await index.sums("2000-01-01", "2100-01-01"), ("status",))
+    assert {row["status"]: row["calls"] for row in rows} == {"200": 1, "401": 71}
+
+
+@pytest.mark.parametrize("day", [date.min, date.max])
+def test_a_period_of_the_first_or_last_day_there_is_has_seconds(day):
+    begin, end = Period(day, day, DUBAI).seconds(NOW)
+    assert begin <= end
+
+
 # Several processes, damage, another database
 
 
