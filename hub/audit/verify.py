@@ -236,7 +236,7 @@ class Folder:
         """Refuse files that have no place in the log; an earlier, shorter tile must begin the one that replaced it."""
         files = (path for path in self.root.rglob("*") if not path.is_dir())
         for name in {path.relative_to(self.root).as_posix() for path in files} - self.seen:
-            match = re.fullmatch(r"tile/([0-9]|entries)/([0-9x/]+)\.p/([0-9]{1,3})", name)
+            match = re.fullmatch(r"tile/([0-9]|entries)/([0-9x/]*[0-9])\.p/([0-9]{1,3})", name)
             row, index, width = match.groups() if match else ("", "0", "0")
             read = self.entries if row == "entries" else partial(self.hashes, row)
             at, short = int(re.sub("[x/]", "", index)), int(width)
@@ -362,7 +362,7 @@ class Walk:
             elif (kind, change) == ("admin", "pruned"):
                 end, digest = event["subject"].split(" ")
                 self.declared = int(end), event["count"], digest
-        except (ValueError, KeyError, TypeError, AttributeError):
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             self.remarks.append(f"entry {index}: is no event of version 1")
 
 
