@@ -52,7 +52,6 @@ def copy_state(folder: Path, target: Path) -> None:
     source = _opened(folder / DATABASE)
     try:
         copy_database(source, target)
-        target.chmod(0o600)
         copy = apsw.Connection(str(target))
         copy.pragma("journal_mode", "delete")
         copy.close()
