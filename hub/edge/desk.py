@@ -98,7 +98,7 @@ class Desk:
         self.app = app
         self.limits = limits
         self.observer = observer
-        self.hosts = frozenset(hosts)
+        self.hosts = _named(hosts)
         self._clock = clock
         self._date: Headers = ()
         self._date_at = -1
@@ -113,7 +113,7 @@ class Desk:
         """Answer by another application within other limits from the next request on."""
         self.app = app
         self.limits = limits
-        self.hosts = frozenset(hosts)
+        self.hosts = _named(hosts)
 
     async def refused(self, request: Request, response: Response, check: str = "") -> Response:
         """Have an answer of the edge's own written down; return the answer to give.
@@ -209,3 +209,8 @@ class Desk:
         if isinstance(verdict, Admission) and (head.content_length or 0) > verdict.limit:
             return Response(status=413)
         return verdict
+
+
+def _named(hosts: tuple[str, ...]) -> frozenset[str]:
+    """Return the authorities as those of requests are compared: in lower case (RFC 3986 section 3.2.2)."""
+    return frozenset([host.lower() for host in hosts])

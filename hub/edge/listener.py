@@ -31,14 +31,13 @@ from hub.protocol.h1 import H1Engine
 from hub.protocol.h2 import H2Engine
 from hub.protocol.message import Bounds, Engine
 from hub.protocol.peer import read_peer
+from hub.state.accepting import BREATH_S, EXHAUSTED
 
 _BACKLOG: Final = 1024
 _BATCH: Final = 64
 _ROUND_TRIP_S: Final = 0.5
 """Between the two stages of a drain: more than a round trip within a country."""
-_BREATH_S: Final = 0.1
 _MAPPED: Final = "::ffff:"
-_EXHAUSTED: Final = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
 _ENGINES: Final = ("lean", "package")
 
 
@@ -255,7 +254,7 @@ class _Listener:
         while True:
             await trio.lowlevel.wait_readable(listening)
             if self._accept_waiting(listening, nursery):
-                await trio.sleep(_BREATH_S)
+                await trio.sleep(BREATH_S)
             await trio.lowlevel.checkpoint()
 
     def _accept_waiting(self, listening: socket.socket, nursery: trio.Nursery) -> bool:
@@ -267,7 +266,7 @@ class _Listener:
         except BlockingIOError:
             return False
         except OSError as error:
-            if error.errno in _EXHAUSTED:
+            if error.errno in EXHAUSTED:
                 self._refuse("accept_failed", errno.errorcode[error.errno], "")
                 return True
         return False

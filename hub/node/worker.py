@@ -33,6 +33,7 @@ from hub.node.refusals import Refusals
 from hub.node.wall import SystemDice
 from hub.node.watch import watch_files, watch_signals
 from hub.observe import Observer
+from hub.state.accepting import accepted
 from hub.state.remote import connect_keeper
 from hub.state.schema import StoreError
 
@@ -159,7 +160,7 @@ async def _offer_metrics(path: Path, observer: Observer) -> None:
     listener = _listen(path)
     try:
         while True:
-            connection, _ = await listener.accept()
+            connection = await accepted(listener)
             stream = trio.SocketStream(connection)
             with trio.move_on_after(2.0), contextlib.suppress(trio.BrokenResourceError):
                 await stream.send_all(observer.exposition())

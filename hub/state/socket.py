@@ -24,6 +24,7 @@ import trio
 
 from hub.model.failpoint import Failpoint, Point, no_failpoint
 from hub.model.fault import Fault
+from hub.state.accepting import accepted
 from hub.state.entry import KINDS, unavailable
 from hub.state.frames import (
     PROTOCOL,
@@ -107,7 +108,7 @@ async def serve_keeper(
         async with trio.open_nursery() as nursery:
             task_status.started()
             while True:
-                connection, _ = await listener.accept()
+                connection = await accepted(listener)
                 if peer_uid(connection) != os.geteuid():
                     connection.close()
                     continue

@@ -23,6 +23,7 @@ from hub.model.event import Event, Kind, Verdict
 from hub.model.fault import Fault
 from hub.model.records import Registration
 from hub.model.terms import Face
+from hub.state.accepting import accepted
 from hub.state.keeper import Keeper, Query
 from hub.trust.registration import Act, Actor, Level, act_on, activate_all
 from hub.trust.trust import Trust
@@ -173,7 +174,7 @@ async def serve_admin(
         async with trio.open_nursery() as nursery:
             task_status.started()
             while True:
-                peer, _ = await listening.accept()
+                peer = await accepted(listening)
                 nursery.start_soon(_session, trio.SocketStream(peer), office, room)
     finally:
         listening.close()

@@ -363,6 +363,12 @@ async def test_request_for_another_authority_is_misdirected(engine):
             assert (await client.answer(await client.open()))[0] == 421
 
 
+async def test_a_host_may_be_configured_in_capitals(engine):
+    async with rig.listening(rig.echo_router(), engine=engine, hosts=("LocalHost",)) as place:
+        async with rig.h2_client(place) as client:
+            assert (await client.answer(await client.open()))[0] == 200
+
+
 async def test_new_certificate_serves_new_connections_and_a_bad_one_changes_nothing():
     made = rig.papers()
     async with rig.listening(rig.echo_router()) as place:
