@@ -37,6 +37,9 @@ _THUMBED: Final = {
     "OKP": ("crv", "kty", "x"),
 }
 _KEYS: Final = 256
+_SMALL_MODULUS: Final = 3072
+_EXPONENT: Final = 64
+"""OpenSSL verifies and encrypts nothing with a longer exponent and a larger modulus than these (bits): it would take too long."""
 _ROCA_PRIMES: Final = (11, 13, 17, 19, 37, 53, 61, 71, 73, 79, 97, 103, 107, 109, 127, 151, 157)
 
 
@@ -105,6 +108,10 @@ def _rsa(jwk: Mapping[str, Any]) -> RSAPublicKey | JoseFault:
         return _bad(f"RSA of {modulus.bit_length()} bits: expected 2048 to 8192")
     if exponent % 2 == 0 or not 65537 <= exponent < 1 << 256:
         return _bad("RSA exponent: expected an odd number from 65537 on")
+    if modulus % 2 == 0:
+        return _bad("RSA modulus: expected an odd number")
+    if modulus.bit_length() > _SMALL_MODULUS and exponent.bit_length() > _EXPONENT:
+        return _bad(f"RSA exponent: expected at most {_EXPONENT} bits with so large a modulus")
     if _is_roca(modulus):
         return _bad("RSA modulus of a broken generator (CVE-2017-15361)")
     try:

@@ -286,6 +286,30 @@ def test_unfit_keys_are_refused(change):
     assert fault.check == "jose.key"
 
 
+@pytest.mark.parametrize(
+    ("bits", "less", "exponent", "good"),
+    [
+        (2048, 0, 65537, True),
+        (2048, 1, 65537, False),
+        (3072, 0, (1 << 255) + 1, True),
+        (3080, 0, (1 << 255) + 1, False),
+        (3080, 0, (1 << 63) + 1, True),
+        (8192, 0, (1 << 63) + 1, True),
+    ],
+)
+def test_an_rsa_key_that_is_taken_can_be_used(bits, less, exponent, good):
+    """What cannot encrypt must not look like an encryption key; whose key it is does not matter here."""
+    modulus = (1 << bits) - 1 - less
+    octets = [
+        number.to_bytes((number.bit_length() + 7) // 8, "big") for number in (modulus, exponent)
+    ]
+    n, e = map(jose.b64url, octets)
+    key = jose.load_key({"kty": "RSA", "n": n, "e": e, "use": "enc"})
+    assert isinstance(key, jose.PublicKey) is good
+    if good:
+        assert jose.encrypt(b"x", key).count(".") == 4
+
+
 def test_a_small_rsa_key_is_refused_in_every_form():
     small = rsa.generate_private_key(65537, 1024)
     key = jose.PrivateKey(kid="s", key=small)
