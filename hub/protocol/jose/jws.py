@@ -25,7 +25,7 @@ from cryptography.hazmat.primitives.asymmetric.utils import (
 )
 from cryptography.hazmat.primitives.hashes import SHA256
 
-from hub.protocol.jose.strict import b64url, decode_b64url, decode_json
+from hub.protocol.jose.strict import b64url, decode_b64url, decode_json, plain_json
 from hub.protocol.jose.values import JoseFault, Parsed, PrivateKey, PublicKey
 
 _PSS: Final = PSS(mgf=MGF1(SHA256()), salt_length=32)
@@ -64,7 +64,9 @@ def parse(token: str | bytes, *, limit: int = 65536, dpop: bool = False) -> Pars
     header = _header_before(parts[0], dpop) if short else _header(parts[0], dpop)
     if isinstance(header, JoseFault):
         return header
-    claims = _object(payload, "payload")
+    claims = plain_json(payload)
+    if not isinstance(claims, dict):
+        claims = _object(payload, "payload")
     if isinstance(claims, JoseFault):
         return claims
     fault = _check_claims(claims)

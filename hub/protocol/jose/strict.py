@@ -32,7 +32,7 @@ _SURE: Final = 18
 _LEAST: Final = -(1 << 63)
 _MOST: Final = (1 << 64) - 1
 """Integers of 64 bits: what every encoder behind us can write; texts of up to ``_SURE`` characters always fit."""
-_SHORT: Final = 16_384
+_SHORT: Final = 4096
 """Longer texts are not written again: a token may not be copied often before it is believed."""
 _SURROGATE: Final = re.compile(r"\\u[dD][89a-fA-F]")
 
@@ -91,12 +91,14 @@ _DECODER: Final = JSONDecoder(
 )
 
 
-def _plain(octets: bytes) -> Any:
-    """Decode what is written as most write it; None for what must be looked at more closely.
+def plain_json(octets: bytes) -> Any:
+    """Return what ``decode_json`` would, of a text that is written as most write it; None where it must look itself.
 
     The quick decoder keeps the last of two members of one name, and makes a large integer a rounded number. Either comes out
     as another text when it is written again: what comes out as it came in holds neither.
     """
+    if len(octets) > _SHORT or octets.count(b"{") + octets.count(b"[") > DEPTH:
+        return None
     try:
         value = orjson.loads(octets)
     except orjson.JSONDecodeError:
@@ -110,8 +112,6 @@ def decode_json(octets: bytes) -> Any | JoseFault:
         text = octets.decode("utf-8")
         if octets.count(b"{") + octets.count(b"[") > DEPTH and _too_deep(octets):
             return JoseFault("jose.json", f"JSON is nested deeper than {DEPTH} levels")
-        if len(octets) <= _SHORT and (plain := _plain(octets)) is not None:
-            return plain
         value = _DECODER.decode(text)
         if _SURROGATE.search(text):
             _encodable(value)

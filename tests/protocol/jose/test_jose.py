@@ -2,6 +2,7 @@
 
 import json
 
+import orjson
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
@@ -9,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hub.protocol import jose
+from hub.protocol.jose.strict import plain_json
 
 RSA_KEY = jose.PrivateKey(kid="rsa", key=rsa.generate_private_key(65537, 2048))
 EC_KEY = jose.PrivateKey(kid="ec", key=ec.generate_private_key(ec.SECP256R1()))
@@ -215,8 +217,24 @@ def test_strict_json_agrees_with_json_where_there_is_one_meaning(value):
         max_leaves=6,
     )
 )
-def test_json_means_the_same_whether_it_is_written_plainly_or_with_blanks(text):
-    assert jose.decode_json(text.encode()) == jose.decode_json(f" {text} ".encode())
+def test_plain_json_is_what_the_strict_decoder_makes_of_it_or_left_to_that(text):
+    strictly = jose.decode_json(text.encode())
+    assert plain_json(text.encode()) in (None, strictly)
+    again = None if isinstance(strictly, jose.JoseFault) else orjson.dumps(strictly)
+    assert again is None or plain_json(again) == strictly
+
+
+def test_a_plain_payload_is_taken_as_it_is_and_one_with_two_members_of_a_name_refused():
+    head = jose.b64url(b'{"alg":"ES256"}')
+    good, twice = (jose.b64url(text) for text in (b'{"iss":"a"}', b'{"iss":"a","iss":"b"}'))
+    assert jose.parse(f"{head}.{good}.AA").claims == {"iss": "a"}
+    assert jose.parse(f"{head}.{twice}.AA").check == "jose.duplicate_member"
+
+
+def test_what_is_long_or_deep_is_not_plain():
+    assert plain_json(b'"%b"' % (b"x" * 4000)) is not None
+    assert plain_json(b'"%b"' % (b"x" * 4096)) is None
+    assert plain_json(b"[" * 65 + b"]" * 65) is None
 
 
 @given(st.text(alphabet='AQgw-_+/="\\ \n\x00\xff', max_size=8) | st.binary(max_size=8))
