@@ -24,8 +24,8 @@ from hub.model.period import PeriodType, period_of, recurs_on
 
 _AMOUNT: Final = re.compile(r"[0-9]{1,16}\.[0-9]{2}")
 CURRENCY: Final = "AED"
-_COUNTABLE: Final = 10**18
-"""The most that all payments of a consent may come to, in hundredths: what the store's integers hold, with room."""
+_COUNTABLE: Final = 10**18 - 1
+"""The most that all payments of a consent may come to, in hundredths: what an amount of the standard can say."""
 
 
 class Schedule(StrEnum):

@@ -321,9 +321,11 @@ def test_a_period_begins_at_midnight_of_the_tenants_zone_to_the_second(zone, eve
 def test_more_than_can_be_counted_is_refused_and_what_can_be_is_stored():
     terms = terms_of({"IsDelegatedAuthentication": True})
     most = 10**18 - 1
-    taken = reserve(terms, nothing(), "a", most, "AED", START)
+    taken = reserve(terms, nothing(), "a", most - 1, "AED", START)
     taken = reserve(terms, taken, "b", 1, "AED", START)
     assert refused(reserve(terms, taken, "c", 1, "AED", START), "countable")
+    shown = consumption(terms, taken, START)["CumulativeValueOfPayments"]["Amount"]
+    assert hundredths(shown) == most, "it can be said in the standard's sixteen digits"
     again = msgspec.msgpack.decode(msgspec.msgpack.encode(taken), type=Allowance)
     assert again == taken
 
