@@ -3,8 +3,9 @@
 Theory. The audit log is the outbox. A consent's change and its event are one commit, so reading the log's consent events in
 order finds every change exactly once, also after a crash; nobody who changes a consent has to think of it. ``_follow`` turns
 events into ``Delivery`` records and moves its cursor in the same commit. ``_deliver`` takes, for each consent and target, the
-oldest delivery that waits; the next one of that lane waits for it, other lanes do not. What was not heard is tried again
-after 5 s, 30 s, 2 min, 10 min, 1 h and 6 h, then it is a dead letter: visible, and replayable.
+oldest delivery that waits; the next one of that lane waits for it, other lanes do not, but for those of a receiver that is
+slow to hear. What was not heard is tried again after 5 s, 30 s, 2 min, 10 min, 1 h and 6 h, then it is a dead letter:
+visible, and replayable.
 
 Invariants: within a lane deliveries are made in the order of the log; a delivery is made at least once or is dead; each
 attempt leaves an event, which is the ledger of who was told what and when.
@@ -34,6 +35,8 @@ _IDLE_S: Final = 1.0
 _GATHER_S: Final = 0.02
 """After a change; what else changes meanwhile is followed in the same round."""
 _GAUGE_S: Final = 1.0
+_SLOW_S: Final = 2.0
+"""A receiver that takes longer to hear is slow: what else it is to be told waits, so that others need not."""
 
 Send = Callable[[Consent, Delivery], Awaitable[int | Fault]]
 """Tell one target; return the HTTP status, where 200 to 299 means heard."""
@@ -42,11 +45,15 @@ Wants = Callable[[Consent], bool]
 
 
 class Target(msgspec.Struct, frozen=True):
-    """Hold one who is told: of consents, and of the payments made under them where ``payments`` says so."""
+    """Hold who is told: of consents, and of the payments made under them where ``payments`` says so.
+
+    It is one receiver, or one for each client where ``each_client`` says so.
+    """
 
     wants: Wants
     send: Send
     payments: bool = False
+    each_client: bool = False
 
 
 class Outbox:
@@ -70,6 +77,8 @@ class Outbox:
         self._dice = dice
         self._observer = observer
         self._changed = trio.Event()
+        self._slow: dict[str, int] = {}
+        """Receivers that took long, and until when (milliseconds) they are told nothing else."""
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Follow and tell until cancelled.
@@ -214,9 +223,13 @@ class Outbox:
         if blocked:
             await self._commit(blocked, self._event("outbox.wait", count=len(blocked)))
         bound = trio.CapacityLimiter(self._limits.deliveries)
+        now_ms, later = self._clock.now_ms(), list[Change]()
+        self._slow = {name: until for name, until in self._slow.items() if until > now_ms}
         async with trio.open_nursery() as nursery:
             for delivery in lanes.values():
-                nursery.start_soon(self._tell, delivery, bound)
+                nursery.start_soon(self._tell, delivery, bound, later)
+        if later:
+            await self._commit(later, self._event("outbox.wait", count=len(later)))
         return len(lanes)
 
     async def _first(self, delivery: Delivery) -> Delivery:
@@ -227,14 +240,22 @@ class Outbox:
         record = page.items[0].record if page.items else delivery
         return record if isinstance(record, Delivery) else delivery
 
-    async def _tell(self, delivery: Delivery, bound: trio.CapacityLimiter) -> None:
+    async def _tell(
+        self, delivery: Delivery, bound: trio.CapacityLimiter, later: list[Change]
+    ) -> None:
         async with bound:
             found = await self._keeper.lookup(Consent, delivery.consent_id)
             target = self._targets.get(delivery.target)
             if found is None or target is None:
                 result: int | Fault = 410
             else:
-                result = await target.send(found[0], delivery)
+                client = found[0].client_id if target.each_client else ""
+                receiver = f"{delivery.target}:{client}"
+                until = self._slow.get(receiver, 0)
+                if until > self._clock.now_ms():
+                    later.append(Put(msgspec.structs.replace(delivery, due_ms=until)))
+                    return
+                result = await self._timed(target.send(found[0], delivery), receiver)
         now_ms = self._clock.now_ms()
         settled = settle(delivery, result, now_ms)
         check = result.check if isinstance(result, Fault) else ""
@@ -252,6 +273,15 @@ class Outbox:
         if settled.state == "dead":
             self._observer.note("outbox.dead_letter", target=delivery.target)
         await self._commit([Put(settled)], event)
+
+    async def _timed(self, sending: Awaitable[int | Fault], receiver: str) -> int | Fault:
+        """Wait for a sending; a receiver that takes long gives all others as long before it is told anything else."""
+        began = trio.current_time()
+        result = await sending
+        took = trio.current_time() - began
+        if took > _SLOW_S:
+            self._slow[receiver] = self._clock.now_ms() + round(took * 1000)
+        return result
 
     async def _commit(self, changes: list[Change], event: Event) -> bool:
         done = await self._keeper.commit(changes, [event])

@@ -133,7 +133,7 @@ class Webhooks:
 
     def target(self) -> Target:
         """Return the outbox's target ``webhook``."""
-        return Target(wants=wants_webhook, send=self.send, payments=True)
+        return Target(wants=wants_webhook, send=self.send, payments=True, each_client=True)
 
     async def send(self, consent: Consent, delivery: Delivery) -> int | Fault:
         """Tell a TPP of its consent; return the status of its answer.

@@ -10,7 +10,7 @@ from hub.model.clock import FixedClock, SeededDice
 from hub.model.consent import Status
 from hub.model.consent_change import with_status
 from hub.model.event import Event, Kind, Verdict
-from hub.model.records import Delivery, Payment
+from hub.model.records import Delivery, Payment, Setting
 from hub.observe import Observer
 from hub.state.keeper import Put, Query
 from hub.state.memory import MemoryKeeper
@@ -117,6 +117,44 @@ async def test_a_later_change_waits_for_an_earlier_one_and_others_do_not(world):
         ("a", "post"),
         ("a", "patch"),
     ]
+
+
+class TrioClock:
+    """Wall time that passes as trio's does."""
+
+    def now_ms(self):
+        return NOW * 1000 + round(trio.current_time() * 1000)
+
+    def now(self):
+        return self.now_ms() // 1000
+
+
+async def test_a_receiver_that_hangs_holds_up_its_own_deliveries_only(autojump_clock):
+    world, heard = World(clock=TrioClock()), {}
+
+    async def send(found, delivery):
+        if found.client_id == "slow":
+            await virtual(10)
+            return bank_failure("webhook.unreachable", "no answer in time", sent=True)
+        heard[found.id, delivery.operation] = trio.current_time()
+        return 204
+
+    world.outbox._targets["bank"] = Target(wants=lambda _: True, send=send, each_client=True)
+    events = [
+        Event(kind=Kind.CONSENT, time_ms=1, consent_id=f"s{at:03}", change=">AwaitingAuthorization")
+        for at in range(400)
+    ]
+    puts = [Put(consent(event.consent_id, client_id="slow"), 0) for event in events]
+    puts.append(Put(Setting(name="outbox.cursor", value=b"0")))
+    await world.keeper.commit(puts, events)
+    await world.create("good")
+    with trio.move_on_after(60):
+        await world.outbox.run()
+    assert heard["good", "post"] < 25
+    waiting = await world.deliveries("waiting")
+    assert len(waiting) == 400, "none of the others was lost"
+    assert sum(1 for one in waiting if one.attempts) >= 16, "and they are told in their turn"
+    world.observer.close()
 
 
 async def test_what_is_never_heard_becomes_a_dead_letter_and_is_replayed_when_asked(world):
