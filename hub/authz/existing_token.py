@@ -176,7 +176,7 @@ class ExistingTokens:
         if fault is not None or facts.consent is None:
             fault = fault or _invalid_token("token: is not for a customer")
             response = await shell.refuse(request, facts, fault, event)
-            return _challenged(response, fault, scheme)
+            return _challenged(response, fault, scheme, shell.rules.dpop_algs)
         body = orjson.dumps({"sub": await subject(shell, facts.consent)})
         event = done(event, request, 200, body, consent_id=facts.consent.id)
         stored = await shell.commit((), event)
@@ -260,13 +260,14 @@ def _at_userinfo(fault: Fault) -> Fault:
     return msgspec.structs.replace(fault, code="invalid_token") if refused else fault
 
 
-def _challenged(response: Response, fault: Fault, scheme: str) -> Response:
+def _challenged(response: Response, fault: Fault, scheme: str, algs: Sequence[str]) -> Response:
     """Add the challenge of RFC 6750 section 3 or RFC 9449 section 7.1 to a refusal of the caller."""
     if fault.source is not Source.CALLER:
         return response
     kept = tuple(pair for pair in response.headers if pair[0] != b"www-authenticate")
-    name = "DPoP" if scheme == "dpop" else "Bearer"
-    challenge = f'{name} error="{fault.code}"' if scheme else name
+    challenge = f'Bearer error="{fault.code}"' if scheme else "Bearer"
+    if scheme == "dpop":
+        challenge = f'DPoP error="{fault.code}", algs="{" ".join(algs)}"'
     return msgspec.structs.replace(
         response, headers=(*kept, (b"www-authenticate", challenge.encode()))
     )

@@ -15,8 +15,10 @@ import orjson
 
 from hub.model.fault import Fault, Source, bank_fault
 from hub.model.http import Headers, Response
+from hub.protocol.jose import DPOP_ALGS
 from hub.upstream.bank import BankAnswer
 
+_ALGS: Final = f'algs="{" ".join(DPOP_ALGS)}"'.encode()
 WITH_BODY: Final = frozenset({400, 403, 409, 500})
 GENERIC: Final = frozenset({"GenericError", "GenericRecoverableError"})
 LISTED_403: Final = GENERIC | {
@@ -104,9 +106,9 @@ def challenge(fault: Fault) -> bytes:
     if fault.check == "token.missing":
         return b"Bearer"
     if fault.check == "dpop.nonce":
-        return b'DPoP error="use_dpop_nonce"'
+        return b'DPoP error="use_dpop_nonce", ' + _ALGS
     if fault.check.startswith("dpop."):
-        return b'DPoP error="invalid_dpop_proof"'
+        return b'DPoP error="invalid_dpop_proof", ' + _ALGS
     return _INVALID_TOKEN
 
 

@@ -108,7 +108,8 @@ async def test_userinfo_demands_the_proof_of_a_bound_token(desk):
     assert (await ask("DPoP", *header(good))).status == 200
     replayed = await ask("DPoP", *header(good))
     assert replayed.status == 401
-    assert dict(replayed.headers)[b"www-authenticate"] == b'DPoP error="invalid_dpop_proof"'
+    challenge = dict(replayed.headers)[b"www-authenticate"]
+    assert challenge == b'DPoP error="invalid_dpop_proof", algs="PS256 ES256"'
     other = desk.proof("/userinfo", htm="GET", ath=token_hash(token), key=OTHER_DPOP_KEY)
     assert (await ask("DPoP", *header(other))).status == 401
     wrong = desk.proof("/userinfo", htm="GET", ath=token_hash("x"))

@@ -39,7 +39,7 @@ async def test_a_bound_token_with_its_proof_is_served_once():
     response, headers = await get(world, made)
     assert response.status == 401
     assert headers[b"www-authenticate"].startswith(
-        b'DPoP error="invalid_dpop_proof"' + b", error_uri="
+        b'DPoP error="invalid_dpop_proof", algs="PS256 ES256"' + b", error_uri="
     )
 
 
@@ -53,7 +53,7 @@ async def test_a_proof_for_something_else_is_refused(changes):
     response, headers = await get(world, proof(**changes))
     assert response.status == 401
     assert headers[b"www-authenticate"].startswith(
-        b'DPoP error="invalid_dpop_proof"' + b", error_uri="
+        b'DPoP error="invalid_dpop_proof", algs="PS256 ES256"' + b", error_uri="
     )
 
 
@@ -97,7 +97,9 @@ async def test_a_nonce_is_asked_for_at_resources_too():
     world = await World(dpop_nonce=True).start(**BOUND)
     response, headers = await get(world, proof())
     assert response.status == 401
-    assert headers[b"www-authenticate"].startswith(b'DPoP error="use_dpop_nonce"' + b", error_uri=")
+    assert headers[b"www-authenticate"].startswith(
+        b'DPoP error="use_dpop_nonce", algs="PS256 ES256"' + b", error_uri="
+    )
     nonce = headers[b"dpop-nonce"].decode()
     assert (await get(world, proof(nonce=nonce)))[0].status == 200
     response, headers = await get(world, proof(nonce=nonce + "x", jti="j2"))
