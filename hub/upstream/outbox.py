@@ -223,13 +223,13 @@ class Outbox:
         if blocked:
             await self._commit(blocked, self._event("outbox.wait", count=len(blocked)))
         bound = trio.CapacityLimiter(self._limits.deliveries)
-        now_ms, later = self._clock.now_ms(), list[Change]()
+        now_ms, put_off = self._clock.now_ms(), list[Change]()
         self._slow = {name: until for name, until in self._slow.items() if until > now_ms}
         async with trio.open_nursery() as nursery:
             for delivery in lanes.values():
-                nursery.start_soon(self._tell, delivery, bound, later)
-        if later:
-            await self._commit(later, self._event("outbox.wait", count=len(later)))
+                nursery.start_soon(self._tell, delivery, bound, put_off)
+        if put_off:
+            await self._commit(put_off, self._event("outbox.wait", count=len(put_off)))
         return len(lanes)
 
     async def _first(self, delivery: Delivery) -> Delivery:
@@ -241,7 +241,7 @@ class Outbox:
         return record if isinstance(record, Delivery) else delivery
 
     async def _tell(
-        self, delivery: Delivery, bound: trio.CapacityLimiter, later: list[Change]
+        self, delivery: Delivery, bound: trio.CapacityLimiter, put_off: list[Change]
     ) -> None:
         async with bound:
             found = await self._keeper.lookup(Consent, delivery.consent_id)
@@ -253,7 +253,7 @@ class Outbox:
                 receiver = f"{delivery.target}:{client}"
                 until = self._slow.get(receiver, 0)
                 if until > self._clock.now_ms():
-                    later.append(Put(msgspec.structs.replace(delivery, due_ms=until)))
+                    put_off.append(Put(msgspec.structs.replace(delivery, due_ms=until)))
                     return
                 result = await self._timed(target.send(found[0], delivery), receiver)
         now_ms = self._clock.now_ms()
