@@ -242,7 +242,7 @@ def _redirect_uris(
 @click.option(
     "--tpp-cert",
     type=click.Path(path_type=Path, exists=True),
-    help="Register your own TPP's transport certificate.",
+    help="Your own TPP's transport certificate; its subject has O, OU (organisation id), CN (client id).",
 )
 @click.option(
     "--tpp-jwks",

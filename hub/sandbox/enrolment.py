@@ -1,5 +1,6 @@
 """What the sandbox's Trust Framework is told at each start: organisations, applications, keys, the bank's server."""
 
+from pathlib import Path
 from typing import Any, Final
 
 import msgspec
@@ -8,11 +9,13 @@ from cryptography.x509.oid import NameOID
 
 from hub.model.clock import SeededDice
 from hub.node.errors import StartError
+from hub.protocol.jose import JoseFault, load_key_set
 from hub.sandbox.directory import ApiResource, Directory
 from hub.sandbox.manifest import SandboxOptions
 from hub.sandbox.parties import BANK_CLIENT_NAME, TPP_ROLES, Keyring, TppKeys
 from hub.sandbox.places import Places
 from hub.sandbox.tenant import Tenant, tenants_of
+from hub.trust.refresh import is_id
 
 FAMILIES: Final = ("account-information", "payment")
 VERSION: Final = "2.1"
@@ -134,8 +137,7 @@ def _application(
 
 def _enrol_stranger(directory: Directory, options: SandboxOptions, places: Places) -> None:
     """Enrol a TPP whose certificate and key set were made elsewhere."""
-    names, jwks = _stranger(options)
-    organisation, client, title = names
+    organisation, client, title, jwks = stranger(options)
     directory.add_organisation(organisation_id=organisation, name=title, roles=TPP_ROLES)
     directory.add_application(
         organisation_id=organisation,
@@ -147,13 +149,19 @@ def _enrol_stranger(directory: Directory, options: SandboxOptions, places: Place
     )
 
 
-def _stranger(options: SandboxOptions) -> tuple[tuple[str, str, str], dict[str, Any]]:
+def stranger(options: SandboxOptions) -> tuple[str, str, str, dict[str, Any]]:
+    """Return organisation id, client id, name and key set of the options' TPP.
+
+    Raises:
+        StartError: The certificate or the key set is not what the framework and the Hub would take.
+    """
     path = options.tpp_cert
     if path is None or options.tpp_jwks is None:
         raise StartError("--tpp-cert and --tpp-jwks belong together; give both")
     try:
         subject = x509.load_pem_x509_certificates(path.read_bytes())[0].subject
-        jwks = msgspec.json.decode(options.tpp_jwks.read_bytes(), type=dict[str, Any])
+        document = options.tpp_jwks.read_bytes()
+        jwks = msgspec.json.decode(document, type=dict[str, Any])
     except (OSError, ValueError, msgspec.DecodeError) as error:
         raise StartError(f"--tpp-cert, --tpp-jwks: cannot be read: {error}") from None
     found = [
@@ -164,8 +172,23 @@ def _stranger(options: SandboxOptions) -> tuple[tuple[str, str, str], dict[str, 
             NameOID.ORGANIZATION_NAME,
         )
     ]
-    if not all(found):
+    organisation, client, title = found
+    if not is_id(organisation) or not is_id(client) or not title:
         raise StartError(
-            f"{path}: expected a subject with O, OU (organisation id) and CN (client id)"
+            f"{path}: expected a subject with O, OU (organisation id) and CN (client id), both ids UUIDs"
         )
-    return (found[0], found[1], found[2]), jwks
+    _check_key_set(options.tpp_jwks, document, jwks)
+    return organisation, client, title, jwks
+
+
+def _check_key_set(path: Path, document: bytes, jwks: dict[str, Any]) -> None:
+    """See that a key set can be published: keys that the Hub can use, none of them private."""
+    keys = load_key_set(document)
+    if isinstance(keys, JoseFault):
+        raise StartError(f"{path}: {keys.why}")
+    if any(isinstance(row, dict) and row.keys() & {"d", "k"} for row in jwks["keys"]):
+        raise StartError(
+            f"{path}: expected public keys only; a private one was given, and is not published"
+        )
+    if not any(key.use == "sig" for key in keys):
+        raise StartError(f'{path}: expected a signing key with kid and "use": "sig"')

@@ -16,7 +16,7 @@ from hub.node.wall import SystemDice
 from hub.sandbox.clock import SharedClock
 from hub.sandbox.control import CONTROL_PATH, serve_control, world_actions
 from hub.sandbox.directory import Acts, Directory, directory_page
-from hub.sandbox.enrolment import enrol
+from hub.sandbox.enrolment import enrol, stranger
 from hub.sandbox.folder import owned_folder
 from hub.sandbox.introduction import describe_world
 from hub.sandbox.knobs import knob_actions
@@ -195,3 +195,9 @@ class _Builder:
             )
         names = " and ".join(tpp.name for tpp in manifest.tpps)
         self._tell(f"TPPs: {names}, registered and active")
+        if self._options.tpp_cert is not None:
+            _, client, title, _ = stranger(self._options)
+            self._tell(
+                f"Your TPP: {title}, client id {client}, in the framework; it registers itself with its certificate: "
+                f"POST {manifest.hub.registration}"
+            )

@@ -1,20 +1,28 @@
 """The parts of the world: folder, ports, parties, configuration, enrolment, the Hub's process."""
 
+import json
 import socket
 import stat
 import subprocess
 import sys
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.oid import NameOID
 
 from hub.config import load
 from hub.model.clock import FixedClock, SeededDice
 from hub.node.errors import StartError
+from hub.protocol.jose import PrivateKey, public_jwk
 from hub.sandbox.configuration import bank_address, configuration, write_configuration
 from hub.sandbox.control import ControlError
 from hub.sandbox.directory import Acts, Directory
-from hub.sandbox.enrolment import enrol, redirect_uris
+from hub.sandbox.enrolment import enrol, redirect_uris, stranger
 from hub.sandbox.folder import LOCK_NAME, owned_folder
 from hub.sandbox.knobs import knob_actions
 from hub.sandbox.manifest import SandboxOptions
@@ -180,7 +188,8 @@ def test_your_own_tpp_is_enrolled_under_its_certificates_subject(made, directory
         name="own",
     )
     jwks = tmp_path / "own.jwks"
-    jwks.write_text('{"keys":[{"kty":"RSA","kid":"k1","use":"sig","n":"sXch","e":"AQAB"}]}')
+    own = PrivateKey(kid="k1", key=ec.generate_private_key(ec.SECP256R1()))
+    jwks.write_text(json.dumps({"keys": [{**public_jwk(own), "use": "sig"}]}))
     enrol(directory, keys, SandboxOptions(tpp_cert=issued.cert_path, tpp_jwks=jwks), places)
     application = directory.register.application(SeededDice("c").uuid())
     assert application.organisation_id == SeededDice("o").uuid()
@@ -277,3 +286,48 @@ def test_only_the_tpp_edge_trusts_your_own_tpps_certificate(made, tmp_path):
     assert own.read_text() in trusted
     assert pki.ca_bundle.read_text() in trusted
     assert settings["lfi"]["client_ca"] == settings["trust"]["ca"] == "pki/ca.pem"
+
+
+ORGANISATION, CLIENT = (
+    "0b2b0a3e-9c1f-4d53-9a6e-6d1f6a0f1a01",
+    "0b2b0a3e-9c1f-4d53-9a6e-6d1f6a0f1a02",
+)
+
+
+def of_a_stranger(tmp_path, unit, client, **members):
+    """Write a certificate and a key set of one key as a fintech would bring them; return the options."""
+    private = ec.generate_private_key(ec.SECP256R1())
+    oids = (NameOID.ORGANIZATION_NAME, NameOID.ORGANIZATIONAL_UNIT_NAME, NameOID.COMMON_NAME)
+    values = zip(oids, ("My Fintech", unit, client), strict=True)
+    name = x509.Name([x509.NameAttribute(oid, value) for oid, value in values if value])
+    now = datetime(2026, 1, 1, tzinfo=UTC)
+    built = x509.CertificateBuilder().subject_name(name).issuer_name(name).serial_number(1)
+    built = built.not_valid_before(now).not_valid_after(now + timedelta(days=30))
+    made = built.public_key(private.public_key()).sign(private, SHA256())
+    (tmp_path / "own.pem").write_bytes(made.public_bytes(Encoding.PEM))
+    row = {**public_jwk(PrivateKey(kid="k", key=private)), "use": "sig", **members}
+    (tmp_path / "own.jwks").write_text(json.dumps({"keys": [row]}))
+    return SandboxOptions(tpp_cert=tmp_path / "own.pem", tpp_jwks=tmp_path / "own.jwks")
+
+
+def test_your_own_tpp_is_known_by_its_certificates_subject(tmp_path):
+    found = stranger(of_a_stranger(tmp_path, ORGANISATION, CLIENT))
+    assert found[:3] == (ORGANISATION, CLIENT, "My Fintech")
+
+
+@pytest.mark.parametrize(
+    ("unit", "client", "members", "words"),
+    [
+        ("", CLIENT, {}, "OU"),
+        ("org", CLIENT, {}, "UUIDs"),
+        (ORGANISATION, "client", {}, "UUIDs"),
+        (ORGANISATION, CLIENT, {"d": "AQAB"}, "a private one was given"),
+        (ORGANISATION, CLIENT, {"use": "enc"}, '"use": "sig"'),
+        (ORGANISATION, CLIENT, {"kty": "oct", "k": "c2VjcmV0"}, "a private one was given"),
+    ],
+)
+def test_a_tpp_of_your_own_that_the_hub_could_not_take_is_refused_at_the_start(
+    tmp_path, unit, client, members, words
+):
+    with pytest.raises(StartError, match=words):
+        stranger(of_a_stranger(tmp_path, unit, client, **members))
