@@ -13,7 +13,7 @@ from hub.authz.tables import CONSENT_SCOPES, scopes_of
 from hub.model.fault import Fault
 from hub.protocol import fapi
 from hub.protocol.jose import JoseFault, Parsed, verify
-from hub.protocol.oauth import is_challenge, parse_scope, show
+from hub.protocol.oauth import is_challenge, is_redirect_uri, parse_scope, show
 
 _PROMPTS: Final = frozenset({"none", "login", "consent", "select_account"})
 _JARM_MODES: Final = ("jwt", "query.jwt")
@@ -143,10 +143,13 @@ def response_mode(facts: Facts) -> Fault | None:
 
 
 def redirect_uri(facts: Facts) -> Fault | None:
-    """Expect redirect_uri to be exactly one of the registered ones."""
+    """Expect redirect_uri to be exactly one of the registered ones, and one that does not leave the code in the open."""
     came = facts.claims.get("redirect_uri")
     if isinstance(came, str) and came in facts.caller.redirect_uris:
-        return None
+        if is_redirect_uri(came):
+            return None
+        public = f"redirect_uri: expected https, loopback or an app's own scheme, without fragment, got {show(came)}"
+        return _bad_request("request.redirect_uri", public)
     public = f"redirect_uri: expected a registered URI, character by character, got {show(came)}"
     return _bad_request("request.redirect_uri", public)
 

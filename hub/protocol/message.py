@@ -211,7 +211,9 @@ def normal_path(path: str) -> bool:
     """Tell whether a path is in the one form that every part of the Hub decides by.
 
     No empty, ``.`` or ``..`` segment, no ``;``, no encoded slash, backslash, control or unreserved character, and
-    what is encoded is UTF-8; so there is exactly one way to write each path. Source: RFC 3986 sections 3.3, 6.2.2.
+    what is encoded is UTF-8; so a path that is all unreserved characters has one spelling. What is left to the sender, the
+    case of hexadecimal digits and whether ``:`` and its like stand encoded, means the same to whoever decodes a segment.
+    Source: RFC 3986 sections 3.3, 6.2.2.
     """
     if _PATH.fullmatch(path) is None:
         return False

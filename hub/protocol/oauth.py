@@ -23,6 +23,9 @@ _MEMBERS: Final = 64
 _SCOPE: Final = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+")
 _VERIFIER: Final = re.compile(r"[A-Za-z0-9\-._~]{43,128}")
 _CHALLENGE: Final = re.compile(r"[A-Za-z0-9_-]{43}")
+_REDIRECT: Final = re.compile(
+    r"(?:(?i:https)://[A-Za-z0-9\[]|http://(?:127\.0\.0\.1|\[::1\])(?=[:/?]|\Z)|[A-Za-z][A-Za-z0-9+-]*\.[A-Za-z0-9+.-]*:)[!\"$-~]*"
+)
 _PERCENT: Final = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _UNSPEAKABLE: Final = re.compile(r"[^\x20\x21\x23-\x5b\x5d-\x7e]")
 
@@ -120,6 +123,17 @@ def half_hash(text: str, alg: str = "PS256") -> str:
 def token_hash(token: str) -> str:
     """Return the SHA-256 of an access token, base64url: ``ath`` (RFC 9449 section 4.1)."""
     return b64url(hashlib.sha256(token.encode()).digest())
+
+
+def is_redirect_uri(uri: str) -> bool:
+    """Tell whether a browser may be sent there with a code, whatever a registration says.
+
+    https; http to an address of the browser's own machine; a scheme of an app's own, which has the form of a domain name. No
+    fragment, nothing but printable ASCII.
+
+    Source: RFC 6749 section 3.1.2; RFC 8252 sections 7 and 8.4; FAPI 2.0 Security Profile section 5.3.2.2.
+    """
+    return _REDIRECT.fullmatch(uri) is not None
 
 
 def redirect_to(uri: str, parameters: Sequence[tuple[str, str]]) -> str:

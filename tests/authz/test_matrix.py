@@ -206,6 +206,14 @@ async def test_a_bad_parameter_is_refused_at_par(desk, check, claims):
     refused(await desk.par(**claims), error_of(check), 400, check)
 
 
+@pytest.mark.parametrize("uri", ["http://tpp.example/cb", REDIRECT + "#there"])
+async def test_a_code_is_never_sent_in_the_open_even_if_that_is_registered(desk, uri):
+    desk.trust.callers[ALICE] = caller(ALICE, "o", redirect_uris=(REDIRECT, uri))
+    why = refused(await desk.par(redirect_uri=uri), "invalid_request", 400, "request.redirect_uri")
+    assert "https" in why
+    assert (await desk.par()).status == 201
+
+
 async def test_a_number_that_nobody_can_store_is_refused_though_its_claim_means_nothing(desk):
     text = json.dumps(desk.claims(anything=1 << 70))
     response = await desk.par(form={"request": jose.sign(text.encode(), KEYS[ALICE])})

@@ -64,6 +64,25 @@ def test_what_is_no_verifier_proves_nothing(verifier):
     assert not oauth.proves(verifier, oauth.challenge_of(verifier))
 
 
+@pytest.mark.parametrize(
+    "uri",
+    ["https://tpp.example/cb?a=b", "https://a", "HTTPS://a/", "https://[::1]/", "http://127.0.0.1/cb", "http://[::1]:8080/", "http://127.0.0.1",
+     "com.example.app:/cb", "com.example.app://cb"],
+)  # fmt: skip
+def test_a_browser_may_be_sent_to_https_to_itself_or_to_an_app(uri):
+    assert oauth.is_redirect_uri(uri)
+
+
+@pytest.mark.parametrize(
+    "uri",
+    ["http://tpp.example/cb", "http://127.0.0.1.evil.example/", "http://127.0.0.1@evil.example/", "http://localhost/cb",
+     "https://tpp.example/cb#f", "https://tpp.example/c b", "https://tpp.example/cb\r\nx: y", "https://tpp.example/\u00e9",
+     "javascript:alert(1)", "data:text/html,x", "https:", "https://", "//evil.example/", "/cb", "", "com.example.app", "HTTP://a/", "HTTP://127.0.0.1/"],
+)  # fmt: skip
+def test_a_browser_is_sent_nowhere_else(uri):
+    assert not oauth.is_redirect_uri(uri)
+
+
 def test_half_hashes_of_openid_connect():
     example = EXAMPLES["oidc_core_a4"]
     assert oauth.half_hash(example["access_token"]) == example["at_hash"]
