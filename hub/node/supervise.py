@@ -109,6 +109,8 @@ class Supervisor:
         finally:
             if not accepted:
                 self._dismiss(fresh)
+        if self._ending():
+            raise StartError("the node is ending")
         if not accepted:
             raise StartError("the new workers did not start; see their lines on standard error")
         self._settings = settings

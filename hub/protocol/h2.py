@@ -360,7 +360,8 @@ class H2Engine:
 
     def _over(self, record: Stream, events: list[EngineEvent], reason: str) -> None:
         """End a stream by the peer's doing; it keeps its place until it is released."""
-        was, record.finished, record.ended, record.pending = record.finished, True, True, b""
+        was, record.finished, record.ended = record.finished, True, True
+        self._out.drop(record)
         if record.refused:
             self._streams.pop(record.number, None)
         elif not was:
@@ -447,7 +448,8 @@ class H2Engine:
         """Abandon a stream: RST_STREAM with CANCEL."""
         record = self._known(stream)
         if record is not None:
-            record.finished, record.pending = True, b""
+            record.finished = True
+            self._out.drop(record)
             self._out.frame(guard.RST_STREAM, 0, stream, guard.CANCEL.to_bytes(4))
             self._remember(stream, record.receive_window)
 

@@ -463,7 +463,8 @@ class H2Client:
 
     def _drop_upload(self, answer: Answer) -> None:
         if answer.upload is not None:
-            answer.upload.finished, answer.upload.pending = True, b""
+            answer.upload.finished = True
+            self._out.drop(answer.upload)
 
     def _fail(self, code: int, reason: str) -> None:
         self._out.frame(guard.GOAWAY, 0, 0, bytes(4) + code.to_bytes(4))

@@ -5,6 +5,7 @@ fit waits in its stream; streams that wait take turns, one frame each. Source: R
 """
 
 from collections import deque
+from contextlib import suppress
 from typing import Final, final
 
 from hub.protocol import guard
@@ -164,6 +165,13 @@ class Output:
                     self._blocked.append(record)
                 return False
         return self._ended(record)
+
+    def drop(self, record: Stream) -> None:
+        """Forget what a stream still had to send; it takes no turn any more."""
+        if record.pending:
+            record.pending = b""
+            with suppress(ValueError):
+                self._blocked.remove(record)
 
     def unblock(self) -> list[Stream]:
         """Let waiting streams go on, one frame each in turn; return those whose last frame is queued."""

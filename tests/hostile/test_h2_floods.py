@@ -1,10 +1,11 @@
 """HTTP/2 floods: the mechanism that stops each, on both engines; memory stays bounded while they last."""
 
+import gc
 import tracemalloc
 
 import pytest
 
-from hub.protocol.h2_output import frame
+from hub.protocol.h2_output import Stream, frame
 from tests.protocol.h2_frames import (
     CONTINUATION,
     DATA,
@@ -129,6 +130,22 @@ def test_settings_that_move_all_windows_many_times_are_stopped(wire):
     values = b"".join(b"\0\4" + (65535 + n % 2).to_bytes(4) for n in range(2730))
     assert flood(wire, lambda _: frame(SETTINGS, 0, 0, values), 100) <= 15
     assert wire.goaway == CALM
+
+
+@pytest.mark.parametrize("who", ["the peer", "we"])
+def test_answers_that_wait_and_are_reset_leave_nothing(who):
+    wire = Wire("lean")
+    wire.feed(frame(SETTINGS, 0, 0, b"\0\4" + bytes(4)))
+    for number in range(1, 401, 2):
+        wire.feed(headers(number))
+        wire.engine.answer(number, 200, (), b"x" * 10)
+        if who == "we":
+            wire.engine.reset(number)
+        else:
+            wire.feed(frame(RST, 0, number, b"\0\0\0\x08"))
+        wire.engine.release(number)
+    gc.collect()
+    assert not [one for one in gc.get_objects() if isinstance(one, Stream)]
 
 
 def test_rapid_reset_is_stopped_after_the_burst(wire):

@@ -1,12 +1,14 @@
 """The lean client, rule by rule: what it writes, what it credits, what it ignores and what it refuses."""
 
+import gc
+
 import pytest
 from hpack import Decoder, Encoder
 
 from hub.protocol import guard
 from hub.protocol.h2_answer import STREAM_WINDOW
 from hub.protocol.h2_client import H2Client
-from hub.protocol.h2_output import frame
+from hub.protocol.h2_output import Stream, frame
 from hub.protocol.h2_request import field_block, request_block
 from tests.protocol.h2_frames import (
     CONTINUATION,
@@ -420,6 +422,14 @@ def test_a_server_with_a_smaller_compression_table_is_told_so_by_the_next_reques
         server.client.begin(GET, body)
         (block,) = [p for kind, _, _, p in frames(server.client.take()) if kind == HEADERS]
         assert (b":path", b"/a?b=1") in strict.decode(block, raw=True)
+
+
+def test_uploads_that_wait_and_are_cancelled_leave_nothing():
+    server = Server((4, 0))
+    for _ in range(5):
+        server.client.cancel(server.client.begin(GET, b"x" * 10))
+    gc.collect()
+    assert not [one for one in gc.get_objects() if isinstance(one, Stream)]
 
 
 def test_control_frames_beside_answers_are_no_flood():
