@@ -104,7 +104,8 @@ async def search(
     """
     if selection.interaction_id:
         traced = [(at, event_of(leaf)) for at, leaf in await keeper.trace(selection.interaction_id)]
-        return [one for one in reversed(traced) if selection.takes(one[1])][:limit]
+        older = [one for one in reversed(traced) if before is None or one[0] < before]
+        return [one for one in older if selection.takes(one[1])][:limit]
     if index is not None:
         places = await index.positions(selection, limit, before)
         listed = [(at, event_of((await keeper.events(at, 1))[0])) for at in places]

@@ -72,10 +72,14 @@ def consent_table(
 
 
 async def all_of(reader: Reader, kind: str) -> AsyncIterator[Any]:
-    """Give every record of a kind, page by page. Cancellation: harmless."""
+    """Give every record of a kind once, page by page, while others write. Cancellation: harmless."""
+    last = ""
     for offset in itertools.count(0, _PAGE):
         items = (await reader.search(Query(kind=kind, offset=offset, limit=_PAGE))).items
         for item in items:
-            yield item.record
+            # A record that came meanwhile moves those behind it on: some of the last page come again.
+            if item.record.key > last:
+                last = item.record.key
+                yield item.record
         if len(items) < _PAGE:
             return

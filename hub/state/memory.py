@@ -185,7 +185,8 @@ class MemoryKeeper:
     async def events(self, start: int, limit: int) -> tuple[bytes, ...]:
         """Return the leaf bytes of up to ``limit`` events from index ``start`` on."""
         await trio.lowlevel.checkpoint()
-        return tuple(leaf for _, leaf in self._events[start : start + min(limit, MOST)])
+        first, most = max(0, start), max(0, min(limit, MOST))
+        return tuple(leaf for _, leaf in self._events[first : first + most])
 
     async def trace(self, interaction_id: str) -> tuple[tuple[int, bytes], ...]:
         """Return index and leaf bytes of the events of one interaction, oldest first."""

@@ -476,7 +476,7 @@ class Store:
         """Return the leaf bytes of up to ``limit`` events from index ``start`` on."""
         rows = self._searcher.execute(
             "SELECT leaf FROM event WHERE position >= ? ORDER BY position LIMIT ?",
-            (start, min(limit, MOST)),
+            (start, max(0, min(limit, MOST))),  # SQLite takes less than none for all
         )
         return tuple(leaf for (leaf,) in rows)
 

@@ -284,6 +284,13 @@ def test_a_period_of_the_first_or_last_day_there_is_has_seconds(day):
     assert begin <= end
 
 
+async def test_the_next_page_of_an_interaction_is_of_older_events(keeper):
+    await keeper.commit((), [call(NOW + at, interaction_id="i") for at in range(5)])
+    chosen = Selection(interaction_id="i")
+    assert [at for at, _ in await search(keeper, chosen, limit=2)] == [4, 3]
+    assert [at for at, _ in await search(keeper, chosen, limit=2, before=3)] == [2, 1]
+
+
 # Several processes, damage, another database
 
 

@@ -2,7 +2,7 @@
 
 from zoneinfo import ZoneInfo
 
-from hub.audit.pages import ATTENDED, UNATTENDED, count_pages
+from hub.audit.pages import ATTENDED, UNATTENDED, count_pages, pages_between
 from hub.model.event import Event, Kind, Verdict
 
 ZONE = ZoneInfo("Asia/Dubai")
@@ -36,3 +36,9 @@ def test_a_day_ends_at_the_zones_midnight():
 def test_what_was_refused_or_is_no_page_does_not_count():
     other = Event(kind=Kind.CONSENT, time_ms=NOON, consent_id="c-1", change="Authorized>Revoked")
     assert count_pages([read(verdict=Verdict.REFUSED), other, read(kind="")], {}, ZONE) == ()
+
+
+async def test_the_pages_of_a_time_are_read_from_the_whole_log(keeper):
+    await keeper.commit((), [read(time_ms=NOON + at) for at in range(2500)])
+    (row,) = await pages_between(keeper, NOON + 100, NOON + 2400, ZONE)
+    assert (row.pages, row.over) == (2300, 2285)

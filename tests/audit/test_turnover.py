@@ -7,7 +7,9 @@ import pytest
 
 from hub.audit.turnover import all_of, consent_table, payment_table
 from hub.model.consent import Consent, ConsentType, Status
-from hub.model.records import Payment
+from hub.model.records import Payment, Setting
+from hub.state.keeper import Put
+from tests.state.keepers import event
 
 NOON = 1_800_000_000 // 86_400 * 86_400 + 43_200
 """12:00 UTC on 15 January 2027."""
@@ -101,6 +103,21 @@ async def test_every_record_is_read(count):
     class Reader:
         async def search(self, query):
             some = range(count)[query.offset : query.offset + query.limit]
-            return SimpleNamespace(items=[SimpleNamespace(record=at) for at in some])
+            records = [SimpleNamespace(key=f"{at:05}") for at in some]
+            return SimpleNamespace(items=[SimpleNamespace(record=one) for one in records])
 
-    assert [one async for one in all_of(Reader(), "payment")] == list(range(count))
+    read = [one.key async for one in all_of(Reader(), "payment")]
+    assert read == [f"{at:05}" for at in range(count)]
+
+
+async def test_records_that_come_while_all_are_read_make_none_count_twice(keeper):
+    def settings(*names):
+        return [Put(Setting(name=name, value=b"")) for name in names]
+
+    read = []
+    await keeper.commit(settings(*(f"m{at:05}" for at in range(2500))), [event()])
+    async for one in all_of(keeper, "setting"):
+        if len(read) in {500, 1500}:
+            await keeper.commit(settings(f"a{len(read)}", f"b{len(read)}"), [event()])
+        read.append(one.name)
+    assert read == [f"m{at:05}" for at in range(2500)]

@@ -126,6 +126,19 @@ async def test_the_head_is_the_root_over_the_leaves(keeper):
         assert (head.size, head.root) == (size, frontier.root())
 
 
+async def test_no_more_events_are_given_than_are_asked_for(keeper):
+    await keeper.commit([], [event(str(n)) for n in range(10)])
+    for start, limit, count in (
+        (0, 3, 3),
+        (8, 3, 2),
+        (0, 0, 0),
+        (0, -1, 0),
+        (-5, 3, 3),
+        (99, 1, 0),
+    ):
+        assert len(await keeper.events(start, limit)) == count, (start, limit)
+
+
 async def test_the_events_of_an_interaction_are_found_in_order(keeper):
     await keeper.commit([], [event("x"), event("y"), event("x")])
     await keeper.commit([], [event("x")])
