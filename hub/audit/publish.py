@@ -21,7 +21,8 @@ from hub.observe import Observer
 _EVERY_S: Final = 1.0
 _WITNESS_S: Final = 2.0
 _LATE_S: Final = 10.0
-_PASSING: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+_PASSING: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EMFILE, errno.ENFILE})
+"""What is full: the disk, or the table of open files in a crowd. Nothing was promised yet, and it passes."""
 
 Ask = Callable[[bytes], Awaitable[tuple[int, bytes] | None]]
 """Sends a witness one ``add-checkpoint`` request; status and body of its answer, None where there is none."""
@@ -115,7 +116,7 @@ class Publisher:
     async def run(self) -> None:
         """Publish and sign until cancelled; stop for good when the log does not fit the keeper.
 
-        A full disk is waited out. A log that does not fit is noted as ``audit_log_refused``: requests go on (their
+        A full disk is waited out, and so is a crowd that leaves no file to be opened. A log that does not fit is noted as ``audit_log_refused``: requests go on (their
         events are durable in the keeper's tree), nothing is signed, the node is no longer ready, and a person must look.
 
         Raises:

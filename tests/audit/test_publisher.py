@@ -1,6 +1,7 @@
 """Keeping up: witnesses and split views, months that close, keys that are renewed, readiness."""
 
 import errno
+import os
 import threading
 from contextlib import suppress
 
@@ -208,6 +209,31 @@ async def test_a_disk_that_is_full_at_a_cosignature_is_waited_out(tmp_path, sign
         full.clear()
         await fill(keeper, 3)
         await until(lambda: publisher.witnesses[0].cosigned == 6, 5, "the cosignature")
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("error", [errno.EMFILE, errno.ENFILE, errno.ENOSPC, errno.EDQUOT])
+async def test_what_is_full_is_waited_out(tmp_path, signer, keeper, error):
+    """A crowd of connections takes every descriptor: accepting waits, and so does the log."""
+    log, notes = Log(tmp_path / "log", signer), Notes()
+    publisher, replace, full = (
+        Publisher(log, keeper, notes, every_s=0.01),
+        log.tiles.replace,
+        [True],
+    )
+
+    def refusing(path, data):
+        if full:
+            raise OSError(error, os.strerror(error))
+        replace(path, data)
+
+    log.tiles.replace = refusing
+    await fill(keeper, 3)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(publisher.run)
+        await until(lambda: "audit_log_waiting" in notes.notes, 5, "it to be noted")
+        full.clear()
+        await until(lambda: log.size == 3, 5, "the publication")
         nursery.cancel_scope.cancel()
 
 
