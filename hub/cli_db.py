@@ -1,14 +1,17 @@
 """``hub db``: back the tenant's state up while its Hub runs, check a backup, restore one."""
 
+import itertools
 from pathlib import Path
 from typing import Final
 
 import click
 
-from hub.audit.open import AUDIT, LOG, ReadLog
+from hub.audit.log import CHECKPOINT
+from hub.audit.note import NoteError, Signer
+from hub.audit.open import AUDIT, LOG, ReadLog, origin_of
 from hub.audit.tiles import LogError
 from hub.cli_run import FAILED, run
-from hub.config import load
+from hub.config import Settings, load
 from hub.node.errors import StartError
 from hub.state.backup import check_backup, copy_state, put_back
 from hub.state.open import StoreError
@@ -83,7 +86,8 @@ def restore(source: Path, path: Path, new_log: bool) -> None:
     """
 
     def start() -> int:
-        folder = load(path).settings.state.folder
+        settings = load(path).settings
+        folder = settings.state.folder
         try:
             head = check_backup(source)
             ahead = _published(folder) > head.size
@@ -92,20 +96,46 @@ def restore(source: Path, path: Path, new_log: bool) -> None:
                     f"the published log has {_published(folder)} events, the backup {head.size}: restore a newer "
                     "backup, or give keys.log a new key and --new-log"
                 )
+            if ahead:
+                _check_new_key(settings)
             aside = put_back(source, folder)
         except StoreError as error:
             raise StartError(str(error)) from None
         if ahead:
-            old = folder / AUDIT
-            old.rename(folder / f"{AUDIT}-until-{head.size}")
+            (folder / AUDIT).rename(_unused(folder / f"{AUDIT}-until-{head.size}"))
         click.echo(f"restored {head.size} events; the state before is {aside or 'none'}")
         return 0
 
     run(start)
 
 
+def _unused(path: Path) -> Path:
+    """Return the path, with a number where something is there: an earlier log stays."""
+    numbered = (path.with_name(f"{path.name}-{number}") for number in itertools.count(2))
+    return next(one for one in (path, *itertools.islice(numbered, 1000)) if not one.exists())
+
+
+def _check_new_key(settings: Settings) -> None:
+    """Refuse a second history under a key that has signed the first.
+
+    Raises:
+        StartError: One that is configured is such a key, or none.
+    """
+    known = ReadLog.read(settings.state.folder).vkey.split()
+    for file in () if settings.keys.log is None else (settings.keys.log, *settings.log.retiring):
+        try:
+            signer = Signer.load(origin_of(settings.tenant.issuer), file.read_bytes())
+        except (OSError, NoteError) as error:
+            raise StartError(f"{file}: {error}") from None
+        if signer.verifier.vkey() in known:
+            raise StartError(
+                f"{file}: has signed the published log and must sign no other history: "
+                "expected a new key in keys.log, and log.retiring empty"
+            )
+
+
 def _published(folder: Path) -> int:
-    if not (folder / AUDIT / LOG).exists():
+    if not (folder / AUDIT / LOG / CHECKPOINT).exists():
         return 0
     try:
         return ReadLog.read(folder).size

@@ -10,6 +10,8 @@ import apsw
 import pytest
 import trio
 from click.testing import CliRunner
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from hub.audit import verify
 from hub.audit.index import FILE, Index
@@ -54,7 +56,7 @@ def origin(tenant) -> str:
     return origin_of(load(tenant).settings.tenant.issuer)
 
 
-def fill(tenant, count, kind=Kind.CALL):
+def fill(tenant, count, kind=Kind.CALL, pem=PEM):
     async def filled():
         folder = tenant.parent / "state"
         async with open_keeper(folder, clock=FixedClock(NOW), limits=limits()) as keeper:
@@ -62,7 +64,7 @@ def fill(tenant, count, kind=Kind.CALL):
             for at in range(start, start + count):
                 event = Event(kind=kind, time_ms=OLD_MS + at, interaction_id=f"i{at}")
                 await keeper.commit((), (event,))
-            log = open_log(folder, origin=origin(tenant), pem=PEM)
+            log = open_log(folder, origin=origin(tenant), pem=pem)
             await log.publish(keeper)
 
     trio.run(filled)
@@ -97,9 +99,38 @@ def test_a_backup_older_than_the_published_log_is_refused_or_begins_another_log(
     refused = run("db", "restore", target, "--config", tenant)
     assert refused.exit_code == 4
     assert "the published log has 25 events, the backup 20" in refused.output
-    assert run("db", "restore", target, "--config", tenant, "--new-log").exit_code == 0
-    assert (state / "audit-until-20/log/checkpoint").exists()
-    assert not (state / "audit").exists()
+    same = run("db", "restore", target, "--config", tenant, "--new-log")
+    assert same.exit_code == 4
+    assert "must sign no other history" in same.output
+    assert run("audit", "--config", tenant, "verify").exit_code == 0, "nothing was put back"
+    write_key(tmp_path, 9)
+    tenant.write_text(tenant.read_text().replace("[log]", '[log]\nretiring = ["old.key"]'))
+    assert run("db", "restore", target, "--config", tenant, "--new-log").exit_code == 4
+    tenant.write_text(tenant.read_text().replace('retiring = ["old.key"]', ""))
+    for turn, name in enumerate(("audit-until-20", "audit-until-20-2")):
+        write_key(tmp_path, 9 + turn)
+        done = run("db", "restore", target, "--config", tenant, "--new-log")
+        assert done.exit_code == 0, done.output
+        assert (state / name / "log/checkpoint").exists()
+        assert not (state / "audit").exists()
+        fill(tenant, 5, pem=(tmp_path / "log.key").read_bytes())
+
+
+def write_key(folder, seed):
+    (folder / "old.key").write_bytes(PEM)
+    key = Ed25519PrivateKey.from_private_bytes(bytes([seed]) * 32)
+    pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    (folder / "log.key").write_bytes(pem)
+
+
+def test_a_backup_is_restored_where_nothing_was_published_yet(tenant, tmp_path):
+    fill(tenant, 20)
+    target, state = tmp_path / "backup.db", tmp_path / "state"
+    assert run("db", "backup", target, "--config", tenant).exit_code == 0
+    shutil.rmtree(state / "audit/log")
+    (state / "audit/log").mkdir()
+    done = run("db", "restore", target, "--config", tenant)
+    assert done.exit_code == 0, done.output
 
 
 def test_a_damaged_backup_is_never_put_back(tenant, tmp_path):
