@@ -124,7 +124,9 @@ async def test_the_log_is_listed_by_consent_in_order(desk):
     await desk.put(payment("pay-0", created_ms=NOW * 1000 - 1), payment("x", consent_id="c2"))
     _, body, _ = await desk.call("GET", "/payment-log?consentId=c1")
     assert [entry["paymentId"] for entry in body["data"]] == ["pay-0", "pay-1"]
-    assert (await desk.call("GET", "/payment-log?consentId=none"))[1]["data"] == []
+    asked = "/payment-log?consentId=AE070331234567890123456"
+    assert (await desk.call("GET", asked))[1]["data"] == []
+    assert [e.get("consent_id", "") for e in await desk.events()][-2:] == ["c1", ""]
     assert (await desk.call("GET", "/payment-log"))[0] == 400
     assert (await desk.call("PATCH", "/payment-log/none", rejected("LFI.X")))[0] == 404
 
