@@ -109,7 +109,7 @@ def _is_count(value: object) -> bool:
 
 
 def payment_dates(facts: Facts) -> Fault | None:
-    """Expect dates from today on, within the consent, without repetition, ending with it."""
+    """Expect dates from today on (a file's from tomorrow on), within the consent, without repetition, ending with it."""
     if not _is_payment(facts):
         return None
     zone = ZoneInfo(facts.rules.time_zone)
@@ -121,10 +121,11 @@ def payment_dates(facts: Facts) -> Fault | None:
             "payment.dates", f"PeriodStartDate: expected {today} to {end}, got {show(start)}"
         )
     file_day = _mapping(_schedules(facts).get("FilePayment")).get("RequestedExecutionDate")
-    if file_day is not None and not _within(file_day, today, min(end, today + _YEAR)):
+    tomorrow = today + timedelta(days=1)
+    if file_day is not None and not _within(file_day, tomorrow, min(end, today + _YEAR)):
         return _bad(
             "payment.dates",
-            f"RequestedExecutionDate: expected {today} to {end}, got {show(file_day)}",
+            f"RequestedExecutionDate: expected {tomorrow} to {end}, got {show(file_day)}",
         )
     return _defined_dates(_periodic(facts).get("Schedule"), today, end)
 

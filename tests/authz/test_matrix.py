@@ -299,6 +299,7 @@ PAYMENT_DETAILS = [
     ("payment.dates", defined("2026-12-01", "2026-12-02")),
     ("payment.dates", defined("2027-01-01", "2027-01-01")),
     ("payment.dates", schedule(FilePayment={"RequestedExecutionDate": "2020-01-01"})),
+    ("payment.dates", schedule(FilePayment={"RequestedExecutionDate": "2026-11-18"})),
     (
         "payment.dates",
         schedule(MultiPayment={"PeriodicSchedule": {"PeriodStartDate": "2028-01-01"}}),
@@ -335,6 +336,7 @@ async def test_a_bad_payment_consent_is_refused_at_par(desk, check, changes):
     [
         {},
         defined("2026-12-01", "2027-01-01"),
+        schedule(FilePayment={"ControlSum": "5.00", "RequestedExecutionDate": "2026-11-19"}),
         {"ControlParameters": {"IsDelegatedAuthentication": True, "ConsentSchedule": {}}},
         {"AuthorizationExpirationDateTime": "2026-12-31T20:00:00Z"},
         bounded("5.00", period="5.00", total="5.00"),
