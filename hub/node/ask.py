@@ -8,6 +8,7 @@ import orjson
 
 from hub.config import load
 from hub.node.errors import StartError
+from hub.state.address import address_of
 
 _PATIENCE_S: Final = 60.0
 _ANSWER_OCTETS: Final = 16_777_216
@@ -25,7 +26,8 @@ def ask(configuration: Path, request: dict[str, Any]) -> dict[str, Any]:
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as line:
             line.settimeout(_PATIENCE_S)
-            line.connect(str(path))
+            with address_of(path) as address:
+                line.connect(address)
             line.sendall(orjson.dumps(request) + b"\n")
             while not held.endswith(b"\n") and (piece := line.recv(65_536)):
                 held += piece

@@ -62,9 +62,7 @@ async def listen_to_operator(
             task_status.started()
     except* OSError as group:
         error = group.exceptions[0]
-        raise StartError(
-            f"{path}: the operator's socket cannot be opened: {error}; a shorter state.folder may help"
-        ) from None
+        raise StartError(f"{path}: the operator's socket cannot be opened: {error}") from None
 
 
 def operator_commands(

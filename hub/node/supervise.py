@@ -25,6 +25,7 @@ from hub.node.build import Given
 from hub.node.errors import StartError
 from hub.node.faces import cannot_listen, places_of
 from hub.node.worker import Orders, orders_line, worker_socket
+from hub.state.address import address_of
 
 PAUSES_S: Final = (0.05, 0.2, 1.0, 5.0)
 """Before the first, second ... replacement in a row; a worker that lived for ``STEADY_S`` starts the row anew."""
@@ -270,7 +271,8 @@ class Supervisor:
         received = bytearray()
         with trio.move_on_after(ASK_S) as scope:
             try:
-                stream = await trio.open_unix_socket(str(worker.offered))
+                with address_of(worker.offered) as address:
+                    stream = await trio.open_unix_socket(address)
             except OSError:
                 return ""
             async with stream:

@@ -34,6 +34,7 @@ from hub.node.wall import SystemDice
 from hub.node.watch import watch_files, watch_signals
 from hub.observe import Observer
 from hub.state.accepting import accepted
+from hub.state.address import address_of
 from hub.state.remote import connect_keeper
 from hub.state.schema import StoreError
 
@@ -173,7 +174,8 @@ async def _offer_metrics(path: Path, observer: Observer) -> None:
 def _listen(path: Path) -> trio.socket.SocketType:
     _remove(path)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    listener.bind(str(path))
+    with address_of(path) as address:
+        listener.bind(address)
     path.chmod(0o600)
     listener.listen(8)
     return trio.socket.from_stdlib_socket(listener)

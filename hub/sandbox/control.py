@@ -3,8 +3,8 @@
 import os
 import socket
 import stat
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,6 +13,7 @@ import trio
 
 from hub.node.errors import StartError
 from hub.sandbox.clock import SharedClock
+from hub.state.address import address_of
 
 CONTROL_PATH: Final = Path("run/control.sock")
 """Below the sandbox's folder; also in ``sandbox.json``."""
@@ -89,23 +90,13 @@ def _listen(path: Path) -> trio.SocketListener:
     try:
         # On Linux the file takes the socket's own mode, so it is 0600 from its first moment.
         os.fchmod(own.fileno(), 0o600)
-        with _short_name(path) as name:
-            own.bind(name)
+        with address_of(path) as address:
+            own.bind(address)
         own.listen(8)
     except OSError:
         own.close()
         raise
     return trio.SocketListener(trio.socket.from_stdlib_socket(own))
-
-
-@contextmanager
-def _short_name(path: Path) -> Iterator[str]:
-    """Give a name within the 107 octets that a Unix socket's address may have, however deep the folder lies."""
-    folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY)
-    try:
-        yield f"/proc/self/fd/{folder}/{path.name}"
-    finally:
-        os.close(folder)
 
 
 async def _converse(stream: trio.SocketStream, actions: dict[str, Action]) -> None:
@@ -157,8 +148,8 @@ async def ask(folder: Path, request: dict[str, Any]) -> Answer:
     own = trio.socket.socket(trio.socket.AF_UNIX, trio.socket.SOCK_STREAM)
     try:
         async with trio.SocketStream(own) as stream:
-            with trio.fail_after(CALL_S), _short_name(path) as name:
-                await own.connect(name)
+            with trio.fail_after(CALL_S), address_of(path) as address:
+                await own.connect(address)
                 await stream.send_all(msgspec.json.encode(request) + b"\n")
                 return msgspec.json.decode(await _line(stream), type=Answer)
     except (OSError, trio.BrokenResourceError, trio.TooSlowError, msgspec.DecodeError):

@@ -20,6 +20,7 @@ from hub.model.failpoint import Failpoint, Point, no_failpoint
 from hub.model.fault import Fault
 from hub.model.http import UnavailableError
 from hub.model.records import Record
+from hub.state.address import address_of
 from hub.state.entry import KINDS, check_commit, check_query, kind_of, leaf_of, unavailable
 from hub.state.frames import (
     PROTOCOL,
@@ -229,7 +230,8 @@ class RemoteKeeper:
                 await trio.sleep(_AGAIN_S)
 
     async def _connect(self) -> None:
-        stream = await trio.open_unix_socket(str(self._path))
+        with address_of(self._path) as address:
+            stream = await trio.open_unix_socket(address)
         async with stream:
             if peer_uid(stream.socket) != os.geteuid():
                 raise StoreError(f"{self._path}: the keeper runs as another user")

@@ -25,6 +25,7 @@ import trio
 from hub.model.failpoint import Failpoint, Point, no_failpoint
 from hub.model.fault import Fault
 from hub.state.accepting import accepted
+from hub.state.address import address_of
 from hub.state.entry import KINDS, unavailable
 from hub.state.frames import (
     PROTOCOL,
@@ -123,7 +124,8 @@ def _listen(path: Path) -> trio.socket.SocketType:
     try:
         if path.exists() and stat.S_ISSOCK(path.stat().st_mode):
             path.unlink()
-        listener.bind(str(path))
+        with address_of(path) as address:
+            listener.bind(address)
         path.chmod(0o600)
         listener.listen(_BACKLOG)
     except OSError as error:

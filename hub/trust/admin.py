@@ -24,6 +24,7 @@ from hub.model.fault import Fault
 from hub.model.records import Registration
 from hub.model.terms import Face
 from hub.state.accepting import accepted
+from hub.state.address import address_of
 from hub.state.keeper import Keeper, Query
 from hub.trust.registration import Act, Actor, Level, act_on, activate_all
 from hub.trust.trust import Trust
@@ -187,7 +188,8 @@ def _bound(path: Path) -> socket.socket:
     listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     mask = os.umask(0o177)
     try:
-        listening.bind(str(path))
+        with address_of(path) as address:
+            listening.bind(address)
     except OSError:
         listening.close()
         raise

@@ -99,6 +99,19 @@ async def test_a_socket_left_behind_is_replaced(clock, path):
         assert (await remote.head()).size == 0
 
 
+@pytest.mark.parametrize("spare", [-1, 0, 1, 150])
+async def test_a_socket_may_lie_deeper_than_its_address_is_long(clock, tmp_path, spare):
+    short = len(str(tmp_path / "x" / "socket"))
+    path = tmp_path / ("x" * (107 - short + spare + 1)) / "socket"
+    path.parent.mkdir()
+    assert len(str(path)) == 107 + spare
+    async with served(MemoryKeeper(clock=clock), path):
+        assert stat.S_ISSOCK(path.stat().st_mode)
+        async with connect_keeper(path) as remote:
+            assert (await remote.head()).size == 0
+    assert not path.exists()
+
+
 async def test_a_file_in_the_way_is_not_removed(clock, path):
     path.write_text("precious")
     with pytest.raises(ExceptionGroup) as caught:

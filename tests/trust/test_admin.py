@@ -9,8 +9,10 @@ import pytest
 import trio
 import trio.testing
 
+from hub.config import config_folder
 from hub.model.clock import SeededDice
 from hub.model.fault import hub_fault
+from hub.node.ask import ask
 from hub.trust import admin
 from hub.trust.admin import Office, serve_admin, trust_commands
 from tests.trust.framework import APP, NOW, ORG, enrol, open_world, peer_of, running
@@ -39,6 +41,21 @@ async def path(world, trust, tmp_path):
         await nursery.start(serve_admin, place, office)
         yield place
         nursery.cancel_scope.cancel()
+
+
+async def test_an_operator_reaches_a_hub_whose_folder_lies_deep(world, trust, tmp_path):
+    folder = tmp_path / ("deep" * 30)
+    folder.mkdir()
+    configuration = tmp_path / "hub.toml"
+    text = (config_folder() / "hub.production.toml").read_text()
+    configuration.write_text(text.replace("/var/lib/api-hub/examplebank", str(folder)))
+    commands = trust_commands(trust=trust, keeper=world.keeper, clock=world.clock)
+    office = Office(commands, keeper=world.keeper, clock=world.clock, dice=SeededDice("admin"))
+    async with trio.open_nursery() as nursery:
+        await nursery.start(serve_admin, folder / "admin.sock", office)
+        answer = await trio.to_thread.run_sync(ask, configuration, {"do": "trust"})
+        nursery.cancel_scope.cancel()
+    assert answer["ok"] is True
 
 
 async def say(path, *lines):

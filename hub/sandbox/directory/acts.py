@@ -25,6 +25,7 @@ SLOW_S: Final = 5.0
 _LONGEST_S: Final = 397 * 86_400
 _PAST_S: Final = 300
 _NAME: Final = 80
+_TEXT: Final = 2000
 
 
 class ActError(Exception):
@@ -255,8 +256,8 @@ def _shown(key: Key) -> dict[str, str]:
 
 def _text(members: Mapping[str, Any], name: str, *, needed: bool = False) -> str:
     value = members.get(name, "")
-    if not isinstance(value, str) or (needed and not value) or len(value) > 2000:
-        raise ActError(f"{name}: expected a text")
+    if not isinstance(value, str) or (needed and not value) or len(value) > _TEXT:
+        raise ActError(f"{name}: expected a text of 1 to {_TEXT} characters")
     return value
 
 
