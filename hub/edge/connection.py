@@ -387,7 +387,8 @@ class Connection:
         self._exchanges.pop(exchange.stream, None)
         self._desk.let_go(exchange.held)
         self._desk.under_way -= exchange.counted
-        if events := self._engine.release(exchange.stream):
+        events = self._engine.release(exchange.stream)
+        if events and not self._lost:  # nobody waits for what was sent ahead
             self._dispatch(events, nursery)
         if not self._exchanges:
             self._schedule(trio.current_time())

@@ -1,8 +1,12 @@
 """HTTP/1.1 over real sockets: bodies both ways, refusals that arrive although the client still sends."""
 
+import trio
+import trio.testing
+
 from hub.edge.router import Router
 from hub.model.http import Admission, Request, Response
 from tests.edge import rig
+from tests.waiting import until
 
 HEAD = b"POST / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
 
@@ -67,3 +71,33 @@ async def test_health_check_in_http_1_0_without_host_is_answered():
     async with rig.listening(rig.echo_router(), tls=False) as place:
         got = await rig.http1(place.port, b"GET / HTTP/1.0\r\n\r\n")
     assert got.startswith(b"HTTP/1.1 200 ")
+
+
+async def test_a_request_sent_ahead_is_not_begun_once_its_caller_has_left():
+    begun, asked, go_on = trio.Event(), 0, trio.Event()
+
+    async def pay(request: Request) -> Response:
+        begun.set()
+        await go_on.wait()
+        return Response(status=201)
+
+    async def count(request: Request) -> Response:
+        nonlocal asked
+        asked += 1
+        return Response(status=200)
+
+    app = Router(
+        {("POST", "/pay"): pay, ("GET", "/"): count},
+        admissions={("POST", "/pay"): Admission(cancel_with_caller=False)},
+    )
+    async with rig.listening(app, tls=False, connections_per_address=1) as place:
+        async with await trio.open_tcp_stream("127.0.0.1", place.port) as stream:
+            head = b" HTTP/1.1\r\nHost: h\r\n"
+            await stream.send_all(b"POST /pay" + head + b"Content-Length: 0\r\n\r\n")
+            await begun.wait()
+            await stream.send_all((b"GET /" + head + b"\r\n") * 5)
+        await trio.testing.wait_all_tasks_blocked(0.05)
+        go_on.set()
+        await until(lambda: place.notebook.answers, 5, "the payment's end")
+        await trio.testing.wait_all_tasks_blocked(0.01)
+    assert asked == 0
