@@ -22,6 +22,12 @@ FINAL: Final = frozenset(
 _BILLING: Final = "OpenFinanceBilling"
 _BANKS_BILLING: Final = "openFinanceBilling"
 """As the bank's own answers spell it, and so does the record of a payment."""
+_REASONS: Final = "rejectReasonCode"
+_REASON: Final[Mapping[str, Check]] = {
+    "code": text(3, 128, r"[A-Za-z]+\.[A-Za-z0-9]+"),
+    "message": text(1, 500),
+}
+"""What is kept of a reason; the published schema lets more stand beside it."""
 _FIELDS: Final[Mapping[str, Check]] = {
     "status": one_of(
         "Pending",
@@ -32,9 +38,7 @@ _FIELDS: Final[Mapping[str, Check]] = {
     ),
     _BILLING: members({}, {"NumberOfSuccessfulTransactions": integer}),
     "paymentTransactionId": text(1, 40),
-    "rejectReasonCode": items(
-        members({"code": text(3, 128, r"[A-Za-z]+\.[A-Za-z0-9]+"), "message": text(1, 500)}), 1
-    ),
+    _REASONS: items(members(_REASON, closed=False), 1),
 }
 _SPELLING: Final = {name.lower(): name for name in _FIELDS}
 
@@ -61,6 +65,8 @@ def read_payment_patch(body: Any) -> dict[str, Any] | Fault:
             return _malformed(given + wrong.path, wrong.expected)
     if "status" not in fields:
         return _malformed("paymentResponse.status", "is required")
+    if _REASONS in fields:
+        fields[_REASONS] = [{name: one[name] for name in _REASON} for one in fields[_REASONS]]
     return fields
 
 
@@ -93,10 +99,10 @@ def apply_payment_patch(
         )
     said = {name: value for name, value in fields.items() if name != _BILLING}
     response = {**held, **said}
-    if "rejectReasonCode" in fields:
-        earlier = list(held.get("rejectReasonCode", []))
-        added = [reason for reason in fields["rejectReasonCode"] if reason not in earlier]
-        response["rejectReasonCode"] = earlier + added
+    if _REASONS in fields:
+        earlier = list(held.get(_REASONS, []))
+        added = [reason for reason in fields[_REASONS] if reason not in earlier]
+        response[_REASONS] = earlier + added
     if _BILLING in fields:
         response[_BANKS_BILLING] = {**held.get(_BANKS_BILLING, {}), **fields[_BILLING]}
     if response == held:

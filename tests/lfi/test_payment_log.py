@@ -120,6 +120,14 @@ async def test_reasons_are_only_added_and_a_final_status_stays(desk):
     assert (status, answer["errorCode"]) == (400, "Consent.BusinessRuleViolation")
 
 
+async def test_what_stands_beside_a_reason_is_lawful_and_not_kept(desk):
+    reasons = [{"code": "AANI.X1", "message": "no", "Detail": {"customer": "canary"}}]
+    said = {"paymentResponse.status": "Rejected", "paymentResponse.rejectReasonCode": reasons}
+    assert (await desk.call("PATCH", "/payment-log/pay-1", said))[0] == 204
+    shown = (await desk.call("GET", "/payment-log?consentId=c1"))[1]["data"][0]["paymentResponse"]
+    assert shown["rejectReasonCode"] == [{"code": "AANI.X1", "message": "no"}]
+
+
 async def test_the_log_is_listed_by_consent_in_order(desk):
     await desk.put(payment("pay-0", created_ms=NOW * 1000 - 1), payment("x", consent_id="c2"))
     _, body, _ = await desk.call("GET", "/payment-log?consentId=c1")
