@@ -3,6 +3,7 @@
 import trio
 import trio.testing
 
+from hub.edge.connection import Connection
 from hub.edge.router import Router
 from hub.model.http import Admission, Request, Response
 from tests.edge import rig
@@ -73,8 +74,15 @@ async def test_health_check_in_http_1_0_without_host_is_answered():
     assert got.startswith(b"HTTP/1.1 200 ")
 
 
-async def test_a_request_sent_ahead_is_not_begun_once_its_caller_has_left():
-    begun, asked, go_on = trio.Event(), 0, trio.Event()
+async def test_a_request_sent_ahead_is_not_begun_once_its_caller_has_left(monkeypatch):
+    begun, asked, go_on, left = trio.Event(), 0, trio.Event(), trio.Event()
+    lose = Connection._lose
+
+    def seen(connection: Connection, reason: str) -> None:
+        lose(connection, reason)
+        left.set()
+
+    monkeypatch.setattr(Connection, "_lose", seen)
 
     async def pay(request: Request) -> Response:
         begun.set()
@@ -96,8 +104,9 @@ async def test_a_request_sent_ahead_is_not_begun_once_its_caller_has_left():
             await stream.send_all(b"POST /pay" + head + b"Content-Length: 0\r\n\r\n")
             await begun.wait()
             await stream.send_all((b"GET /" + head + b"\r\n") * 5)
-        await trio.testing.wait_all_tasks_blocked(0.05)
+        with trio.fail_after(5):
+            await left.wait()
         go_on.set()
         await until(lambda: place.notebook.answers, 5, "the payment's end")
-        await trio.testing.wait_all_tasks_blocked(0.01)
+        await trio.testing.wait_all_tasks_blocked()
     assert asked == 0
