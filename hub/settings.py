@@ -17,6 +17,10 @@ Name = Annotated[str, Meta(pattern=r"^[!-~]+\Z")]
 Title = Annotated[str, Meta(pattern=r"^[^\x00-\x1f\x7f]+\Z")]
 """One line of text."""
 BankCode = Annotated[str, Meta(pattern=r"^[0-9]{3}\Z")]
+BankFamily = Annotated[
+    str, Meta(pattern=r"^(data-sharing|service-initiation|products|events|echo)\Z")
+]
+"""Operations of Ozone Connect that may have a base path of their own."""
 Port = Annotated[int, Meta(ge=1, le=65535)]
 Days = Annotated[int, Meta(ge=1, le=36_500)]
 Count = Annotated[int, Meta(ge=1, le=_MOST)]
@@ -151,7 +155,7 @@ class BankSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         token_endpoint: For ``oauth``.
         client_id: For ``oauth``.
         client_secret: File with the secret, for ``oauth``.
-        base_paths: Optional base path per family.
+        base_paths: Optional base path per family of operations.
         jwt_auth_inbound: Demand JWT Auth on the LFI edge too.
         validate: Ask the bank before a consent is stored.
         validate_silence: What becomes of a consent when the bank, asked, gives no usable answer.
@@ -172,7 +176,7 @@ class BankSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     token_endpoint: str = ""
     client_id: str = ""
     client_secret: Path | None = None
-    base_paths: dict[str, str] = {}
+    base_paths: dict[BankFamily, str] = {}
     jwt_auth_inbound: bool = False
     validate: bool = False
     validate_silence: Literal["refuse", "accept"] = "refuse"

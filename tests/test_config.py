@@ -131,6 +131,8 @@ def test_a_value_remembers_where_it_came_from():
         ("port = 9090", 'port = 9090\ncertificate = "a.pem"', "ops.certificate"),
         ("port = 9090", "port = 65536", "ops.port"),
         ("retain = {}", "retain = { cal = 5 }", "log.retain"),
+        ('auth = "jwt"', 'auth = "jwt"\nbase_paths = { accounts = "/x" }', "bank.base_paths"),
+        ('auth = "jwt"', 'auth = "jwt"\nbase_paths = { products = "/x/" }', "bank.base_paths"),
         ("retain = {}", "retain = { call = 0 }", "log.retain"),
         ("[state]", "[limits]\nstreams = 0\n[state]", "limits.streams"),
         ("[state]", "[limits]\ncode_s = 61\n[state]", "limits.code_s"),

@@ -10,7 +10,9 @@ from cryptography import x509
 
 from hub.audit.note import NoteError, Signer
 from hub.audit.witness import read_witness
-from hub.config import ConfigError, Settings
+from hub.config import ConfigError, Settings, config_folder
+from hub.contract.contract import used_specs
+from hub.contract.tables import is_beside, read_rows
 from hub.node.errors import StartError
 from hub.node.keys import load_signing_key
 from hub.node.token_key import load_token_key
@@ -43,6 +45,7 @@ def check_files(settings: Settings) -> None:
     _check_keys(settings)
     _check_log(settings)
     _check_secrets(settings)
+    _check_beside(settings)
     try:
         ZoneInfo(settings.tenant.time_zone)
     except (ZoneInfoNotFoundError, ValueError):
@@ -99,6 +102,22 @@ def _check_secrets(settings: Settings) -> None:
             raise ConfigError(f"bank.{name}: {path}: cannot be read: {error.strerror}") from None
         if empty:
             raise ConfigError(f"bank.{name}: {path}: expected a file with the secret, it is empty")
+
+
+def _check_beside(settings: Settings) -> None:
+    if not settings.tenant.beside:
+        return
+    folder = used_specs(settings.state.folder) or config_folder() / "contract"
+    try:
+        rows = read_rows(folder / "routes")
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"tenant.beside: {folder} cannot be read: {error}") from None
+    known = sorted({row.route.version for row in rows if is_beside(row)})
+    if unknown := sorted(set(settings.tenant.beside) - set(known)):
+        raise ConfigError(
+            f"tenant.beside: {', '.join(unknown)}: expected versions that `hub specs use` laid beside ours: "
+            f"{', '.join(known) or 'none is'}"
+        )
 
 
 def _pairs(settings: Settings) -> Iterator[tuple[str, Path, Path]]:

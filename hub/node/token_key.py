@@ -60,6 +60,10 @@ def place_of(uri: str) -> Place:
     if not uri.startswith(SCHEME) or missing:
         names = ", ".join(missing) or "the scheme"
         raise StartError(f"keys.pkcs11: expected a pkcs11: URI (RFC 7512), it lacks {names}")
+    if "pin-value" in found:
+        raise StartError(
+            "keys.pkcs11: expected pin-source instead of pin-value: no secret stands here"
+        )
     return Place(
         module=Path(found["module-path"]),
         token=unquote(found["token"]),

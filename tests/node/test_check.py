@@ -75,6 +75,11 @@ def test_a_witness_that_is_none_is_refused_before_the_start(settings, line):
         check_files(changed(settings, "log", witnesses=(line,)))
 
 
+def test_a_version_that_was_not_laid_beside_ours_is_not_promised(settings):
+    with pytest.raises(ConfigError, match=r"tenant\.beside: v9: expected versions .*: none is"):
+        check_files(changed(settings, "tenant", beside=("v9",)))
+
+
 def test_an_encrypted_key_of_a_listener_is_refused_and_no_terminal_is_asked(
     settings, tmp_path, capfd
 ):

@@ -230,7 +230,14 @@ def test_what_cannot_be_used_is_told_in_one_line_without_the_pin(token, changes,
 
 @pytest.mark.parametrize(
     "text",
-    ["", "file:x", "pkcs11:token=a", "pkcs11:object=b?module-path=c&pin-source=d", "x:token=a"],
+    [
+        "",
+        "file:x",
+        "pkcs11:token=a",
+        "pkcs11:object=b?module-path=c&pin-source=d",
+        "x:token=a",
+        "pkcs11:token=a;object=b?module-path=/c&pin-source=/d&pin-value=1234",
+    ],
 )
 def test_an_incomplete_uri_is_refused(text):
     with pytest.raises(StartError, match="RFC 7512"):
