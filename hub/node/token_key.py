@@ -62,7 +62,7 @@ def place_of(uri: str) -> Place:
         raise StartError(f"keys.pkcs11: expected a pkcs11: URI (RFC 7512), it lacks {names}")
     if "pin-value" in found:
         raise StartError(
-            "keys.pkcs11: expected pin-source instead of pin-value: no secret stands here"
+            "keys.pkcs11: expected a pkcs11: URI (RFC 7512) with pin-source, not pin-value: no secret stands here"
         )
     return Place(
         module=Path(found["module-path"]),
