@@ -157,7 +157,10 @@ class TlsTransport:
                     raise EOFError("the peer left during the handshake") from None
                 self._incoming.write(data)
             except ssl.SSLError:
-                self._plain.send_now(self._outgoing.read())
+                with suppress(
+                    OSError
+                ):  # who has left already is refused for its certificate all the same
+                    self._plain.send_now(self._outgoing.read())
                 raise
             else:
                 forget(self._tls)

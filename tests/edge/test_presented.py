@@ -1,15 +1,19 @@
 """A refused certificate is named in the log, with the reason; the watch costs later records nothing."""
 
+import socket
 import ssl
 from datetime import UTC, datetime, timedelta
 
 import pytest
 import trio
+import trustme
 from cryptography import x509
 from hypothesis import given
 from hypothesis import strategies as st
 
 from hub.edge.presented import forget, leaf_of, presented
+from hub.edge.tls import ServerTls, refusal_reason
+from hub.edge.transport import TlsTransport
 from tests.edge import rig
 from tests.edge.test_lifecycle import refused
 
@@ -60,3 +64,34 @@ def test_the_watch_ends_with_the_handshake():
     forget(connection)
     assert connection.context is not context
     assert connection.context._msg_callback is None
+
+
+async def test_who_leaves_with_a_refused_certificate_is_refused_for_the_certificate():
+    made = rig.papers()
+    tls = ServerTls(made.certificate, made.key, made.client_ca)
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    context = rig.client_context(issuer=trustme.CA())
+    client = context.wrap_bio(incoming, outgoing, server_hostname="127.0.0.1")
+    transport = TlsTransport(ours, tls.context)
+    found: list[ssl.SSLError] = []
+
+    async def shake() -> None:
+        try:
+            await transport.handshake(trio.Semaphore(1))
+        except ssl.SSLError as error:
+            found.append(error)
+
+    with ours, trio.fail_after(5):
+        async with trio.open_nursery() as nursery:
+            with pytest.raises(ssl.SSLWantReadError):
+                client.do_handshake()
+            theirs.sendall(outgoing.read())
+            nursery.start_soon(shake)
+            await trio.lowlevel.wait_readable(theirs)
+            incoming.write(theirs.recv(65536))
+            client.do_handshake()
+            theirs.sendall(outgoing.read())
+            theirs.close()
+    assert refusal_reason(found[0]) == "unable_to_get_local_issuer_certificate"
