@@ -7,12 +7,14 @@ What the answers look like is in ``answers``.
 
 from collections.abc import Container, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from hub.contract.answers import ERRORS, content_of, links_of, responses, schema_of
 from hub.contract.compiling import SchemaFile, read_schemas
 from hub.contract.tables import Row, is_beside, is_served, read_rows
 from hub.model.route import TokenKind
+
+_ADDRESS: Final = {"type": "string", "anyOf": [{"format": "ipv4"}, {"format": "ipv6"}]}
 
 
 def describe(
@@ -105,7 +107,7 @@ def _parameters(row: Row, file: SchemaFile) -> list[dict[str, Any]]:
     if route.idempotent:
         key = {"type": "string", "minLength": 1, "maxLength": 40, "pattern": "^[!-~]+$"}
         found.append(_parameter("x-idempotency-key", "header", key, required=True))
-    found += [_parameter(n, "header", {"type": "string"}, required=True) for n in route.forward]
+    found += [_parameter(n, "header", _ADDRESS, required=True) for n in route.forward]
     return found
 
 

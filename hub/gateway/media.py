@@ -92,13 +92,13 @@ def signed(value: Any, *, issuer: str, audience: str, now: int, key: PrivateKey)
     Args:
         value: The JSON value that would stand in the plain answer.
         issuer: Ours.
-        audience: The client.
+        audience: The client; empty where it is not known yet.
         now: Seconds since 1970.
         key: Of the tenant, for answers.
     """
     claims = {
         "iss": issuer,
-        "aud": [audience],
+        **({"aud": [audience]} if audience else {}),
         "iat": now,
         "nbf": now,
         "exp": now + _LIFE_S,

@@ -27,6 +27,7 @@ from hub.gateway.enforce import enforce
 from hub.gateway.enrich import ask, bank_call
 from hub.gateway.errors import WITH_BODY, at_resources, bank_error, bare, error_body, error_headers
 from hub.gateway.files import Files, forgo
+from hub.gateway.headers import customer_fault
 from hub.gateway.journey import Journey
 from hub.gateway.media import JSON, JWT, answer_media, signed
 from hub.gateway.payee import Directory, Marks, discover, payee_answer, payee_question
@@ -260,6 +261,7 @@ class Gateway:
         if journey.media is None:
             return caller_fault(406, "", "", check="request.accept")
         fault = self._contract.check_query(call.route, call.request.query)
+        fault = fault or customer_fault(call.fields)
         if fault is not None:
             return fault
         for name in call.route.forward:

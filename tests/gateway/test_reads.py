@@ -404,6 +404,37 @@ async def test_a_bad_parameter_is_named_and_refused(query, headers):
     assert world.bank.calls == []
 
 
+@pytest.mark.parametrize(
+    ("name", "good", "bad"),
+    [
+        ("x-fapi-customer-ip-address", "192.0.2.1", "999.1.1.1"),
+        ("x-fapi-customer-ip-address", "2001:db8::1893:25c8:1946", ""),
+        ("x-fapi-customer-ip-address", "::ffff:192.0.2.1", "192.0.2.1, 192.0.2.2"),
+        ("x-fapi-customer-ip-address", "10.0.0.1", "\u0661.1.1.1"),
+        ("x-fapi-customer-ip-address", "10.0.0.1", "1" * 5000),
+        ("x-fapi-auth-date", "Tue, 11 Sep 2012 19:43:31 GMT", "2012-09-11T19:43:31Z"),
+        ("x-fapi-auth-date", "Tue, 11 Sep 2012 19:43:31 UTC", "Tue, 11 Sep 2012 19:43:31 GMT+4"),
+    ],
+)
+async def test_what_headers_say_of_the_customer_is_judged(name, good, bad):
+    world = await World().start()
+    header = name.encode()
+    assert (await world.get("/accounts", headers={header: good.encode()})).status == 200
+    response = await world.get("/accounts", headers={header: bad.encode()})
+    assert (response.status, code_of(response.body)) == (400, "Resource.InvalidFormat")
+    assert orjson.loads(response.body)["Errors"][0]["Message"].startswith(f"{name}: expected")
+    assert len(world.bank.calls) == 1
+
+
+async def test_a_signed_refusal_of_nobody_known_is_addressed_to_nobody():
+    world = await World().start()
+    world.trust.fault = hub_fault(503, "GenericError", "", check="trust.stale")
+    path = "/open-finance/payment/v2.1/payment-consents"
+    response = await world.send("GET", path)
+    assert response.status == 500
+    assert "aud" not in parse(response.body).claims
+
+
 async def test_an_undeclared_parameter_is_not_forwarded():
     world = await World().start()
     assert (await world.get("/accounts/acc-1/balances", "accountIds=acc-9&x=1")).status == 200
