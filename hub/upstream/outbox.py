@@ -13,6 +13,7 @@ attempt leaves an event, which is the ledger of who was told what and when.
 Source: decisions.md section 2 (events to the bank); issue 6 point 5.
 """
 
+import re
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 
@@ -37,6 +38,8 @@ _GATHER_S: Final = 0.02
 _GAUGE_S: Final = 1.0
 _SLOW_S: Final = 2.0
 """A receiver that takes longer to hear is slow: what else it is to be told waits, so that others need not."""
+_TOLD: Final = re.compile(rb'\{"v":[0-9]+,"kind":"(?:consent|outcome)"').match
+"""Look at the beginning of a leaf (``leaf_bytes``): nearly all events are calls, and each of them comes by here."""
 
 Send = Callable[[Consent, Delivery], Awaitable[int | Fault]]
 """Tell one target; return the HTTP status, where 200 to 299 means heard."""
@@ -146,8 +149,9 @@ class Outbox:
         """
         while leaves := await self._keeper.events(position, _BATCH):
             changes: list[Change] = []
-            for offset, leaf in enumerate(leaves):
-                changes += await self._deliveries(position + offset, leaf)
+            for index, leaf in enumerate(leaves, position):
+                if _TOLD(leaf):
+                    changes += await self._deliveries(index, leaf)
             if changes:
                 made = len(changes)
                 changes.append(self._cursor(position + len(leaves)))
@@ -157,8 +161,6 @@ class Outbox:
         return position
 
     async def _deliveries(self, index: int, leaf: bytes) -> list[Change]:
-        if b'"kind":"consent"' not in leaf and b'"kind":"outcome"' not in leaf:
-            return []
         event = msgspec.json.decode(leaf, type=Event)
         if event.kind not in {Kind.CONSENT, Kind.OUTCOME} or event.verdict is not Verdict.ALLOWED:
             return []
