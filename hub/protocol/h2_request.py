@@ -25,9 +25,7 @@ _DROPPED: Final = frozenset(
 )  # fmt: skip
 
 
-def request_block(
-    method: bytes, authority: bytes, target: bytes, headers: Headers, last: bytes = b""
-) -> bytes:
+def request_block(method: bytes, authority: bytes, target: bytes, headers: Headers) -> bytes:
     """Write the header block of a request; the same for every connection.
 
     Args:
@@ -35,7 +33,6 @@ def request_block(
         authority: ``host[:port]``.
         target: Path and query in origin form.
         headers: Lower case names; what HTTP/2 has no place for is left out.
-        last: More of the block, already written.
 
     Raises:
         ValueError: A part would not survive as one request; what came from outside must have been refused before.
@@ -44,7 +41,7 @@ def request_block(
         raise ValueError("not fit for a request: target")
     known = _WRITTEN.get
     parts = [known(field) or _write(field) for field in headers]
-    return b"".join((_start(method, authority), _PATH, literal_value(target), *parts, last))
+    return b"".join((_start(method, authority), _PATH, literal_value(target), *parts))
 
 
 def field_block(name: bytes, value: bytes) -> bytes:

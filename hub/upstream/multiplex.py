@@ -16,9 +16,9 @@ from hub.model.fault import Fault
 from hub.model.http import Headers
 from hub.protocol.h2_answer import Answer
 from hub.protocol.h2_client import H2Client
-from hub.protocol.h2_request import field_block, request_block
+from hub.protocol.h2_request import OF_ONE_REQUEST, field_block, request_block
 from hub.upstream.bank import BankAnswer, BankCall, BankStreamBroken
-from hub.upstream.exchange import Progress, Upload
+from hub.upstream.exchange import NOTHING, Progress, Upload
 from hub.upstream.faults import bank_failure
 from hub.upstream.pool import Slot
 from hub.upstream.shared import Shared
@@ -27,6 +27,8 @@ from hub.upstream.tls import TlsConnection
 Connect = Callable[[Progress], Awaitable[TlsConnection | Fault]]
 _ACCEPT: Final = (b"accept", b"application/json")
 _WRITTEN_MOST: Final = 64
+_ALIKE_MOST: Final = 2048
+_ALIKE_OCTETS: Final = 1024
 
 
 @final
@@ -156,6 +158,8 @@ class Multiplexed:
         self._born_before = 0.0
         self._streams: set[SharedStream] = set()
         self._written: dict[bytes, bytes] = {}
+        self._alike: dict[tuple[str, str, Headers], bytes] = {}
+        """What requests for the same thing have in common, written; at most 2 MiB."""
         self.spare: list[TlsConnection] = []
         """Connections over which the bank chose HTTP/1.1; whoever sees them takes them."""
 
@@ -321,21 +325,39 @@ class Multiplexed:
                 shared.nudge()
 
     def _block(self, sending: Sending) -> bytes:
-        """Write the request's header block; the bearer's part is the same for many."""
-        call, authorization = sending.call, sending.authorization
-        last = self._written.get(authorization)
-        if last is None:
+        """Write the request's header block; most of it is the same for many."""
+        call, headers = sending.call, sending.call.headers
+        at = len(headers)
+        while at and headers[at - 1][0] in OF_ONE_REQUEST:
+            at -= 1
+        last = self._authorized(sending.authorization)
+        if at == len(headers) or sending.upload is not NOTHING:
+            return self._begun(call.method, sending.target, _framed(headers, sending.upload)) + last
+        name = (call.method, sending.target, headers[:at])
+        begun = self._alike.get(name)
+        if begun is None:
+            begun = self._begun(call.method, sending.target, _framed(headers[:at], NOTHING))
+            if len(begun) <= _ALIKE_OCTETS:
+                if len(self._alike) >= _ALIKE_MOST:
+                    self._alike.clear()
+                self._alike[name] = begun
+        return b"".join((begun, last, *[field_block(*field) for field in headers[at:]]))
+
+    def _begun(self, method: str, target: str, headers: Headers) -> bytes:
+        """Write a header block but for what authenticates us."""
+        return request_block(
+            method.encode("ascii"), self._authority, target.encode("latin-1"), headers
+        )
+
+    def _authorized(self, authorization: bytes) -> bytes:
+        """Write the field that authenticates us, the same for many; nothing for none."""
+        written = self._written.get(authorization)
+        if written is None:
             if len(self._written) >= _WRITTEN_MOST:
                 self._written.clear()
-            last = field_block(b"authorization", authorization) if authorization else b""
-            self._written[authorization] = last
-        return request_block(
-            call.method.encode("ascii"),
-            self._authority,
-            sending.target.encode("latin-1"),
-            _framed(call.headers, sending.upload),
-            last,
-        )
+            written = field_block(b"authorization", authorization) if authorization else b""
+            self._written[authorization] = written
+        return written
 
     def _stream(self, shared: Shared, answer: Answer, sending: Sending) -> SharedStream:
         slot = sending.slot.keep()

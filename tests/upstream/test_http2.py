@@ -41,6 +41,37 @@ async def test_calls_share_one_connection_and_carry_what_they_should(tmp_path):
         assert (last[":scheme"], last["content-length"]) == ("https", "3")
 
 
+async def test_requests_for_the_same_thing_differ_in_what_is_of_each_alone_and_in_nothing_else(
+    tmp_path,
+):
+    def asked(number, consent="c-1"):
+        own = f"id-{number}".encode()
+        return get(
+            "/accounts/1/balances",
+            headers=(
+                (b"o3-consent-id", consent.encode()),
+                (b"o3-ozone-interaction-id", own),
+                (b"o3-caller-interaction-id", own),
+            ),
+        )
+
+    async with bank2(plainly, tmp_path) as (peer, hub):
+        for call in (asked(1), asked(2), asked(3, "c-2"), asked(4), get("/accounts/1/balances")):
+            assert isinstance(await hub.exchange(call), BankAnswer)
+        told = [fields for _, fields in peer.frames[0].requests]
+    names = ("o3-consent-id", "o3-ozone-interaction-id", "o3-caller-interaction-id")
+    assert [tuple(fields.get(name) for name in names) for fields in told] == [
+        ("c-1", "id-1", "id-1"),
+        ("c-1", "id-2", "id-2"),
+        ("c-2", "id-3", "id-3"),
+        ("c-1", "id-4", "id-4"),
+        (None, None, None),
+    ]
+    common = [{n: v for n, v in fields.items() if n not in names} for fields in told]
+    assert common[1:] == common[:-1]
+    assert common[0]["accept"] == "application/json"
+
+
 async def test_a_bank_that_speaks_http_1_1_only_is_spoken_to_so(tmp_path):
     async with bank2(plainly, tmp_path, alpn=("http/1.1",)) as (peer, hub):
         for _ in range(5):
