@@ -20,12 +20,14 @@ import trio
 from hub.audit.note import Checkpoint, NoteError, Signer, Verifier, open_note
 from hub.audit.search import hash_of
 from hub.audit.source import Events, Head
-from hub.audit.tiles import WIDTH, LogError, Tiles, View, tile_path
+from hub.audit.tiles import WIDTH, LogError, Tiles, View, bundle_of, tile_path
 from hub.audit.witness import join
 from hub.model.failpoint import Failpoint, Point, no_failpoint
 from hub.protocol.merkle import Frontier, complete_parts, leaf_hash, root_hash
 
 CHECKPOINT: Final = "checkpoint"
+_WHOLE: Final = WIDTH.bit_length() - 1
+"""The level of the subtree over one full tile."""
 _READ: Final = 1000
 _STEP: Final = 8_192
 """Entries in memory at once; a multiple of the tiles' width. Eight times as many left 30 MB more with the process under load."""
@@ -183,7 +185,9 @@ class Log:
         self._write(first, leaves, size, committed)
         for index in range(first, -(-size // WIDTH)):
             width = min(WIDTH, size - index * WIDTH)
-            self.tiles.checked_entries(index, width)
+            if width == WIDTH and frontier.size == index * WIDTH:
+                frontier.append(self.tiles.root(0, index), _WHOLE)
+                continue
             for hashed in self.tiles.hashes(0, index, width)[frontier.size - index * WIDTH :]:
                 frontier.append(hashed)
 
@@ -218,16 +222,31 @@ class Log:
         return root_hash(size, View(self.tiles, size).complete)
 
     def _write(self, first: int, leaves: Sequence[bytes], size: int, committed: int) -> None:
-        """Write the bundles from ``first`` on, and every tile that they complete or extend."""
+        """Write the bundles from ``first`` on, read them back, and write every tile that they complete or extend."""
         for at in range(0, len(leaves), WIDTH):
             some = leaves[at : at + WIDTH]
             index = first + at // WIDTH
+            hashes = [leaf_hash(leaf) for leaf in some]
             self.tiles.lay(None, index, some, committed)
-            self.tiles.lay(0, index, [leaf_hash(leaf) for leaf in some], committed)
+            self.tiles.lay(0, index, hashes, committed)
+            self._read_back(index, some, hashes)
         level, below = 1, first
         while size >> (8 * level):
             below = self._write_level(level, below, size, committed)
             level += 1
+
+    def _read_back(self, index: int, entries: Sequence[bytes], hashes: list[bytes]) -> None:
+        """Compare a bundle and its tile on the disk with what was written: cheaper than hashing the entries again.
+
+        Raises:
+            LogError: They are not the same.
+        """
+        width, tiles = len(entries), self.tiles
+        as_written = tiles.read(None, index, width) == bundle_of(entries)
+        if as_written and tiles.hashes(0, index, width) == hashes:
+            return
+        tiles.checked_entries(index, width)  # says which one does not fit
+        raise LogError(f"{self.folder / tile_path(0, index, width)}: is not what was written")
 
     def _write_level(self, level: int, below: int, size: int, committed: int) -> int:
         """Write the tiles of one level from the full tiles below, from the tile over ``below`` on."""

@@ -18,7 +18,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Final, final
 
-from hub.protocol.merkle import HASH_OCTETS, fold, leaf_hash
+from hub.protocol.merkle import HASH_OCTETS, leaf_hash, node_hash
 
 WIDTH: Final = 256
 _CACHED: Final = 512
@@ -262,7 +262,8 @@ class View:
 def _perfect(hashes: list[bytes]) -> bytes:
     """Return the root over a power of two of neighbours."""
     while len(hashes) > 1:
-        hashes = [fold(hashes[at : at + 2]) for at in range(0, len(hashes), 2)]
+        each = iter(hashes)
+        hashes = [node_hash(left, right) for left, right in zip(each, each, strict=True)]
     return hashes[0]
 
 

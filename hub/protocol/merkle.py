@@ -57,14 +57,20 @@ class Frontier:
         if any(len(part) != HASH_OCTETS for part in self.hashes):
             raise ValueError("a hash of a frontier is not 32 octets long")
 
-    def append(self, hashed: bytes) -> None:
-        """Add one leaf by its leaf hash."""
-        hashes, rest = self.hashes, self.size
+    def append(self, hashed: bytes, level: int = 0) -> None:
+        """Add one leaf by its leaf hash, or a complete subtree over ``1 << level`` leaves by its root.
+
+        Raises:
+            ValueError: No subtree of that level begins here.
+        """
+        hashes, rest = self.hashes, self.size >> level
+        if rest << level != self.size:
+            raise ValueError(f"no subtree of level {level} begins at {self.size}")
         while rest & 1:
             hashed = node_hash(hashes.pop(), hashed)
             rest >>= 1
         hashes.append(hashed)
-        self.size += 1
+        self.size += 1 << level
 
     def extend(self, leaves: Iterable[bytes]) -> None:
         """Add leaves, by their bytes; the same as ``append`` of each one's hash, without the calls."""

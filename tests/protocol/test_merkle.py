@@ -78,6 +78,18 @@ def test_leaves_added_together_lead_where_leaves_added_one_by_one_do():
         assert (frontier.size, frontier.root()) == (200, oracle_root(0, 200))
 
 
+def test_complete_subtrees_lead_where_their_leaves_do_and_begin_only_where_they_can():
+    for start in range(0, 200, 8):
+        frontier = merkle.Frontier()
+        frontier.extend(LEAVES[:start])
+        frontier.append(complete(3, start // 8), 3)
+        assert (frontier.size, frontier.root()) == (start + 8, oracle_root(0, start + 8))
+        frontier.append(merkle.leaf_hash(LEAVES[start + 8]))
+        assert frontier.root() == oracle_root(0, start + 9)
+        with pytest.raises(ValueError, match="no subtree of level 1"):
+            frontier.append(b"x" * 32, 1)
+
+
 def test_a_frontier_survives_being_packed_at_every_size():
     frontier = merkle.Frontier()
     for leaf in LEAVES[:130]:
