@@ -20,7 +20,7 @@ import trio
 from hub.audit.note import Checkpoint, NoteError, Signer, Verifier, open_note
 from hub.audit.search import hash_of
 from hub.audit.source import Events, Head
-from hub.audit.tiles import WIDTH, LogError, Tiles, View, bundle_of, tile_path
+from hub.audit.tiles import WIDTH, LogError, Tiles, View, tile_path
 from hub.audit.witness import join
 from hub.model.failpoint import Failpoint, Point, no_failpoint
 from hub.protocol.merkle import Frontier, complete_parts, leaf_hash, root_hash
@@ -242,8 +242,7 @@ class Log:
             LogError: They are not the same.
         """
         width, tiles = len(entries), self.tiles
-        as_written = tiles.read(None, index, width) == bundle_of(entries)
-        if as_written and tiles.hashes(0, index, width) == hashes:
+        if tiles.holds(index, entries) and tiles.hashes(0, index, width) == hashes:
             return
         tiles.checked_entries(index, width)  # says which one does not fit
         raise LogError(f"{self.folder / tile_path(0, index, width)}: is not what was written")

@@ -13,7 +13,6 @@ Source: C2SP tlog-tiles.
 import os
 import shutil
 from collections.abc import Sequence
-from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Final, final
@@ -22,6 +21,8 @@ from hub.protocol.merkle import HASH_OCTETS, leaf_hash, node_hash
 
 WIDTH: Final = 256
 _CACHED: Final = 512
+_PIECE: Final = 1 << 17
+"""Octets read at once: most bundles are shorter."""
 _ROOTS: Final = 2048
 """Roots of full tiles that are remembered, 32 octets each: a publication asks for up to 255 of each level."""
 
@@ -76,6 +77,7 @@ class Tiles:
     def __init__(self, folder: Path) -> None:
         """Use ``folder``, made with mode 0700 if missing."""
         self.folder = folder
+        self._temporary = folder.with_name(folder.name + ".new")
         _make_folder(folder)
         self._full = lru_cache(maxsize=_CACHED)(self._read_full)
         self.root = lru_cache(maxsize=_ROOTS)(self._root_of)
@@ -126,12 +128,11 @@ class Tiles:
             LogError: There is another file of that name.
             OSError: The disk does not take it.
         """
-        target = self.folder / path
-        if target.exists():
-            if target.read_bytes() != data:
-                raise LogError(f"{target}: is there already, and differs")
-            return
-        self.replace(path, data)
+        there = _octets(self.folder / path)
+        if there is None:
+            self.replace(path, data)
+        elif there != data:
+            raise LogError(f"{self.folder / path}: is there already, and differs")
 
     def replace(self, path: str, data: bytes) -> None:
         """Write a file durably, in the place of what was there.
@@ -140,13 +141,12 @@ class Tiles:
             OSError: The disk does not take it.
         """
         target = self.folder / path
-        _make_folder(target.parent)
-        temporary = self.folder.with_name(self.folder.name + ".new")
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(target)
+        _write_durably(self._temporary, data)
+        try:
+            self._temporary.replace(target)
+        except FileNotFoundError:
+            _make_folder(target.parent)
+            self._temporary.replace(target)
         _sync_folder(target.parent)
 
     def drop_partial(self, level: int | None, index: int) -> None:
@@ -162,8 +162,8 @@ class Tiles:
         """
         for path in (tile_path(level, index, width), tile_path(level, index)):
             # Asked for at once: a partial tile is removed when the full one is there, by another process too.
-            with suppress(FileNotFoundError):
-                data = (self.folder / path).read_bytes()
+            data = _octets(self.folder / path)
+            if data is not None:
                 if len(data) < width * HASH_OCTETS:
                     raise LogError(f"{self.folder / path}: is too short")
                 return data[: width * HASH_OCTETS]
@@ -178,9 +178,15 @@ class Tiles:
         exact = tile_path(None, index, width)
         full = ((kept_path(index), WIDTH), (exact, width), (tile_path(None, index), WIDTH))
         for path, holds in full:
-            with suppress(FileNotFoundError):
-                return entries_of((self.folder / path).read_bytes(), holds)[:width]
+            data = _octets(self.folder / path)
+            if data is not None:
+                return entries_of(data, holds)[:width]
         raise LogError(f"{self.folder / exact}: is missing")
+
+    def holds(self, index: int, entries: Sequence[bytes]) -> bool:
+        """Tell whether the bundle that was written of these entries is there as it should be."""
+        path = tile_path(None, index, len(entries))
+        return _octets(self.folder / path) == bundle_of(entries)
 
     def _read_full(self, level: int, index: int) -> bytes:
         return self.read(level, index, WIDTH)
@@ -265,6 +271,35 @@ def _perfect(hashes: list[bytes]) -> bytes:
         each = iter(hashes)
         hashes = [node_hash(left, right) for left, right in zip(each, each, strict=True)]
     return hashes[0]
+
+
+def _octets(file: Path) -> bytes | None:
+    """Return what a file holds, None where there is none.
+
+    By few calls to the system, here and below: a thread gives the interpreter away at each, and waits to have it back.
+    """
+    try:
+        opened = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    try:
+        parts = []
+        while piece := os.read(opened, _PIECE):
+            parts.append(piece)
+        return b"".join(parts)
+    finally:
+        os.close(opened)
+
+
+def _write_durably(file: Path, data: bytes) -> None:
+    opened = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
+    try:
+        rest = memoryview(data)
+        while rest:
+            rest = rest[os.write(opened, rest) :]
+        os.fsync(opened)
+    finally:
+        os.close(opened)
 
 
 def _make_folder(folder: Path) -> None:
