@@ -223,14 +223,16 @@ class Connection:
     def _begin(
         self, exchange: Exchange, nursery: trio.Nursery, given: Response | None = None
     ) -> None:
-        deadline = trio.current_time() + self._desk.limits.request_s
+        deadline = exchange.began + self._desk.limits.request_s
         if not self._seats.take(exchange, given, deadline):
             nursery.start_soon(self._serve, Seat(exchange, given), nursery)
 
     async def _serve(self, seat: Seat, nursery: trio.Nursery) -> None:
+        times, scope = self._desk.times, trio.move_on_at(math.inf)
+        seat.scope = scope
         try:
-            with trio.move_on_after(self._desk.limits.request_s) as scope:
-                seat.scope = scope
+            with scope:  # until when is kept by ``times``: it moves with every exchange
+                times.allow(scope, trio.current_time() + self._desk.limits.request_s)
                 await self._served(seat, scope, nursery)
                 # Rests here, not inside: who rests holds nothing of the exchange that was.
                 while await self._seats.rest(seat):
@@ -247,6 +249,7 @@ class Connection:
             self._note("stream_failed", type(error).__name__)
             await self._give_up(seat.exchange, 500)
         finally:
+            times.forget(scope)
             if seat.exchange is not None:
                 self._close(seat.exchange, nursery)
 
@@ -293,10 +296,10 @@ class Connection:
             self._hand_over(at_once=large)
             waiting = engine.backlog(stream) or (large and self._transport.waiting)
             if waiting:
-                scope.deadline = math.inf  # from here on each send has its own
+                self._desk.times.lift(scope)  # from here on each send has a deadline of its own
                 await self._wait_for_reader(exchange, waiting)
         else:
-            scope.deadline = math.inf
+            self._desk.times.lift(scope)
             await self._deliver_stream(exchange, response, scope)
         duration = int(trio.current_time() * 1e9) - exchange.request.received_ns
         self._desk.observer.answered(exchange.request, response, duration)
@@ -323,10 +326,10 @@ class Connection:
     async def _pass_on(
         self, exchange: Exchange, stream: AsyncIterator[bytes], scope: Scope
     ) -> None:
-        engine, patience = self._engine, self._desk.limits.request_s
-        scope.deadline = trio.current_time() + patience
+        engine, times, patience = self._engine, self._desk.times, self._desk.limits.request_s
+        times.allow(scope, trio.current_time() + patience)
         async for piece in stream:
-            scope.deadline = math.inf
+            times.lift(scope)
             for at in range(0, len(piece), _PIECE):
                 engine.write(exchange.stream, piece[at : at + _PIECE])
                 self._push()  # so that the next line knows whether the socket is full
@@ -334,7 +337,7 @@ class Connection:
                 await self._drained(exchange, through=True)
             if exchange.gone:
                 return
-            scope.deadline = trio.current_time() + patience
+            times.allow(scope, trio.current_time() + patience)
         engine.end(exchange.stream)
         self._wake()
 

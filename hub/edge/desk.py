@@ -11,6 +11,7 @@ from typing import Final, Protocol, final
 
 from hub.config import Limits
 from hub.edge.exchange import Exchange
+from hub.edge.timekeeper import Timekeeper
 from hub.model.caller import Peer
 from hub.model.clock import Clock
 from hub.model.http import Admission, App, Headers, Request, Response, UnavailableError
@@ -78,6 +79,7 @@ class Desk:
         "patient",
         "register",
         "resting",
+        "times",
         "under_way",
     )
 
@@ -105,6 +107,7 @@ class Desk:
         self._held = 0
         self.resting = 0
         """Tasks that wait for a next exchange (``seat``), at most ``requests``."""
+        self.times = Timekeeper()
         self.under_way = 0
         self.patient: dict[Exchange, None] = {}
         """Exchanges that wait for their peers, who has waited longest first."""

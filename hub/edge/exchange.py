@@ -18,7 +18,7 @@ _SMALL: Final = 4096
 
 
 class Scope(Protocol):
-    """Be cancelled, by somebody or at a deadline (what ``trio.move_on_after`` gives)."""
+    """Be cancelled, by somebody or at a deadline (what ``trio.move_on_at`` gives)."""
 
     deadline: float
 

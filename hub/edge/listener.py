@@ -221,6 +221,7 @@ class _Listener:
 
     async def run(self, listening: socket.socket, drain: Drain) -> None:
         async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._desk.times.run)
             async with trio.open_nursery() as accepting:
                 accepting.start_soon(self._accept, listening, nursery)
                 await drain.wait()

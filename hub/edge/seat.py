@@ -2,12 +2,11 @@
 
 A seat whose exchange ended well rests for the next one of its connection: a new task with a new scope costs 10 us of a
 request's 200. Invariants. A seat serves one exchange at a time; it belongs to the connection's nursery. A scope that was
-cancelled, or whose deadline was lifted, is never used again. A seat that rests keeps the deadline of its last exchange,
+cancelled, or whose time (``timekeeper``) was lifted, is never used again. A seat that rests keeps the deadline of its last exchange,
 and goes with it; so an idle connection soon holds none. One that rests takes 3 KB: all connections of a listener together
 hold as many as it answers requests at once.
 """
 
-import math
 from typing import Final, final
 
 import trio
@@ -54,7 +53,7 @@ class Seats:
         assert seat.scope is not None  # noqa: S101 - it has served
         assert seat.task is not None  # noqa: S101 - it rests
         seat.exchange, seat.given = exchange, given
-        seat.scope.deadline = deadline
+        self._desk.times.allow(seat.scope, deadline)
         trio.lowlevel.reschedule(seat.task)
         return True
 
@@ -68,7 +67,7 @@ class Seats:
             return False
         if desk.resting >= desk.limits.requests:
             return False
-        if scope is None or scope.cancel_called or scope.deadline == math.inf:
+        if scope is None or scope.cancel_called or desk.times.lifted(scope):
             return False
         self._resting.append(seat)
         desk.resting += 1

@@ -478,7 +478,7 @@ class Store:
             "SELECT leaf FROM event WHERE position >= ? ORDER BY position LIMIT ?",
             (start, max(0, min(limit, MOST))),  # SQLite takes less than none for all
         )
-        return tuple(leaf for (leaf,) in rows)
+        return tuple([leaf for (leaf,) in rows.fetchall()])  # the loop gets no turn between rows
 
     def trace(self, interaction_id: str) -> tuple[tuple[int, bytes], ...]:
         """Return index and leaf bytes of the events of one interaction, oldest first."""

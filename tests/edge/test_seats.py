@@ -9,6 +9,7 @@ import trio
 
 from hub.edge.router import Router
 from hub.edge.seat import Seat, Seats
+from hub.edge.timekeeper import Timekeeper
 from hub.model.http import Request, Response
 from tests.edge import rig
 from tests.waiting import until
@@ -123,69 +124,74 @@ async def test_many_at_once_have_a_task_each(engine):
 
 def desk(requests: int = 99) -> SimpleNamespace:
     """Stand in for a listener's desk."""
-    return SimpleNamespace(resting=0, limits=SimpleNamespace(requests=requests))
+    return SimpleNamespace(resting=0, limits=SimpleNamespace(requests=requests), times=Timekeeper())
 
 
 class Rest:
     """A seat in a task of its own, as the connection has it."""
 
-    def __init__(self, seats: Seats) -> None:
-        self.seats, self.seat, self.said = seats, Seat(object(), None), []
+    def __init__(self, seats: Seats, desk: SimpleNamespace) -> None:
+        self.seats, self.desk = seats, desk
+        self.seat, self.said = Seat(object(), None), []
 
     async def run(self, seconds: float = 10.0) -> None:
-        with trio.move_on_after(seconds) as scope:
+        with trio.move_on_at(math.inf) as scope:
             self.seat.scope = scope
+            self.desk.times.allow(scope, trio.current_time() + seconds)
             while not self.said or self.said[-1]:
                 self.seat.exchange = None
                 self.said.append(await self.seats.rest(self.seat))
 
 
-async def test_a_seat_that_rests_goes_at_its_deadline(nursery, autojump_clock):
-    seats = Seats(desk())
-    rest = Rest(seats)
+async def test_a_seat_that_rests_goes_when_its_time_is_over(nursery, autojump_clock):
+    shared = desk()
+    nursery.start_soon(shared.times.run)
+    seats = Seats(shared)
+    rest = Rest(seats, shared)
     await rest.run()
-    assert trio.current_time() >= 10
+    assert trio.current_time() == 10
     assert not seats.take(object(), None, 99.0)
     assert rest.said == []
+    nursery.cancel_scope.cancel()
 
 
-async def test_a_seat_gets_the_exchange_its_answer_and_its_deadline(nursery, mock_clock):
-    seats, given, exchange = Seats(desk()), Response(status=503), object()
-    rest = Rest(seats)
+async def test_a_seat_gets_the_exchange_its_answer_and_its_time(nursery, mock_clock):
+    shared, given, exchange = desk(), Response(status=503), object()
+    nursery.start_soon(shared.times.run)
+    seats = Seats(shared)
+    rest = Rest(seats, shared)
     nursery.start_soon(rest.run)
     await trio.testing.wait_all_tasks_blocked()
     mock_clock.jump(8)
     assert seats.take(exchange, given, 18.0)
-    assert (rest.seat.exchange, rest.seat.given, rest.seat.scope.deadline) == (
-        exchange,
-        given,
-        18.0,
-    )
+    assert (rest.seat.exchange, rest.seat.given) == (exchange, given)
     assert not seats.take(object(), None, 18.0)
     await trio.testing.wait_all_tasks_blocked()
     assert rest.said == [True]
     mock_clock.jump(9)
-    assert seats.take(exchange, None, 30.0)
+    await trio.testing.wait_all_tasks_blocked()
+    assert seats.take(exchange, None, 30.0), "its first time would have been over at 10"
     seats.close()
+    nursery.cancel_scope.cancel()
 
 
 async def test_a_scope_that_is_spent_is_not_used_again(nursery):
     for spend in ("cancel", "lift"):
-        seats = Seats(desk())
+        shared = desk()
+        seats = Seats(shared)
         seat = Seat(object(), None)
-        with trio.move_on_after(10) as scope:
+        with trio.move_on_at(math.inf) as scope:
             seat.scope = scope
+            shared.times.allow(scope, math.inf if spend == "lift" else 1e9)
             if spend == "cancel":
                 scope.cancel()
-            else:
-                scope.deadline = math.inf
             assert not await seats.rest(seat)
 
 
 async def test_all_connections_together_have_only_so_many_that_rest(nursery):
     shared = desk(3)
     one, other = Seats(shared), Seats(shared)
-    rests = [Rest(one), Rest(one), Rest(other), Rest(other)]
+    rests = [Rest(seats, shared) for seats in (one, one, other, other)]
     for rest in rests:
         nursery.start_soon(rest.run)
     await trio.testing.wait_all_tasks_blocked()
@@ -199,13 +205,16 @@ async def test_all_connections_together_have_only_so_many_that_rest(nursery):
 
 async def test_who_is_cancelled_rests_no_longer(nursery, autojump_clock):
     shared = desk()
-    await Rest(Seats(shared)).run()
+    nursery.start_soon(shared.times.run)
+    await Rest(Seats(shared), shared).run()
     assert shared.resting == 0
+    nursery.cancel_scope.cancel()
 
 
 async def test_few_rest_and_none_once_the_connection_ends(nursery):
-    seats = Seats(desk())
-    rests = [Rest(seats) for _ in range(20)]
+    shared = desk()
+    seats = Seats(shared)
+    rests = [Rest(seats, shared) for _ in range(20)]
     for rest in rests:
         nursery.start_soon(rest.run)
     await trio.testing.wait_all_tasks_blocked()
@@ -213,7 +222,7 @@ async def test_few_rest_and_none_once_the_connection_ends(nursery):
     seats.close()
     await trio.testing.wait_all_tasks_blocked()
     assert all(rest.said == [False] for rest in rests)
-    late = Rest(seats)
+    late = Rest(seats, shared)
     await late.run()
     assert late.said == [False]
 
