@@ -259,7 +259,11 @@ class Connection:
         assert exchange is not None  # noqa: S101 - a seat is taken for one
         exchange.scope = scope
         if given is None:
-            response = await self._respond(exchange)
+            request = exchange.request
+            if exchange.admission.stream or not exchange.ended or exchange.size:
+                request = exchange.request = await self._with_body(exchange, request)
+            exchange.dispatched = True
+            response = await self._desk.app.respond(request)
         elif given.status >= 400:
             response = await self._desk.refused(exchange.request, given)
         else:
@@ -268,21 +272,14 @@ class Connection:
         seat.exchange = seat.given = exchange.scope = None
         self._close(exchange, nursery)
 
-    async def _respond(self, exchange: Exchange) -> Response:
-        request = exchange.request
+    async def _with_body(self, exchange: Exchange, request: Request) -> Request:
+        """Give a request its body: as it comes, or once it is complete."""
         if exchange.admission.stream:
-            request = exchange.request = structs.replace(request, stream=Pieces(exchange))
-        elif not exchange.ended or exchange.size:
-            body = await self._whole_body(exchange)
-            request = exchange.request = structs.replace(request, body=body)
-        exchange.dispatched = True
-        return await self._desk.app.respond(request)
-
-    async def _whole_body(self, exchange: Exchange) -> bytes:
+            return structs.replace(request, stream=Pieces(exchange))
         if exchange.ended:
-            return await exchange.complete()
+            return structs.replace(request, body=await exchange.complete())
         with self._desk.patience(exchange):
-            return await exchange.complete()
+            return structs.replace(request, body=await exchange.complete())
 
     async def _deliver(self, exchange: Exchange, response: Response, scope: Scope) -> None:
         engine, stream = self._engine, exchange.stream

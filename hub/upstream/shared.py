@@ -125,10 +125,12 @@ class Shared:
                 elif not self._reading:
                     await self._read(holds, deadline)
                 elif deadline >= self._limit:
-                    await self._park(answer, deadline)
+                    await trio.lowlevel.wait_task_rescheduled(self._parking(answer, deadline))
                 else:
                     with trio.move_on_at(deadline):
-                        await self._park(answer, deadline)
+                        await trio.lowlevel.wait_task_rescheduled(self._parking(answer, deadline))
+                if self._heir is answer:
+                    self._heir = None
                 if not holds() and trio.current_time() >= deadline:
                     return False
         finally:
@@ -136,7 +138,8 @@ class Shared:
                 self._hand_over()
         return True
 
-    async def _park(self, answer: Answer, deadline: float) -> None:
+    def _parking(self, answer: Answer, deadline: float) -> Callable[[object], trio.lowlevel.Abort]:
+        """Note that the present task waits, from now on; return what takes that back."""
         parked = self._parked
         parked[answer] = (trio.lowlevel.current_task(), deadline)
 
@@ -144,9 +147,7 @@ class Shared:
             parked.pop(answer, None)
             return trio.lowlevel.Abort.SUCCEEDED
 
-        await trio.lowlevel.wait_task_rescheduled(abort)
-        if self._heir is answer:
-            self._heir = None
+        return abort
 
     async def _read(self, holds: Callable[[], bool], deadline: float) -> None:
         """Read for all until our own wait is over, or octets are held back that nobody sends."""
