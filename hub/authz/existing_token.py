@@ -124,9 +124,9 @@ class ExistingTokens:
                 described["cnf"]["jkt"] = record.jkt
         if facts.consent is not None:
             described["sub"] = await subject(self._shell, facts.consent)
-            described["authorization_details"] = granted(
-                facts.consent, facts.now, self._shell.settings.tenant.resource_base
-            )
+            shown = await self._shell.consumption.current(facts.consent, facts.now)
+            base = self._shell.settings.tenant.resource_base
+            described["authorization_details"] = granted(shown, facts.now, base)
         return described
 
     async def revoke(self, request: Request) -> Response:

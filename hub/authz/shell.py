@@ -9,6 +9,7 @@ refusal is committed as an event as well, before it is answered.
 from collections.abc import Mapping, Sequence
 from re import compile as pattern
 from typing import Final
+from zoneinfo import ZoneInfo
 
 import msgspec
 import trio
@@ -34,6 +35,7 @@ from hub.observe import Observer
 from hub.protocol.dpop import Proof, ProofFault, check_proof
 from hub.protocol.jose import JoseFault, Parsed, PrivateKey, PublicKey, parse
 from hub.protocol.oauth import FormFault, error_body, parse_form
+from hub.state.allowance import Consumption
 from hub.state.keeper import Change, Conflict, Keeper, Once, Take
 from hub.state.secrets import Secrets
 from hub.trust.view import TrustView
@@ -74,6 +76,11 @@ class Shell:
         self.observer = observer
         self.strangers = Strangers()
         self.secrets = Secrets(keeper=keeper, clock=clock, dice=dice)
+        self.consumption = Consumption(
+            keeper,
+            ZoneInfo(settings.tenant.time_zone),
+            anchored=settings.switches.month_periods == "anchored",
+        )
 
     async def identify(self, request: Request, column: Column) -> Facts:
         """Collect what the IDENTIFY phase looks at."""

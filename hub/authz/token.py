@@ -119,9 +119,9 @@ class Tokens:
             "scope": access.scope,
         }
         if facts.consent is not None:
-            body["authorization_details"] = granted(
-                facts.consent, facts.now, shell.settings.tenant.resource_base
-            )
+            shown = await shell.consumption.current(facts.consent, facts.now)
+            base = shell.settings.tenant.resource_base
+            body["authorization_details"] = granted(shown, facts.now, base)
         if facts.code is not None and facts.consent is not None:
             refresh_token = b64url(shell.dice.token(32))
             used = msgspec.structs.replace(facts.code, used=True)

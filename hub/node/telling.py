@@ -1,9 +1,12 @@
 """Build what asks and tells others of consents: validate at the bank, events to the bank, webhooks to TPPs."""
 
+from zoneinfo import ZoneInfo
+
 import trio
 
 from hub.node.build import Given, bank_of, consent_calls_of, signing_keys
 from hub.node.errors import StartError
+from hub.state.allowance import Consumption
 from hub.trust.view import TrustView
 from hub.upstream.bank import Bank
 from hub.upstream.consent_calls import bank_target
@@ -39,6 +42,11 @@ def outbox_of(given: Given, bank: Bank, trust: TrustView) -> Outbox:
         clock=given.clock,
         dice=given.dice,
         observer=given.observer,
+        consumption=Consumption(
+            given.keeper,
+            ZoneInfo(settings.tenant.time_zone),
+            anchored=settings.switches.month_periods == "anchored",
+        ),
     )
 
 

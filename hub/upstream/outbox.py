@@ -27,6 +27,7 @@ from hub.model.event import Event, Kind, Verdict
 from hub.model.fault import Fault
 from hub.model.records import Delivery, Payment, Setting
 from hub.observe import Observer
+from hub.state.allowance import Consumption
 from hub.state.keeper import Change, Invalidation, Keeper, Put, Query
 
 BACK_OFF_S: Final = (5, 30, 120, 600, 3600, 21600)
@@ -71,14 +72,16 @@ class Outbox:
         clock: Clock,
         dice: Dice,
         observer: Observer,
+        consumption: Consumption | None = None,
     ) -> None:
-        """Take the log and those who are told, by the name their deliveries carry."""
+        """Take the log, those who are told by the name their deliveries carry, and what dates a consent's consumption."""
         self._keeper = keeper
         self._targets = dict(targets)
         self._limits = limits
         self._clock = clock
         self._dice = dice
         self._observer = observer
+        self._consumption = consumption
         self._changed = trio.Event()
         self._slow: dict[str, int] = {}
         """Receivers that took long, and until when (milliseconds) they are told nothing else."""
@@ -257,7 +260,8 @@ class Outbox:
                 if until > self._clock.now_ms():
                     put_off.append(Put(msgspec.structs.replace(delivery, due_ms=until)))
                     return
-                result = await self._timed(target.send(found[0], delivery), receiver)
+                consent = await self._as_of_now(found[0])
+                result = await self._timed(target.send(consent, delivery), receiver)
         now_ms = self._clock.now_ms()
         settled = settle(delivery, result, now_ms)
         check = result.check if isinstance(result, Fault) else ""
@@ -275,6 +279,12 @@ class Outbox:
         if settled.state == "dead":
             self._observer.note("outbox.dead_letter", target=delivery.target)
         await self._commit([Put(settled)], event)
+
+    async def _as_of_now(self, consent: Consent) -> Consent:
+        """Return a consent whose consumption is that of today: a period that has ended is not told as the current one."""
+        if self._consumption is None:
+            return consent
+        return await self._consumption.current(consent, self._clock.now())
 
     async def _timed(self, sending: Awaitable[int | Fault], receiver: str) -> int | Fault:
         """Wait for a sending; a receiver that takes long gives all others as long before it is told anything else."""

@@ -1,13 +1,20 @@
 """The consent journey at the authorization server, from PAR to introspection, and what each step leaves behind."""
 
+from datetime import date
+
 import orjson
 import pytest
 
 from hub.model.consent import Consent, Status
+from hub.model.event import Event, Kind
+from hub.model.limits import Allowance, reserve, terms_of
+from hub.model.payment_effect import with_shown_consumption
 from hub.model.records import AccessToken, Grant, Pushed, RefreshToken, digest_of
 from hub.protocol import jose
 from hub.protocol.oauth import half_hash
-from tests.authz.desk import ALICE, CONSENT_ID, HUB_KEY, ISSUER, NOW, callback
+from hub.state.keeper import Put
+from tests.authz.desk import ALICE, CONSENT_ID, HUB_KEY, ISSUER, NOW, PIS, callback
+from tests.authz.test_matrix import PAYMENT
 
 
 async def test_par_answers_201_and_stages_the_consent(desk):
@@ -180,3 +187,36 @@ async def test_the_signed_request_is_kept_and_verifies_again(desk):
     key = desk.trust.key(ALICE, "alice-1", "sig")
     assert jose.verify(parsed, key, ("PS256",)) is None
     assert parsed.claims["authorization_details"][0]["consent"]["ConsentId"] == CONSENT_ID
+
+
+DAILY = {
+    "ConsentSchedule": {
+        "MultiPayment": {
+            "PeriodicSchedule": {
+                "Type": "VariableOnDemand",
+                "PeriodType": "Day",
+                "PeriodStartDate": "2026-11-18",
+                "Controls": {"MaximumCumulativeNumberOfPaymentsPerPeriod": 3},
+            }
+        }
+    }
+}
+
+
+async def test_a_token_tells_of_payments_as_of_today(desk):
+    detail = desk.detail(PIS, **(PAYMENT | {"ControlParameters": DAILY}))
+    tokens = await desk.tokens(scope="openid payments", authorization_details=[detail])
+    today = date(2026, 11, 18)
+    taken = reserve(terms_of(DAILY), Allowance(consent_id=CONSENT_ID), "share", 250, "AED", today)
+    event = Event(kind=Kind.NODE, time_ms=1)
+    await desk.keeper.commit([Put(taken)], [event])
+    consent, _ = await desk.keeper.lookup(Consent, CONSENT_ID)
+    await desk.patch(body=with_shown_consumption(consent, taken, today).body)
+    for in_period in (True, False):
+        body = orjson.loads((await desk.refresh(tokens["refresh_token"])).body)
+        described = await desk.introspect(body["access_token"])
+        for told in (body, described):
+            shown = told["authorization_details"][0]["consent"]["Data"]["PaymentConsumption"]
+            assert shown["CumulativeNumberOfPayments"] == 1
+            assert ("CumulativeNumberOfPaymentsInCurrentPeriod" in shown) is in_period
+        desk.clock.advance(86_400)

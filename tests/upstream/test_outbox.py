@@ -119,6 +119,25 @@ async def test_a_later_change_waits_for_an_earlier_one_and_others_do_not(world):
     ]
 
 
+async def test_what_is_told_of_payments_is_as_of_today(world):
+    class Today:
+        async def current(self, found, now):
+            return msgspec.structs.replace(found, updated_ms=now)
+
+    told = []
+
+    async def send(found, _delivery):
+        told.append(found.updated_ms)
+        return 204
+
+    world.outbox._consumption = Today()
+    world.outbox._targets["bank"] = Target(wants=lambda _: True, send=send)
+    await world.create("a")
+    world.clock.advance(86_400)
+    await world.drain()
+    assert told == [NOW + 86_400]
+
+
 class TrioClock:
     """Wall time that passes as trio's does."""
 
