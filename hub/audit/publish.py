@@ -4,12 +4,12 @@ import errno
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, final
 
+import msgspec
 import trio
 
 from hub.audit.log import Log
 from hub.audit.months import close_month, month_of
 from hub.audit.note import NoteError, Verifier
-from hub.audit.search import event_of
 from hub.audit.source import Events, LogFailedError
 from hub.audit.tiles import LogError
 from hub.audit.witness import request_of
@@ -28,6 +28,14 @@ Ask = Callable[[bytes], Awaitable[tuple[int, bytes] | None]]
 """Sends a witness one ``add-checkpoint`` request; status and body of its answer, None where there is none."""
 Commit = Callable[[Event], Awaitable[object]]
 """Makes one event durable, or returns the Fault that says that it is not."""
+
+
+class _Moment(msgspec.Struct):
+    time_ms: int
+
+
+_MOMENT: Final = msgspec.json.Decoder(_Moment)
+"""Of an event that may be a newer Hub's, of a kind that this one does not know."""
 
 
 @final
@@ -176,7 +184,7 @@ class Publisher:
         """Return the month of the last event that was published, else of the last one; empty where there is none."""
         size = self.log.size or (await self._keeper.head()).size
         newest = await self._keeper.events(size - 1, 1) if size else ()
-        return month_of(event_of(newest[0]).time_ms) if newest else ""
+        return month_of(_MOMENT.decode(newest[0]).time_ms) if newest else ""
 
 
 async def publish_forever(

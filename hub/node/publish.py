@@ -61,7 +61,7 @@ async def follow_index(given: Given) -> None:
                     open_index, settings.state.folder, settings.tenant.time_zone
                 )
             await index.follow(given.keeper)
-        except (apsw.Error, OSError) as error:
+        except (apsw.Error, OSError, msgspec.MsgspecError) as error:
             given.observer.note("audit_index_failed", reason=type(error).__name__)
         await trio.sleep(_INDEX_S)
 

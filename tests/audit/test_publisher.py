@@ -23,6 +23,7 @@ from hub.model.clock import FixedClock
 from hub.model.event import Event, Kind
 from hub.state.entry import unavailable
 from hub.state.memory import MemoryKeeper
+from hub.state.work import Commit
 from tests.audit.conftest import ORIGIN
 from tests.waiting import until
 
@@ -327,6 +328,15 @@ async def test_a_month_is_closed_though_the_first_publication_brings_events_of_t
     await publisher.round()
     assert (log.folder / "months/2026-11").exists()
     assert b"month-closed" in (await keeper.events(4, 1))[0]
+
+
+async def test_a_month_is_closed_after_an_event_of_a_newer_hub(tmp_path, signer, keeper):
+    """A Hub that was put back to its version before goes on with the log."""
+    newer = b'{"v":1,"kind":"of-tomorrow","time_ms":%d}' % (NOV * 1000)
+    await keeper.commit_all([Commit((), (("", newer),))])
+    publisher = await turning(Log(tmp_path / "log", signer), keeper, FixedClock(NOV + 30 * DAY))
+    await publisher.round()
+    assert (publisher.log.folder / "months/2026-11").exists()
 
 
 async def test_a_month_whose_event_the_keeper_refuses_is_chained_once_it_takes_it(

@@ -2,6 +2,7 @@
 
 import msgspec
 import pytest
+import trio
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
@@ -15,8 +16,9 @@ from hub.node import run as node
 from hub.node.build import Given
 from hub.node.errors import StartError
 from hub.node.log_face import LogFace, with_log
-from hub.node.publish import publisher_of
+from hub.node.publish import follow_index, publisher_of
 from hub.state.memory import MemoryKeeper
+from hub.state.work import Commit
 
 NOW = 1_800_000_000
 
@@ -58,6 +60,25 @@ def given(settings) -> Given:
 async def test_without_a_key_nothing_is_published(settings):
     keys = msgspec.structs.replace(settings.keys, log=None)
     assert await publisher_of(given(msgspec.structs.replace(settings, keys=keys))) is None
+
+
+async def test_events_of_a_newer_hub_leave_the_node_without_an_index_only(settings):
+    noted, seen = [], trio.Event()
+
+    class Observer(Quiet):
+        def note(self, name, **fields):
+            noted.append((name, fields))
+            seen.set()
+
+    parts = msgspec.structs.replace(given(settings), observer=Observer())
+    newer = b'{"v":1,"kind":"of-tomorrow","time_ms":1}'
+    await parts.keeper.commit_all([Commit((), (("", newer),))])
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(follow_index, parts)
+        with trio.fail_after(5):
+            await seen.wait()
+        nursery.cancel_scope.cancel()
+    assert noted == [("audit_index_failed", {"reason": "ValidationError"})]
 
 
 async def test_a_new_key_is_an_event_once(settings):
