@@ -101,7 +101,8 @@ async def export(log: Published, keeper: Events, selection: Selection, target: P
 
 
 def _begin_export(target: Path, log: Published) -> None:
-    (target / "receipts").mkdir(mode=0o700, parents=True)
+    target.mkdir(mode=0o700, parents=True)
+    (target / "receipts").mkdir(mode=0o700)
     (target / "events.jsonl").touch()
     (target / "checkpoint").write_text(log.note)
     (target / "key").write_text(log.vkey + "\n")
