@@ -153,8 +153,14 @@ class Index:
         """Empty the index, to be made anew; damaged or not."""
 
         def empty() -> None:
-            _empty(self._db)
-            _prepare(self._db)
+            try:
+                with self._db:  # at once, for whoever reads
+                    for table in ("name", "entry", "sums", "span"):
+                        self._db.execute(f"DELETE FROM {table}")  # noqa: S608 - the four names above
+                    self._db.execute("UPDATE done SET size = 0, newest = x''")
+            except (*_DAMAGED, apsw.SQLError):
+                _empty(self._db)
+                _prepare(self._db)
             self._names.clear()
 
         await self._on_thread(empty)
