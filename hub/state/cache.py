@@ -21,6 +21,10 @@ R = TypeVar("R", bound=Record)
 Found = tuple[Any, int]
 
 
+def _nothing(_kind: type, _key: str) -> None:
+    return None
+
+
 @final
 class _Shelf:
     """Hold the records of one kind."""
@@ -69,6 +73,7 @@ class Cache:
         """
         self._keeper = keeper
         self._fresh: Callable[[], bool] | None = fresh or getattr(keeper, "fresh", None)
+        self._at_hand: Callable[[type, str], Found | None] = getattr(keeper, "at_hand", _nothing)
         self._shelves: dict[type, _Shelf] = {kind: _Shelf(n) for kind, n in entries.items()}
         self._tags = {kind_of(kind): shelf for kind, shelf in self._shelves.items()}
         self.close = keeper.watch(self._forget)
@@ -80,8 +85,11 @@ class Cache:
             return None
         shelf = self._shelves[kind]
         found = shelf.young.get(key)
-        if found is None and (found := shelf.old.pop(key, None)) is not None:
-            shelf.keep(key, found)
+        if found is None:
+            # Nobody waits for the keeper's own memory, so no change can come between: no mark is needed.
+            found = shelf.old.pop(key, None) or self._at_hand(kind, key)
+            if found is not None:
+                shelf.keep(key, found)
         return found
 
     async def lookup(self, kind: type[R], key: str) -> tuple[R, int] | None:

@@ -114,6 +114,11 @@ class SqliteKeeper:
         found = self._store.lookup(kind_of(kind), key)
         return None if found is None else (cast("R", found.record), found.version)
 
+    def at_hand(self, kind: type[R], key: str) -> tuple[R, int] | None:
+        """Return what ``lookup`` would where it is in memory, without waiting; else None."""
+        row = self._store.known.committed(kind_of(kind), key)
+        return None if row is None else (cast("R", row.found.record), row.found.version)
+
     async def search(self, query: Query) -> Page:
         """Return the records that match.
 

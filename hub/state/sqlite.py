@@ -101,7 +101,7 @@ class Store:
         self._pages = 0
         self._indexed: dict[tuple[str, str], bytes] = {}
         """Index rows of what the transaction has read or written, as they stand in it."""
-        self._known = Known(
+        self.known = Known(
             0 if readonly else _KNOWN_OCTETS
         )  # who only reads does not hear of writes
         self._failed = False
@@ -202,7 +202,7 @@ class Store:
             StoreFailedError: The process must end.
         """
         self._undone_if_failed(self._end)
-        self._known.end()
+        self.known.end()
         self._full = False
         self._failpoint(Point.AFTER_COMMIT_BEFORE_ACK)
 
@@ -218,7 +218,7 @@ class Store:
 
     def _undo(self) -> None:
         self._frontier, self._seen = self._before
-        self._known.undo()
+        self.known.undo()
         self._roll_back()
 
     def _transaction(self, works: Sequence[Work]) -> list[Done]:
@@ -268,7 +268,7 @@ class Store:
         return tuple(range(first, first + len(work.leaves)))
 
     def _record_of(self, kind: str, key: str) -> Versioned | None:
-        row = self._known.current(kind, key) or self._read(self._writer, kind, key)
+        row = self.known.current(kind, key) or self._read(self._writer, kind, key)
         if row is None:
             return None
         self._indexed[kind, key] = row.indexed
@@ -276,13 +276,13 @@ class Store:
 
     def _read(self, connection: Any, kind: str, key: str) -> Row | None:
         """Read a record, and remember it if it is of a kind that is read often."""
-        commits = self._known.commits
+        commits = self.known.commits
         read = connection.execute(_RECORD, (kind, key)).get
         if read is None:
             return None
         version, indexed, body = read
         row = Row(Versioned(decode(kind, body), version), indexed, len(body))
-        self._known.keep(kind, key, row, commits)
+        self.known.keep(kind, key, row, commits)
         return row
 
     def _version_of(self, kind: str, key: str) -> int:
@@ -320,7 +320,7 @@ class Store:
         self._indexed[entry.kind, entry.key] = packed
         found = None if record is None else Versioned(record, before + 1)
         row = None if found is None else Row(found, packed, len(entry.body))
-        self._known.write(entry.kind, entry.key, row)
+        self.known.write(entry.kind, entry.key, row)
         self._seen += entry.kind == _SEEN and not before
         if more := new - old:
             self._writer.executemany(
@@ -329,7 +329,7 @@ class Store:
             )
 
     def _delete(self, entry: Entry, before: int) -> None:
-        self._known.write(entry.kind, entry.key, None)
+        self.known.write(entry.kind, entry.key, None)
         if before:
             self._writer.execute(
                 "DELETE FROM record WHERE kind = ? AND key = ?", (entry.kind, entry.key)
@@ -449,7 +449,7 @@ class Store:
 
     def lookup(self, kind: str, key: str) -> Versioned | None:
         """Return a record with its version, or None; some microseconds."""
-        row = self._known.committed(kind, key) or self._read(self._reader, kind, key)
+        row = self.known.committed(kind, key) or self._read(self._reader, kind, key)
         return None if row is None else row.found
 
     def head(self) -> TreeHead:

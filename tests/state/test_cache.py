@@ -10,7 +10,8 @@ from hub.model.records import Grant, Setting
 from hub.state.cache import Cache
 from hub.state.keeper import Drop, Invalidation, Put
 from hub.state.memory import MemoryKeeper
-from tests.state.keepers import event
+from hub.state.open import open_keeper
+from tests.state.keepers import consent, event, limits
 
 
 @pytest.fixture
@@ -148,3 +149,17 @@ def _timed(cache) -> float:
     for _ in range(500):
         cache.peek(Setting, "a")
     return (time.perf_counter() - start) / 500
+
+
+async def test_what_the_keeper_has_in_memory_is_not_waited_for(clock, tmp_path):
+    async with open_keeper(tmp_path, clock=clock, limits=limits()) as keeper:
+        cache = Cache(keeper, {Consent: 10, Setting: 10})
+        await keeper.commit([Put(consent("c")), Put(Setting(name="s", value=b"v"))], [event()])
+        assert cache.peek(Consent, "c") is None
+        assert (await cache.get(Consent, "c"))[1] == 1
+        cache.clear()
+        assert cache.peek(Consent, "c") == (consent("c"), 1)
+        await keeper.commit([Put(consent("c", updated=2))], [event()])
+        assert cache.peek(Consent, "c") is None
+        assert await cache.get(Consent, "c") == (consent("c", updated=2), 2)
+        assert cache.peek(Setting, "s") is None
