@@ -14,7 +14,13 @@ _EMIRATES_ID: Final = re.compile(r"784(19|20)[0-9]{2}[0-9]{8}")
 _UUID: Final = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _CARD: Final = re.compile(r"[2-6][0-9]{12,18}")
 _EMAIL: Final = re.compile(r"[^@\s]{1,64}@[^@\s]{1,190}\.[A-Za-z]{2,24}")
-_FIELDS: Final = ("psuIdentifiers", "accountIds", "insurancePolicyIds")
+_FIELDS: Final = (
+    "psuIdentifiers",
+    "accountIds",
+    "insurancePolicyIds",
+    "consentBody.Meta.MultipleAuthorizers",
+)
+"""Where a bank's patch identifies someone or something; who authorizes is shown to the TPP."""
 
 
 def personal_kind(value: str) -> str:

@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hub.model.consent import ConsentType
 from hub.model.personal import personal_kind
 from tests.lfi.desk import Desk, approval, consent
 
@@ -54,4 +55,24 @@ async def test_the_tenant_decides_what_becomes_of_them(mode, status, tmp_path):
     if body is not None:
         assert body["errorMessage"].startswith("accountIds[1]: looks like an IBAN")
         assert "AE07" not in body["errorMessage"]
+    desk.observer.close()
+
+
+async def test_an_authorizer_is_named_opaquely_too(tmp_path):
+    desk = Desk(tmp_path, switches={"personal_identifiers": "refuse"})
+    await desk.put(consent(kind=ConsentType.SERVICE_INITIATION))
+    for name, expected in (("aisha@example.ae", 400), ("u-1", 204)):
+        one = {
+            "AuthorizerId": name,
+            "AuthorizerType": "Manager",
+            "AuthorizationDate": "2026-06-01T08:05:00Z",
+            "AuthorizationStatus": "Approved",
+        }
+        shown = {"TotalRequired": 2, "Authorizations": [one]}
+        patch = {"authorizationChannel": "App", "consentBody.Meta.MultipleAuthorizers": shown}
+        status, body, _ = await desk.call("PATCH", "/consents/c1", patch)
+        assert status == expected
+        if body is not None:
+            where = "consentBody.Meta.MultipleAuthorizers.Authorizations[0].AuthorizerId"
+            assert body["errorMessage"].startswith(f"{where}: looks like an e-mail address")
     desk.observer.close()
