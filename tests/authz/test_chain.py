@@ -5,6 +5,7 @@ from datetime import date
 import orjson
 import pytest
 
+from hub.authz.consents import timestamp
 from hub.model.consent import Consent, Status
 from hub.model.event import Event, Kind
 from hub.model.limits import Allowance, reserve, terms_of
@@ -136,6 +137,20 @@ async def test_revoking_an_access_token_leaves_the_refresh_token_alone(desk):
     assert (await desk.post("/revoke", form)).status == 200
     assert await desk.introspect(body["access_token"]) == {"active": False}
     assert (await desk.refresh(body["refresh_token"])).status == 200
+
+
+async def test_an_access_token_lives_for_ten_minutes_to_the_second_and_never_longer_than_its_consent(
+    desk,
+):
+    body = await desk.tokens()
+    desk.clock.advance(599)
+    assert (await desk.introspect(body["access_token"]))["active"] is True
+    desk.clock.advance(1)
+    assert await desk.introspect(body["access_token"]) == {"active": False}
+    end = timestamp(desk.clock.now() + 300)
+    last = desk.detail(ConsentId=CONSENT_ID.replace("0b7f", "0b70"), ExpirationDateTime=end)
+    code = await desk.code(authorize=False, authorization_details=[last])
+    assert orjson.loads((await desk.redeem(code)).body)["expires_in"] == 300
 
 
 async def test_revoking_an_unknown_token_is_no_error(desk):

@@ -9,7 +9,17 @@ from hub.model.caller import Peer
 from hub.model.consent import Consent, Status
 from hub.model.records import Interaction
 from hub.protocol import jose
-from tests.authz.desk import ALICE, BANK_ORG, BOB, CONSENT_ID, HUB_KEY, ISSUER, callback, refused
+from tests.authz.desk import (
+    ALICE,
+    BANK_APP,
+    BANK_ORG,
+    BOB,
+    CONSENT_ID,
+    HUB_KEY,
+    ISSUER,
+    callback,
+    refused,
+)
 
 
 def told(response, error):
@@ -119,6 +129,14 @@ async def test_an_interaction_never_outlives_its_consent(desk):
     assert found.expires == end
 
 
+async def test_an_interaction_never_outlives_the_time_for_its_authorization(desk):
+    end = desk.clock.now() + 300
+    detail = desk.detail(AuthorizationExpirationDateTime=timestamp(end))
+    interaction_id = await desk.interaction(await desk.pushed(authorization_details=[detail]))
+    found, _ = await desk.keeper.lookup(Interaction, interaction_id)
+    assert found.expires == end
+
+
 @pytest.mark.parametrize(
     ("form", "error", "description"),
     [
@@ -178,10 +196,11 @@ async def test_confirming_a_consent_that_is_over_is_the_banks_mistake(desk, stat
 
 async def test_only_the_bank_is_served(desk):
     request_uri = await desk.pushed()
-    stranger = Peer(x5t_s256="s", client_id="other-app", organisation_id=BANK_ORG)
     form = {"client_id": ALICE, "request_uri": request_uri}
-    response = await desk.bank("GET", "/auth", form, who=stranger)
-    refused(response, "invalid_client", 401, "heimdall.certificate")
+    for app, organisation in (("other-app", BANK_ORG), (BANK_APP, "other-org")):
+        stranger = Peer(x5t_s256="s", client_id=app, organisation_id=organisation)
+        response = await desk.bank("GET", "/auth", form, who=stranger)
+        refused(response, "invalid_client", 401, "heimdall.certificate")
 
 
 async def test_jarm_carries_the_answer_in_a_signed_response(desk_with):

@@ -495,6 +495,18 @@ async def test_a_long_jti_is_refused(desk):
     refused(await desk.par(jti="j" * 257), "invalid_request_object", 400, "request.jti")
 
 
+async def test_a_request_objects_jti_is_remembered_for_as_long_as_the_object_could_live(desk):
+    ahead = desk.clock.now() + 30
+    object_ = jose.sign(desk.claims(jti="late", nbf=ahead, exp=ahead + 600), KEYS[ALICE])
+    assert (await desk.par(form={"request": object_})).status == 201
+    desk.clock.advance(629)
+    response = await desk.par(form={"request": object_})
+    refused(response, "invalid_request_object", 400, "request.jti")
+    desk.clock.advance(1)
+    response = await desk.par(form={"request": object_})
+    refused(response, "invalid_request_object", 400, "request.window")
+
+
 TOKEN = [
     ("grant.type", "unsupported_grant_type", {"grant_type": "password"}),
     ("grant.type", "unsupported_grant_type", {"grant_type": "implicit"}),

@@ -90,6 +90,8 @@ def test_tolerated_claims(claims):
         ("dpop.htu", {"htu": "\x00 " + URL}),
         ("dpop.htu", {"htu": URL.replace("example", "example:0")}),
         ("dpop.iat", {"iat": None}),
+        ("dpop.iat", {"iat": NOW - 61}),
+        ("dpop.iat", {"iat": NOW + 31}),
         ("dpop.iat", {"iat": NOW - 3600}),
         ("dpop.iat", {"iat": NOW + 3600}),
         ("dpop.jose", {"iat": "1"}),
