@@ -27,7 +27,7 @@ class UnmappableError(Exception):
 
 
 def number(value: object, *, whole: bool) -> int | float | None:
-    """Return a number that may come as text, or None."""
+    """Return a number that may come as text, or None; also for a whole one that JSON writers do not write."""
     if isinstance(value, bool):
         return None
     if isinstance(value, str):
@@ -35,7 +35,9 @@ def number(value: object, *, whole: bool) -> int | float | None:
             return None
         value = float(value) if "." in value else int(value)
     if isinstance(value, float) and value.is_integer() and whole:
-        return int(value)
+        value = int(value)
+    if isinstance(value, int) and not -(2**63) <= value < 2**64:
+        return None if whole else float(value)
     return value if isinstance(value, int) or (isinstance(value, float) and not whole) else None
 
 

@@ -186,6 +186,11 @@ def test_an_identifier_is_never_cut(contract):
         ("١٢", True, None),
         (True, True, None),
         (3.0, True, 3),
+        ("18446744073709551615", True, 2**64 - 1),
+        ("18446744073709551616", True, None),
+        ("-9223372036854775809", True, None),
+        ("9" * 20, False, 1e20),
+        (1e22, True, None),
     ],
 )
 def test_a_number_may_come_as_text(given, whole, made):

@@ -136,6 +136,16 @@ async def test_pages_become_links():
     assert body["Meta"] == {"TotalPages": 3}
 
 
+async def test_a_number_that_is_too_large_to_be_written_is_left_out():
+    world = await World().start()
+    merchant = {"merchantId": "9" * 20, "merchantName": "A"}
+    world.bank.answer = answer_of({"data": [{"transactionId": "t", "merchantDetails": merchant}]})
+    response = await world.get("/accounts/acc-1/transactions")
+    assert response.status == 200
+    [shown] = orjson.loads(response.body)["Data"]["Transaction"]
+    assert shown["MerchantDetails"] == {"MerchantName": "A"}
+
+
 async def test_an_empty_list_is_an_answer():
     world = await World().start()
     body = orjson.loads((await world.get("/accounts/acc-1/direct-debits")).body)
