@@ -10,7 +10,15 @@ from typing import Any, Final
 
 import msgspec
 
-from hub.contract.mapping import Pair, UnmappableError, Writer, branches, members, resolved
+from hub.contract.mapping import (
+    Pair,
+    UnmappableError,
+    Writer,
+    branches,
+    members,
+    number,
+    resolved,
+)
 from hub.model.fault import Fault, bank_fault
 
 _PAGES: Final = 1_000_000
@@ -220,9 +228,8 @@ def _remove(item: Any, path: tuple[str, ...]) -> None:
 
 
 def _pages(value: Any) -> int:
-    if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= _PAGES:
-        return int(value)
-    return 1
+    found = number(value, whole=False)
+    return int(found) if found is not None and 0 <= found <= _PAGES else 1
 
 
 def links(names: tuple[str, ...], context: Context, pages: int) -> dict[str, Any]:

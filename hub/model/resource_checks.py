@@ -36,7 +36,7 @@ RESOURCE_CHECKS: Final[dict[str, str]] = {
     "request.accept": "Expect an Accept header that this operation can satisfy.",
     "request.body": "Expect a body as the standard's schema says; Path names what is wrong.",
     "request.content_type": "Expect the content type that this operation takes.",
-    "request.header": "Expect the header that the message names.",
+    "request.header": "Expect the header that the message names, in the form that it names.",
     "request.idempotency_key": "Expect x-idempotency-key: 1 to 40 characters.",
     "request.interaction_id": "Expect x-fapi-interaction-id to be a UUID.",
     "request.paging": "Expect page and page-size as the standard bounds them.",

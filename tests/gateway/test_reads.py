@@ -126,14 +126,23 @@ async def test_each_read_goes_to_its_operation_at_the_bank(path, bank):
     assert [call.path for call in world.bank.calls] == [bank]
 
 
-async def test_pages_become_links():
+@pytest.mark.parametrize("told", [3, 3.0, "3"])
+async def test_pages_become_links(told):
     world = await World().start()
-    world.bank.answer = answer_of({"data": [BALANCE], "meta": {"totalPages": 3}})
+    world.bank.answer = answer_of({"data": [BALANCE], "meta": {"totalPages": told}})
     body = orjson.loads((await world.get("/accounts/acc-1/balances", "page=2")).body)
     url = f"{BASE}{AIS}/accounts/acc-1/balances?page="
     wanted = {"Self": 2, "First": 1, "Prev": 1, "Next": 3, "Last": 3}
     assert body["Links"] == {name: f"{url}{page}" for name, page in wanted.items()}
     assert body["Meta"] == {"TotalPages": 3}
+
+
+@pytest.mark.parametrize("told", [True, "three", -1, 10**7, None, [3], {}])
+async def test_a_number_of_pages_that_is_none_is_one(told):
+    world = await World().start()
+    world.bank.answer = answer_of({"data": [BALANCE], "meta": {"totalPages": told}})
+    body = orjson.loads((await world.get("/accounts/acc-1/balances")).body)
+    assert (list(body["Links"]), body["Meta"]) == (["Self"], {"TotalPages": 1})
 
 
 async def test_a_number_that_is_too_large_to_be_written_is_left_out():
