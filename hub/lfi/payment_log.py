@@ -7,6 +7,9 @@ from datetime import date
 from typing import Any, Final
 from zoneinfo import ZoneInfo
 
+import msgspec
+import trio
+
 from hub.lfi.consents import consent_event, unknown
 from hub.lfi.shell import Call, Done, Shell
 from hub.model.consent_change import date_time_of
@@ -16,9 +19,11 @@ from hub.model.limits import hundredths
 from hub.model.payment_patch import apply_payment_patch, read_payment_patch, shown_response
 from hub.model.period import local_date
 from hub.model.records import Payment
-from hub.state.keeper import Put, Query, Settle
+from hub.state.keeper import Invalidation, Put, Query, Settle
 
 _MOST: Final = 1000
+_PATIENCE_S: Final = 2.0
+"""How long a payment is waited for of which the bank already speaks, while some order is not answered."""
 
 
 class PaymentLog:
@@ -27,6 +32,7 @@ class PaymentLog:
     def __init__(self, shell: Shell, time_zone: str, *, anchored: bool = False) -> None:
         """Take the shell, for its keeper, the tenant's time zone, and whether its months are counted from a start."""
         self._keeper = shell.keeper
+        self._clock = shell.clock
         self._zone = ZoneInfo(time_zone)
         self._anchored = anchored
 
@@ -57,17 +63,18 @@ class PaymentLog:
         return Done(status=200, body=body, consent_id=consent_id if payments else "")
 
     async def patch(self, call: Call) -> Done | Fault:
-        """Take the bank's word on a payment."""
+        """Take the bank's word on a payment; one that is being ordered may be a moment away from the log."""
+        body = call.json()
+        fields = body if isinstance(body, Fault) else read_payment_patch(body)
         found = await self._keeper.lookup(Payment, call.parameters["id"])
+        if found is None and not isinstance(fields, Fault):
+            found = await self._awaited(call.parameters["id"])
+            call = msgspec.structs.replace(call, now_ms=max(call.now_ms, self._clock.now_ms()))
         if found is None:
             return unknown("id")
-        payment, version = found
-        body = call.json()
-        if isinstance(body, Fault):
-            return body
-        fields = read_payment_patch(body)
         if isinstance(fields, Fault):
             return fields
+        payment, version = found
         changed = apply_payment_patch(payment, fields, call.now_ms)
         if isinstance(changed, Fault):
             return changed
@@ -80,6 +87,30 @@ class PaymentLog:
             subject=payment.id,
             change=f"{payment.status}>{changed.status}",
         )
+
+    async def _awaited(self, payment_id: str) -> tuple[Payment, int] | None:
+        """Wait for a payment that the bank speaks of before its order was answered and written; None if none comes."""
+        query = Query(kind="attempt", where=(("state", "open"),), limit=1)
+        if not (await self._keeper.search(query)).items:
+            return await self._keeper.lookup(Payment, payment_id)
+        changed = trio.Event()
+
+        def heard(one: Invalidation) -> None:
+            if one.kind == "payment" and one.key in {"", payment_id}:
+                changed.set()
+
+        end = self._keeper.watch(heard)
+        try:
+            with trio.move_on_after(_PATIENCE_S):
+                while True:
+                    found = await self._keeper.lookup(Payment, payment_id)
+                    if found is not None:
+                        return found
+                    await changed.wait()
+                    changed = trio.Event()
+        finally:
+            end()
+        return None
 
     def _settle(self, call: Call, before: Payment, payment: Payment) -> Settle:
         """Return what the payment's status does to its share and its consent."""

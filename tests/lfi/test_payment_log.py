@@ -5,11 +5,13 @@ from datetime import date
 
 import msgspec
 import pytest
+import trio
 
 from hub.model.consent import ConsentType, Status
 from hub.model.limits import Allowance, reserve, terms_of
-from hub.model.records import Payment
+from hub.model.records import Attempt, Payment
 from tests.lfi.desk import NOW, Desk, consent
+from tests.waiting import virtual
 
 
 def payment(payment_id="pay-1", **over):
@@ -146,6 +148,41 @@ async def test_the_newest_payments_of_a_consent_are_always_in_its_log(desk):
     _, body, _ = await desk.call("GET", "/payment-log?consentId=c1")
     shown = [entry["paymentId"] for entry in body["data"]]
     assert shown == [one.id for one in many[200:]]
+
+
+def ordered(name="k"):
+    """Return the use of a key whose order the bank has not answered."""
+    return Attempt(
+        id=name, client_id="tpp", consent_id="c1", digest="d", reservation="r", created=NOW
+    )
+
+
+async def test_a_bank_may_speak_of_a_payment_before_its_order_is_answered(desk, autojump_clock):
+    await desk.put(ordered())
+    said = {"paymentResponse.status": ACCEPTED}
+    answers = []
+
+    async def patch(payment_id):
+        answers.append(
+            (payment_id, (await desk.call("PATCH", f"/payment-log/{payment_id}", said))[0])
+        )
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(patch, "pay-7")
+        nursery.start_soon(patch, "pay-8")
+        await virtual(1)
+        assert answers == []
+        await desk.put(payment("pay-7"))
+    assert answers == [("pay-7", 204), ("pay-8", 404)]
+    assert trio.current_time() < 3
+    assert (await desk.keeper.lookup(Payment, "pay-7"))[0].status == ACCEPTED
+
+
+async def test_a_payment_that_nobody_orders_is_unknown_at_once(desk, autojump_clock):
+    began = trio.current_time()
+    said = {"paymentResponse.status": ACCEPTED}
+    assert (await desk.call("PATCH", "/payment-log/pay-7", said))[0] == 404
+    assert trio.current_time() == began
 
 
 SINGLE = {
