@@ -2,6 +2,7 @@
 
 from datetime import date
 
+import msgspec
 import orjson
 import pytest
 
@@ -151,6 +152,18 @@ async def test_an_access_token_lives_for_ten_minutes_to_the_second_and_never_lon
     last = desk.detail(ConsentId=CONSENT_ID.replace("0b7f", "0b70"), ExpirationDateTime=end)
     code = await desk.code(authorize=False, authorization_details=[last])
     assert orjson.loads((await desk.redeem(code)).body)["expires_in"] == 300
+
+
+async def test_a_revoked_grant_alone_ends_every_token_of_it(desk):
+    """However many they are: tokens beyond the first thousand are not marked one by one."""
+    body = await desk.tokens()
+    token, _ = await desk.keeper.lookup(AccessToken, digest_of(body["access_token"]))
+    grant, version = await desk.keeper.lookup(Grant, token.grant_id)
+    ended = msgspec.structs.replace(grant, revoked=desk.clock.now())
+    event = Event(kind=Kind.TOKEN, time_ms=desk.clock.now_ms())
+    await desk.keeper.commit([Put(ended, expect=version)], [event])
+    assert await desk.introspect(body["access_token"]) == {"active": False}
+    assert await desk.introspect(body["refresh_token"]) == {"active": False}
 
 
 async def test_revoking_an_unknown_token_is_no_error(desk):
