@@ -88,7 +88,11 @@ _LEVEL = click.option(
 def _registrations(line: _Line) -> None:
     """List the registered TPP clients, their levels, and the check that keeps each one out."""
     line.tell(
-        lambda a: [_registration(r) for r in a["registrations"]] or ["nobody is registered"],
+        lambda a: (
+            [_registration(r) for r in a["registrations"]]
+            + ([f"{a['total']} in all"] if a["total"] > len(a["registrations"]) else [])
+            or ["nobody is registered"]
+        ),
         do="registrations",
     )
 

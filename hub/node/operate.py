@@ -160,7 +160,8 @@ def delivery_commands(given: Given) -> dict[str, Command]:
 
     async def again(asked: Mapping[str, Any]) -> Reply:
         first, state = asked.get("first", 0), asked.get("state", "dead")
-        if type(first) is not int or not 0 <= first < _MOST_INDEX or state not in {"dead", "told"}:
+        known = isinstance(state, str) and state in {"dead", "told"}
+        if type(first) is not int or not 0 <= first < _MOST_INDEX or not known:
             return refusal("expected first: the index of an event, and state: dead or told")
         return {"replayed": await replay(given.keeper, given.clock, first, state)}
 

@@ -44,7 +44,8 @@ def trust_commands(*, trust: Trust, keeper: Keeper, clock: Clock) -> dict[str, C
 
     async def act(asked: Mapping[str, Any], what: Act) -> Reply:
         client, level = asked.get("client"), asked.get("level", "all")
-        if not isinstance(client, str) or level not in {"all", *Level}:
+        known = isinstance(level, str) and level in {"all", *Level}
+        if not isinstance(client, str) or not known:
             return refusal("expected client and level: all, tpp, statement or client")
         actor = Actor(
             face=Face.OPS, route=f"admin.{what}", interaction_id=str(asked.get("interaction_id"))

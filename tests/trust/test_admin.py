@@ -184,3 +184,11 @@ async def test_a_command_whose_event_cannot_be_kept_says_so(path, world, monkeyp
     (answer,) = await say(path, {"do": "trust"})
     assert answer["ok"] is False
     assert "disk is full" in answer["error"]
+
+
+@pytest.mark.parametrize("odd", [[], {}, None, 5, True, "nope", [[]]])
+async def test_a_member_of_any_shape_is_refused_and_ends_nobody(path, odd):
+    asked = [{"do": do, "client": APP, "level": odd} for do in ("activate", "block", "unblock")]
+    asked += [{"do": do, "client": odd, "level": "client"} for do in ("activate", "block")]
+    answers = await say(path, *asked, {"do": odd}, {"do": "trust"})
+    assert [answer["ok"] for answer in answers] == [False] * 6 + [True]
