@@ -141,22 +141,23 @@ class Budgets:
 class FrameGuard:
     """Cut a byte stream into whole frames, each judged by its header before its body is waited for."""
 
-    __slots__ = ("_block", "_bounds", "_budgets", "_buffer", "_charged", "_continued", "_started")
+    __slots__ = (
+        "_block", "_bounds", "_budgets", "_buffer", "_charged", "_continued", "_greeted", "_heading", "_started",
+    )  # fmt: skip
 
     def __init__(self, bounds: Bounds, budgets: Budgets) -> None:
         """Wait for the preface."""
         self._bounds = bounds
         self._budgets = budgets
         self._buffer = b""
-        self._charged = False
-        self._started = False
+        self._charged = self._started = self._greeted = self._heading = False
         self._continued = 0
         self._block = 0
 
     @property
     def partial(self) -> bool:
-        """Tell whether the preface or a header block is incomplete."""
-        return not self._started or self._block > 0
+        """Tell whether the preface, the first frame or a header block is incomplete."""
+        return not self._greeted or self._block > 0 or self._heading
 
     def feed(self, data: bytes) -> list[bytes]:
         """Return the frames that are now whole (the first one after the preface).
@@ -179,8 +180,10 @@ class FrameGuard:
             if not self._charged:
                 self._judge(length, data[at + 3], data[at + 4])
                 self._charged = True
+            self._heading = data[at + 3] == HEADERS and len(data) - at < 9 + length
             if len(data) - at < 9 + length:
                 break
+            self._greeted = True
             frames.append(data[at : at + 9 + length])
             self._charged = False
             at += 9 + length

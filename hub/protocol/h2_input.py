@@ -26,7 +26,7 @@ class Input:
 
     __slots__ = (
         "_block", "_block_flags", "_block_stream", "_bounds", "_budgets", "_buffer", "_charged", "_continued",
-        "_greeted", "_octets", "_started",
+        "_greeted", "_heading", "_octets", "_started",
     )  # fmt: skip
 
     def __init__(self, bounds: Bounds, budgets: Budgets, *, preface: bool = True) -> None:
@@ -37,12 +37,12 @@ class Input:
         self._block: list[bytes] = []
         self._block_stream = self._block_flags = self._continued = self._octets = 0
         self._started = not preface
-        self._greeted = self._charged = False
+        self._greeted = self._charged = self._heading = False
 
     @property
     def partial(self) -> bool:
         """Tell whether the preface, the first SETTINGS or a header block is incomplete."""
-        return not self._greeted or self._block_stream > 0
+        return not self._greeted or self._block_stream > 0 or self._heading
 
     def feed(self, data: bytes) -> Iterator[Frame]:
         """Yield each whole frame.
@@ -70,8 +70,9 @@ class Input:
                 self._charged = True
             end = at + 9 + length
             if end > size:
+                self._heading = kind == guard.HEADERS
                 break
-            self._charged = False
+            self._charged = self._heading = False
             payload, at = data[at + 9 : end], end
             if kind == guard.HEADERS or kind == guard.CONTINUATION:  # noqa: PLR1714 - on every request
                 block = self._block_of(kind, flags, stream, payload)

@@ -201,14 +201,19 @@ async def test_slowloris_is_closed_when_the_head_is_late(octets):
 
 
 @pytest.mark.parametrize(
-    "octets", [b"", GREETING[:10], GREETING[:24], GREETING + frame(HEADERS, 1, 1, b"\x82")]
-)
+    "octets",
+    [
+        b"", GREETING[:10], GREETING[:24], GREETING + frame(HEADERS, 1, 1, b"\x82"), GREETING + headers(1)[:-1],
+        GREETING + headers(1) + headers(3)[:12],
+    ],
+)  # fmt: skip
 async def test_slow_http2_beginning_is_closed_when_it_is_late(engine, octets):
-    async with rig.listening(rig.echo_router(), engine=engine, header_s=0.2, idle_s=0.2) as place:
+    async with rig.listening(rig.echo_router(), engine=engine, header_s=0.2) as place:
         stream = await attacker(place)
         await stream.send_all(octets)
         await rig.read_all(stream)
         await trio.aclose_forcefully(stream)
+    assert place.notebook.reasons("connection_refused") == ["header_s"]
 
 
 async def test_handshake_that_never_comes_is_closed_and_noted():
