@@ -21,7 +21,7 @@ from hub.gateway.idempotency import idempotency_key
 from hub.gateway.values import Access, Call, Reply
 from hub.model.consent import Consent, Status, status_at
 from hub.model.fault import Fault, bank_fault, caller_fault
-from hub.model.records import Payment, Seen
+from hub.model.records import Payment, Setting
 from hub.state.keeper import Keeper, Put
 from hub.upstream.bank import Bank, BankCall
 
@@ -152,15 +152,15 @@ async def missing_file(keeper: Keeper, consent: Consent | None) -> Fault | None:
     """
     if consent is None or file_of(consent) is None:
         return None
-    if await keeper.lookup(Seen, _uploaded(consent).key) is not None:
+    if await keeper.lookup(Setting, _uploaded(consent).key) is not None:
         return None
     text = "The file that the consent announces was not uploaded."
     return caller_fault(400, "Consent.FailsControlParameters", text, check="file.missing")
 
 
-def _uploaded(consent: Consent) -> Seen:
+def _uploaded(consent: Consent) -> Setting:
     """Return what remembers that a file was taken: beside the consent, which may be decided on meanwhile."""
-    return Seen(space="payment.file", value=consent.id, until=consent.expires)
+    return Setting(name=f"payment.file:{consent.id}", value=b"taken")
 
 
 def forgo(stream: AsyncIterator[bytes] | None) -> None:
