@@ -6,7 +6,7 @@ differently), while server name and certificate are still those of the name. A s
 Source: issue 6 point 5; reliability.md group G.
 """
 
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -18,6 +18,8 @@ from hub.model.fault import Fault, hub_fault
 _URL_MOST: Final = 2048
 _FORBIDDEN_PORTS: Final = range(1, 443)
 _NETWORKS: Final = 16
+_GLOBAL_UNICAST: Final = IPv6Network("2000::/3")
+"""RFC 4291 section 2.4; what the internet's registries give out."""
 
 
 class Destination(msgspec.Struct, frozen=True):
@@ -63,6 +65,8 @@ def is_public(address: str) -> bool:
             inner = IPv4Address(found.packed[12:])  # NAT64
         if inner is not None:
             return is_public(str(inner))
+        if found not in _GLOBAL_UNICAST:
+            return False  # nothing else is of the internet, whatever it maps or once meant
     return found.is_global and not found.is_multicast
 
 
