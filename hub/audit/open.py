@@ -56,9 +56,16 @@ def open_log(
     known = _known(folder / AUDIT / KEY)
     log.new_key = log.vkey not in known
     keys = [*known, *(one.verifier.vkey() for one in older), log.vkey]
-    beside.replace(KEY, "".join(f"{vkey}\n" for vkey in dict.fromkeys(keys)).encode())
-    beside.replace(VERIFIER, verifier_source())
-    beside.replace(FORMAT, format_text())
+    for name, data in (
+        (KEY, "".join(f"{vkey}\n" for vkey in dict.fromkeys(keys)).encode()),
+        (VERIFIER, verifier_source()),
+        (FORMAT, format_text()),
+    ):
+        file = beside.folder / name
+        if (
+            not file.exists() or file.read_bytes() != data
+        ):  # a full disk stops no start that has nothing to write
+            beside.replace(name, data)
     return log
 
 

@@ -105,7 +105,8 @@ class Store:
             0 if readonly else _KNOWN_OCTETS
         )  # who only reads does not hear of writes
         self._failed = False
-        self._full = False
+        self.full = False
+        """Whether the disk took nothing when it was last asked."""
         self._reader: Any = None
         self._searcher: Any = None
         try:
@@ -113,7 +114,10 @@ class Store:
         except (apsw.CorruptError, apsw.NotADBError) as error:
             raise StoreError(f"{path}: is damaged ({error}); restore a backup") from error
         except apsw.Error as error:
-            raise StoreError(f"{path}: cannot be opened ({error})") from error
+            code = getattr(error, "extendedresult", None)
+            full = isinstance(error, apsw.FullError) or code in _PASSING
+            hint = ": is the disk full?" if full else ""
+            raise StoreError(f"{path}: cannot be opened ({error}{hint})") from error
         self._frontier = self._stored_frontier(path)
         counted = self._writer.execute("SELECT count(*) FROM record WHERE kind = ?", (_SEEN,))
         self._seen = int(counted.get)
@@ -203,7 +207,7 @@ class Store:
         """
         self._undone_if_failed(self._end)
         self.known.end()
-        self._full = False
+        self.full = False
         self._failpoint(Point.AFTER_COMMIT_BEFORE_ACK)
 
     def _undone_if_failed(self, act: Callable[[], T]) -> T:
@@ -391,14 +395,9 @@ class Store:
                     f"a transaction could not be rolled back: {error}"
                 ) from error
 
-    @property
-    def full(self) -> bool:
-        """Tell whether the disk took nothing when it was last asked."""
-        return self._full
-
     def _judge(self, error: apsw.Error) -> FullError | StoreFailedError:
         """Tell a disk that is full from one that is broken."""
-        self._full = True
+        self.full = True
         extended = getattr(error, "extendedresult", None)
         if isinstance(error, apsw.FullError | apsw.BusyError | apsw.ReadOnlyError):
             return FullError(str(error))

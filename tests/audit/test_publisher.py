@@ -394,6 +394,21 @@ async def test_a_renewed_key_overlaps_and_everything_older_still_verifies(tmp_pa
     assert ReadLog.read(tmp_path).verify(older=[("old", old_note.encode())]).size == 9
 
 
+def test_a_log_is_opened_again_though_nothing_can_be_written(tmp_path, monkeypatch):
+    """On a full disk the Hub starts; what lies beside the log is written where it is another."""
+    open_log(tmp_path, origin=ORIGIN, pem=pem_of(1))
+    format_text = (tmp_path / "audit/FORMAT.md").read_bytes()
+    (tmp_path / "audit/FORMAT.md").write_bytes(b"of an older Hub")
+    open_log(tmp_path, origin=ORIGIN, pem=pem_of(1))
+    assert (tmp_path / "audit/FORMAT.md").read_bytes() == format_text
+
+    def full(_opened):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    assert open_log(tmp_path, origin=ORIGIN, pem=pem_of(1)).size == 0
+
+
 async def test_a_new_key_without_overlap_is_refused(tmp_path, keeper):
     await fill(keeper, 3)
     await open_log(tmp_path, origin=ORIGIN, pem=pem_of(1)).publish(keeper)

@@ -360,6 +360,12 @@ async def test_whoever_waits_when_the_store_fails_is_told_that_it_is_unknown(tmp
     assert (refused.status, refused.check) == (503, "keeper.stopping")
 
 
+def test_a_start_on_a_full_disk_says_so(tmp_path, disk):
+    disk.full = True
+    with pytest.raises(StoreError, match=r"cannot be opened .*is the disk full"):
+        Store(tmp_path / DATABASE, vfs=disk.name)
+
+
 def test_a_group_that_met_a_full_disk_leaves_no_trace(tmp_path, disk):
     store = Store(tmp_path / DATABASE, vfs=disk.name)
     store.write([work("a")])
