@@ -148,7 +148,8 @@ class H2PackageEngine:
 
     def go_on(self, stream: int) -> None:
         """Send 100 (Continue)."""
-        if stream in self._live:
+        record = self._known(stream)
+        if record is not None and not record.started:
             self._h2.send_headers(stream, [(b":status", b"100")])
 
     def backlog(self, stream: int) -> int:

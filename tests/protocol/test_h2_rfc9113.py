@@ -255,6 +255,13 @@ def test_section_4_3_1_a_smaller_compression_table_is_confirmed_by_the_next_head
     assert strict.decode(blocks[3], raw=True)[0] == (b":status", b"200")
 
 
+def test_section_8_1_nobody_is_told_to_go_on_with_a_stream_that_is_reset(wire):
+    wire.feed(OPEN, frame(RST, 0, 1, bytes(4)))
+    wire.engine.go_on(1)
+    wire.collect()
+    assert not [kind for kind, *_ in wire.sent if kind == HEADERS]
+
+
 def test_section_6_5_settings_are_acknowledged(wire):
     wire.feed(setting(3, 7))
     assert (SETTINGS, 1, 0, b"") in wire.sent
