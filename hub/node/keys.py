@@ -53,11 +53,20 @@ def new_signing_key(path: Path, alg: str) -> PrivateKey:
     octets = KINDS[alg]().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     try:
         number = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with open(number, "wb") as file:  # noqa: PTH123 - of a file made with its mode
-            file.write(octets)
+        _fill(number, path, octets)
     except OSError as error:
         raise StartError(f"{path}: cannot be written: {error.strerror}") from None
     return load_signing_key(path)
+
+
+def _fill(number: int, path: Path, octets: bytes) -> None:
+    """Write the file just made, whole or not at all."""
+    try:
+        with open(number, "wb") as file:
+            file.write(octets)
+    except OSError:
+        path.unlink(missing_ok=True)
+        raise
 
 
 def load_signing_key(path: Path, password: Path | None = None) -> PrivateKey:

@@ -1,5 +1,6 @@
 """Where our keys come from: PEM, encrypted PEM, PKCS#12, and a token (SoftHSM2)."""
 
+import errno
 import hashlib
 import os
 import subprocess
@@ -277,3 +278,19 @@ def test_a_configuration_with_a_key_in_a_token_is_checked(token, tmp_path):
                 load_token_key(keys.pkcs11[0])
         else:
             assert load_token_key(keys.pkcs11[0]).kid
+
+
+def test_a_key_that_found_no_room_leaves_no_file_behind(tmp_path, monkeypatch):
+    def full(number, *_rest):
+        os.close(number)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    path = tmp_path / "new.pem"
+    monkeypatch.setattr("builtins.open", full)
+    done = CliRunner().invoke(main, ["keys", "new", "--alg", "ES256", str(path)])
+    monkeypatch.undo()
+    assert done.exit_code == 4
+    assert "No space left on device" in done.output
+    assert not path.exists()
+    again = CliRunner().invoke(main, ["keys", "new", "--alg", "ES256", str(path)])
+    assert again.exit_code == 0
