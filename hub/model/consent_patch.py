@@ -174,7 +174,7 @@ def apply_patch(consent: Consent, patch: Patch, now_ms: int) -> Consent | Fault:
     fault = _transition_fault(current, patch) or _approval_fault(current, patch.fields)
     if fault is not None:
         return fault
-    changed = _with_fields(current, patch.fields)
+    changed = _with_fields(current, _open_fields(current, patch.fields))
     if patch.status in {None, current.status}:
         if changed == current:
             return consent
@@ -201,17 +201,33 @@ def _transition_fault(current: Consent, patch: Patch) -> Fault | None:
 
 def _approval_fault(current: Consent, fields: Mapping[str, Any]) -> Fault | None:
     """Refuse another customer or other accounts once the customer has approved."""
+    for name, value in _approved(current).items():
+        if name in fields and not _same(fields[name], value):
+            return _unlawful(name, "does not change after the authorization", "consent.approved")
+    return None
+
+
+def _approved(current: Consent) -> dict[str, Any]:
+    """Return what the customer approved, by the names of the patch; nothing before that."""
     if current.status is Status.AWAITING:
-        return None
+        return {}
     held = {
         "psuIdentifiers": current.psu_identifiers,
         "accountIds": list(current.account_ids),
         "insurancePolicyIds": list(current.insurance_policy_ids),
     }
-    for name, value in held.items():
-        if name in fields and value and fields[name] != value:
-            return _unlawful(name, "does not change after the authorization", "consent.approved")
-    return None
+    return {name: value for name, value in held.items() if value}
+
+
+def _same(said: Any, held: Any) -> bool:
+    """Tell whether a bank says what is held; accounts have no order."""
+    return said == held or (isinstance(held, list) and set(said) == set(held))
+
+
+def _open_fields(current: Consent, fields: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the fields that can still change: what was approved stays as it was hashed."""
+    settled = _approved(current)
+    return {name: value for name, value in fields.items() if name not in settled}
 
 
 def _with_fields(consent: Consent, fields: Mapping[str, Any]) -> Consent:

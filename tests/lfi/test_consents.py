@@ -7,6 +7,7 @@ from hashlib import sha256
 import pytest
 
 from hub.model.consent import ConsentType, Status
+from hub.model.consent_change import approved_digest
 from hub.model.consent_history import history_line
 from hub.model.consent_record import consent_record
 from hub.model.records import AccessToken, Grant, RefreshToken
@@ -213,6 +214,15 @@ async def test_what_the_customer_approved_does_not_change_afterwards(desk):
         assert (status, body["errorCode"]) == (400, "Consent.BusinessRuleViolation")
     suspend = {"authorizationChannel": "App", "status": "Suspended", "accountIds": ["a1", "a2"]}
     assert (await desk.call("PATCH", "/consents/c1", suspend))[0] == 204
+
+
+async def test_accounts_have_no_order_and_stay_as_they_were_approved(desk):
+    await desk.call("PATCH", "/consents/c1", approval())
+    turned = {"authorizationChannel": "App", "status": "Suspended", "accountIds": ["a2", "a1"]}
+    assert (await desk.call("PATCH", "/consents/c1", turned))[0] == 204
+    held = await desk.stored()
+    assert (held.status, held.account_ids) == (Status.SUSPENDED, ("a1", "a2"))
+    assert held.digest == approved_digest(held)
 
 
 async def test_a_revocation_kills_grants_and_tokens_in_the_same_commit(desk):
