@@ -17,6 +17,7 @@ import orjson
 from hub.authz.authorization_response import REDIRECT_ERRORS, location
 from hub.authz.facts import UNKNOWN_CALLER, Column, Facts, refuse
 from hub.authz.id_token import claims_of
+from hub.authz.sealed_claims import seal
 from hub.authz.shell import TRIES, Shell, answer, done, elapsed_us, read_form
 from hub.authz.steps import Phase, run
 from hub.model.consent import TERMINAL, Consent, Status, status_at
@@ -344,7 +345,7 @@ def _code(facts: Facts, pushed: Pushed, code: str, grant_id: str, shell: Shell) 
         nonce=str(asked.get("nonce", "")),
         auth_time=facts.now,
         dpop_jkt=pushed.dpop_jkt,
-        claims=dict(claims_of(dict(facts.form))),
+        sealed=seal(claims_of(facts.form), code),
         expires=facts.now + shell.settings.limits.code_s,
     )
     grant = Grant(

@@ -8,9 +8,11 @@ Source: OpenID Connect Core 2, 3.1.3.6 and 8.1; FAPI 2.0 Message Signing 5.6.
 
 import hashlib
 import hmac
+from collections.abc import Mapping
 from typing import Any, Final
 
 from hub.authz.facts import Facts
+from hub.authz.sealed_claims import unseal
 from hub.authz.shell import Shell
 from hub.model.consent import Consent
 from hub.model.records import Code
@@ -39,7 +41,7 @@ _RESERVED: Final = frozenset(
 _CONTROL: Final = "heimdall."
 
 
-def claims_of(form: dict[str, str]) -> dict[str, str]:
+def claims_of(form: Mapping[str, str]) -> dict[str, str]:
     """Return what a bank's ``doConfirm`` adds to the id_token: no control parameter, no reserved claim."""
     return {
         name: value
@@ -53,7 +55,7 @@ async def id_token(shell: Shell, facts: Facts, code: Code, access_token: str) ->
     key = shell.signing_keys[0]
     alg = alg_of(key)
     claims: dict[str, Any] = {
-        **claims_of(dict(code.claims)),
+        **unseal(code.sealed, facts.form["code"]),
         "iss": shell.rules.issuer,
         "sub": await subject(shell, facts.consent) if facts.consent is not None else "",
         "aud": code.client_id,

@@ -78,7 +78,10 @@ class Interaction(msgspec.Struct, frozen=True, kw_only=True, tag="interaction"):
 
 
 class Code(msgspec.Struct, frozen=True, kw_only=True, tag="code"):
-    """Hold an authorization code; key: its digest. ``used`` stays so that a replay can revoke the ``grant_id``."""
+    """Hold an authorization code; key: its digest. ``used`` stays so that a replay can revoke the ``grant_id``.
+
+    ``sealed`` is what the bank adds to the id_token, under a key that only who has the code can derive.
+    """
 
     digest: str
     client_id: str
@@ -90,7 +93,7 @@ class Code(msgspec.Struct, frozen=True, kw_only=True, tag="code"):
     nonce: str = ""
     auth_time: int = 0
     dpop_jkt: str = ""
-    claims: dict[str, Any] = {}
+    sealed: bytes = b""
     expires: int = 0
     used: bool = False
 

@@ -5,13 +5,15 @@ from datetime import date
 import msgspec
 import orjson
 import pytest
+from cryptography.exceptions import InvalidTag
 
 from hub.authz.consents import timestamp
+from hub.authz.sealed_claims import unseal
 from hub.model.consent import Consent, Status
 from hub.model.event import Event, Kind
 from hub.model.limits import Allowance, reserve, terms_of
 from hub.model.payment_effect import with_shown_consumption
-from hub.model.records import AccessToken, Grant, Pushed, RefreshToken, digest_of
+from hub.model.records import AccessToken, Code, Grant, Pushed, RefreshToken, digest_of
 from hub.protocol import jose
 from hub.protocol.oauth import half_hash
 from hub.state.keeper import Put
@@ -152,6 +154,19 @@ async def test_an_access_token_lives_for_ten_minutes_to_the_second_and_never_lon
     last = desk.detail(ConsentId=CONSENT_ID.replace("0b7f", "0b70"), ExpirationDateTime=end)
     code = await desk.code(authorize=False, authorization_details=[last])
     assert orjson.loads((await desk.redeem(code)).body)["expires_in"] == 300
+
+
+async def test_what_a_bank_says_of_its_customer_can_be_read_with_the_code_only(desk):
+    interaction = await desk.interaction(await desk.pushed())
+    code = callback(await desk.confirm(interaction, {"name": "A. Customer", "sub": "z"}))["code"]
+    held, _ = await desk.keeper.lookup(Code, digest_of(code))
+    assert b"Customer" not in msgspec.msgpack.encode(held)
+    with pytest.raises(InvalidTag):
+        unseal(held.sealed, code + "x")
+    body = orjson.loads((await desk.redeem(code)).body)
+    claims = jose.parse(body["id_token"]).claims
+    assert claims["name"] == "A. Customer"
+    assert claims["sub"] != "z"
 
 
 async def test_a_revoked_grant_alone_ends_every_token_of_it(desk):
