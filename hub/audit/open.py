@@ -35,6 +35,7 @@ def open_log(
     pem: bytes,
     retiring: Sequence[bytes] = (),
     failpoint: Failpoint = no_failpoint,
+    keep: bool = True,
 ) -> Log:
     """Open the tenant's log for writing; only the process that has the tenant's state open does this.
 
@@ -44,6 +45,7 @@ def open_log(
         pem: The log's private key: Ed25519, PKCS #8 PEM, not encrypted.
         retiring: Private keys that it replaces; they sign beside it.
         failpoint: For tests.
+        keep: Note a new key among those of the log; without it ``keep_key`` must, once the event of it is durable.
 
     Raises:
         NoteError: The key or the name cannot be used.
@@ -53,20 +55,31 @@ def open_log(
     older = [Signer.load(origin, one) for one in retiring]
     log = Log(folder / AUDIT / LOG, signer, retiring=older, failpoint=failpoint)
     beside = Tiles(folder / AUDIT)
-    known = _known(folder / AUDIT / KEY)
-    log.new_key = log.vkey not in known
-    keys = [*known, *(one.verifier.vkey() for one in older), log.vkey]
-    for name, data in (
-        (KEY, "".join(f"{vkey}\n" for vkey in dict.fromkeys(keys)).encode()),
-        (VERIFIER, verifier_source()),
-        (FORMAT, format_text()),
-    ):
-        file = beside.folder / name
-        if (
-            not file.exists() or file.read_bytes() != data
-        ):  # a full disk stops no start that has nothing to write
-            beside.replace(name, data)
+    log.new_key = log.vkey not in _known(folder / AUDIT / KEY)
+    if keep or not log.new_key:
+        keep_key(folder, log)
+    _refresh(beside, VERIFIER, verifier_source())
+    _refresh(beside, FORMAT, format_text())
     return log
+
+
+def keep_key(folder: Path, log: Log) -> None:
+    """Note the log's keys among those that it was ever signed with.
+
+    Raises:
+        LogError: What is there is spoilt.
+        OSError: The disk does not take it.
+    """
+    signing, *older = (one.vkey() for one in log.verifiers)
+    keys = dict.fromkeys([*_known(folder / AUDIT / KEY), *older, signing])
+    _refresh(Tiles(folder / AUDIT), KEY, "".join(f"{vkey}\n" for vkey in keys).encode())
+
+
+def _refresh(beside: Tiles, name: str, data: bytes) -> None:
+    """Write what is not there yet, or is another: a full disk stops no start that has nothing to write."""
+    file = beside.folder / name
+    if not file.exists() or file.read_bytes() != data:
+        beside.replace(name, data)
 
 
 def _known(file: Path) -> list[str]:

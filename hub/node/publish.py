@@ -12,13 +12,17 @@ import trio
 from hub.audit.index import open_index
 from hub.audit.log import Log
 from hub.audit.note import NoteError
-from hub.audit.open import open_log, origin_of
+from hub.audit.open import keep_key, open_log, origin_of
 from hub.audit.publish import Publisher, Witness
 from hub.audit.tiles import LogError
 from hub.audit.witness import read_witness
+from hub.config import Settings
+from hub.model.clock import Clock
 from hub.model.event import Event, Kind
+from hub.model.fault import Fault
 from hub.node.build import Given
 from hub.node.errors import StartError
+from hub.state.keeper import Keeper
 from hub.trust.web import Answer, Web
 
 _COSIGNATURES_OCTETS: Final = 65_536
@@ -85,7 +89,7 @@ async def publisher_of(given: Given) -> Publisher | None:
             f"the audit log cannot be continued by this tenant.issuer and keys.log: {error}"
         ) from None
     if log.new_key:
-        await _commit(given, _key_event(given, log))
+        await announce_key(settings, log, given.keeper, given.clock)
 
     async def commit(event: Event) -> object:
         return await _commit(given, event)
@@ -110,16 +114,23 @@ def _open(given: Given) -> Log:
         pem=settings.keys.log.read_bytes(),
         retiring=[path.read_bytes() for path in settings.log.retiring],
         failpoint=given.failpoint,
+        keep=False,
     )
 
 
-def _key_event(given: Given, log: Log) -> Event:
-    return Event(
-        kind=Kind.KEY,
-        time_ms=given.clock.now_ms(),
-        subject=log.vkey,
-        change="log-key",
-    )
+async def announce_key(settings: Settings, log: Log, keeper: Keeper, clock: Clock) -> None:
+    """Make it an event that the log has a new key, then note the key; a crash in between makes it an event twice.
+
+    Raises:
+        StartError: The event could not be stored; the next start tries it again.
+
+    Cancellation: the event may be durable and the key not noted.
+    """
+    event = Event(kind=Kind.KEY, time_ms=clock.now_ms(), subject=log.vkey, change="log-key")
+    done = await keeper.commit((), (event,))
+    if isinstance(done, Fault):
+        raise StartError(f"keys.log: the new key could not be recorded: {done.private}")
+    await trio.to_thread.run_sync(keep_key, settings.state.folder, log)
 
 
 async def _commit(given: Given, event: Event) -> object:

@@ -14,6 +14,7 @@ from hub.config import Settings
 from hub.model.clock import Clock
 from hub.model.fault import Fault
 from hub.node.errors import StartError
+from hub.node.publish import announce_key
 from hub.state.backup import forget_events
 from hub.state.keeper import Conflict
 from hub.state.open import open_keeper
@@ -28,7 +29,7 @@ async def prune_log(settings: Settings, clock: Clock, target: Path) -> int:
         target: A new folder for the export.
 
     Raises:
-        StartError: The log is not published, so it cannot be pruned; or its declaration could not be stored.
+        StartError: The log is not published, so it cannot be pruned; or the declaration or a new key could not be stored.
         StoreError: The node runs, or its state cannot be written.
         LogError: The log is damaged.
         OSError: The disk does not take it.
@@ -42,7 +43,10 @@ async def prune_log(settings: Settings, clock: Clock, target: Path) -> int:
             origin=origin_of(settings.tenant.issuer),
             pem=settings.keys.log.read_bytes(),
             retiring=[one.read_bytes() for one in settings.log.retiring],
+            keep=False,
         )
+        if log.new_key:
+            await announce_key(settings, log, keeper, clock)
         await log.publish(keeper)
         now_ms = clock.now_ms()
         planned = await trio.to_thread.run_sync(

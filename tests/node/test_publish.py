@@ -17,6 +17,7 @@ from hub.node.build import Given
 from hub.node.errors import StartError
 from hub.node.log_face import LogFace, with_log
 from hub.node.publish import follow_index, publisher_of
+from hub.state.entry import unavailable
 from hub.state.memory import MemoryKeeper
 from hub.state.work import Commit
 
@@ -89,6 +90,17 @@ async def test_a_new_key_is_an_event_once(settings):
     leaves = await parts.keeper.events(0, 10)
     assert [b'"log-key"' in leaf for leaf in leaves] == [True]
     assert publisher.log.vkey.encode() in leaves[0]
+
+
+async def test_a_new_key_whose_event_is_refused_is_an_event_at_the_next_start(settings):
+    parts = given(settings)
+    parts.keeper.refusal = unavailable("keeper.disk", "database or disk is full")
+    with pytest.raises(StartError, match=r"could not be recorded: .*full"):
+        await publisher_of(parts)
+    parts.keeper.refusal = None
+    assert await publisher_of(parts)
+    leaves = await parts.keeper.events(0, 10)
+    assert [b'"log-key"' in leaf for leaf in leaves] == [True]
 
 
 @pytest.mark.parametrize("what", ["missing", "rsa", "another"])
