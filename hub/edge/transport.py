@@ -29,7 +29,7 @@ class PlainTransport:
     def __init__(self, connected: socket.socket) -> None:
         """Take a connected, non-blocking socket."""
         self._socket = connected
-        self._unsent = b""
+        self._unsent: bytes | memoryview = b""
 
     @property
     def stuck(self) -> bool:
@@ -55,13 +55,16 @@ class PlainTransport:
 
     def send_now(self, data: bytes) -> bool:
         """Send what the socket takes at once; tell whether that was everything."""
-        self._unsent = self._unsent + data if self._unsent else data
-        if self._unsent:
+        if data:
+            self._unsent = b"".join((self._unsent, data)) if self._unsent else data
+        rest = self._unsent
+        if rest:
             try:
-                sent = self._socket.send(self._unsent)
+                sent = self._socket.send(rest)
             except (BlockingIOError, InterruptedError):
                 return False
-            self._unsent = self._unsent[sent:]
+            # A view: what is left of 16 MiB is not copied each time the peer takes a little.
+            self._unsent = memoryview(rest)[sent:] if sent < len(rest) else b""
         return not self._unsent
 
     async def flush(self) -> None:
