@@ -33,6 +33,7 @@ from hub.model.route import Route
 _AUTHORIZATION: Final = "authorization_details "
 USED: Final = "specs"
 """Below a tenant's state folder: the contract in which official documents were laid over ours."""
+USED_BEFORE: Final = "specs.before"
 _COMPILING: Final = "hub.contract.compiling"
 _COMPILING_S: Final = 120.0
 GENERATORS: Final = ("compiling", "mapper", "mapping", "notation", "repair", "tables", "validators")
@@ -246,9 +247,14 @@ def _compile_apart(folder: Path, cache: Path) -> None:
 
 
 def used_specs(state: Path) -> Path | None:
-    """Return the contract folder that ``hub specs use`` left in a tenant's state folder, or None."""
-    folder = state / USED
-    return folder if (folder / "sources.toml").is_file() else None
+    """Return the contract folder that ``hub specs use`` left in a tenant's state folder, or None.
+
+    Where that was ended between taking one folder away and putting the next in its place, it is the one before.
+    """
+    for folder in (state / USED, state / USED_BEFORE):
+        if folder.is_dir():
+            return folder if (folder / "sources.toml").is_file() else None
+    return None
 
 
 def _found(folder: Path, cache: Path | None) -> Compiled | None:

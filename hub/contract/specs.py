@@ -18,7 +18,7 @@ import msgspec
 import yaml
 
 from hub.contract.compiling import SchemaFile, read_schemas
-from hub.contract.contract import USED
+from hub.contract.contract import USED, USED_BEFORE
 from hub.contract.mapping import resolved
 from hub.contract.notation import Type, condense, name_repeats
 from hub.contract.official import (
@@ -188,17 +188,24 @@ def lay_down(
         ValueError: None of our documents is in ``official``, or what is there contradicts itself.
         OSError: The state folder cannot be written.
     """
-    target, partial = state / USED, state / f"{USED}.partial"
+    target, before, partial = state / USED, state / USED_BEFORE, state / f"{USED}.partial"
     if official is None:
-        shutil.rmtree(target, ignore_errors=True)
+        shutil.rmtree(before, ignore_errors=True)
+        shutil.rmtree(partial, ignore_errors=True)
+        if target.exists():
+            target.rename(partial)
+        shutil.rmtree(partial, ignore_errors=True)
         return Used((), ())
     state.mkdir(mode=0o700, parents=True, exist_ok=True)
     try:
         used = use_specs(contract, official, partial)
         with readable(official):
             prove(partial)
-        shutil.rmtree(target, ignore_errors=True)
+        if target.exists():
+            shutil.rmtree(before, ignore_errors=True)
+            target.rename(before)
         partial.rename(target)
+        shutil.rmtree(before, ignore_errors=True)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return used

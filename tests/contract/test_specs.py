@@ -1,6 +1,7 @@
 """``hub specs``: our contract beside the official documents."""
 
 import shutil
+from pathlib import Path
 
 import orjson
 import pytest
@@ -13,6 +14,7 @@ from hub.contract.contract import used_specs
 from hub.contract.specs import (
     check_specs,
     diff_specs,
+    lay_down,
     list_specs,
     listed_differences,
     use_specs,
@@ -179,6 +181,35 @@ def test_a_pattern_that_is_none_is_told_before_anything_counts(specs, configurat
     code, told = command("use", bad, "--config", configuration)
     assert (code, told.count("\n")) == (2, 1), told
     assert used_specs(tmp_path / "state") is None
+
+
+def test_what_is_enforced_is_one_or_the_other_whenever_the_command_is_ended(
+    specs, tmp_path, monkeypatch
+):
+    official, state = tmp_path / "official", tmp_path / "state"
+    official.mkdir()
+    shutil.copy(specs / "dist/standards/v2.1" / ATM, official)
+    lay_down(official, OURS, state)
+    for fatal in range(1, 3):
+        count = iter(range(1, 9))
+        rename = Path.rename
+
+        def ended(source, target, count=count, fatal=fatal, rename=rename):
+            if next(count) == fatal:
+                raise KeyboardInterrupt
+            return rename(source, target)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(Path, "rename", ended)
+            with pytest.raises(KeyboardInterrupt):
+                lay_down(official, OURS, state)
+        assert list_specs(used_specs(state)), fatal
+    lay_down(official, OURS, state)
+    assert used_specs(state) == state / "specs"
+    assert sorted(path.name for path in state.iterdir()) == ["specs"]
+    lay_down(None, OURS, state)
+    assert used_specs(state) is None
+    assert list(state.iterdir()) == []
 
 
 def test_another_version_is_served_only_where_the_configuration_says_so(specs, tmp_path):
