@@ -65,7 +65,6 @@ def test_documents_laid_over_ours_are_enforced_after_a_restart(sandbox, tmp_path
     folder = tmp_path / "hub"
     copy_state(sandbox, folder)
     settings = settings_beside(sandbox, folder)
-    settings["tenant"]["beside"] = ["v2.2"]
     hub = OwnHub(folder, settings).start()
     before = trio.run(asked, hub, sandbox, tokens)
     use = [sys.executable, "-m", "hub", "specs", "use", str(derived(tmp_path)), "--config", str(hub.path)]  # fmt: skip
@@ -73,6 +72,8 @@ def test_documents_laid_over_ours_are_enforced_after_a_restart(sandbox, tmp_path
     assert done.returncode == 0, done.stderr
     unchanged = trio.run(asked, hub, sandbox, tokens)
     assert hub.stop() == 0
+    settings["tenant"]["beside"] = ["v2.2"]
+    hub.write()
     hub.start()
     lead, read = trio.run(asked, hub, sandbox, tokens)
     assert hub.stop() == 0
