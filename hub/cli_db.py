@@ -7,13 +7,15 @@ from typing import Final
 import click
 
 from hub.audit.log import CHECKPOINT
-from hub.audit.note import NoteError, Signer
+from hub.audit.note import Checkpoint, NoteError, Signer, split
 from hub.audit.open import AUDIT, LOG, ReadLog, origin_of
 from hub.audit.tiles import LogError
 from hub.cli_run import FAILED, run
 from hub.config import Settings, load
 from hub.node.errors import StartError
-from hub.state.backup import check_backup, copy_state, put_back
+from hub.protocol.merkle import EMPTY_ROOT
+from hub.state.backup import OtherHistoryError, check_backup, copy_state, put_back
+from hub.state.keeper import TreeHead
 from hub.state.open import StoreError
 
 _CONFIG: Final = click.option(
@@ -89,24 +91,38 @@ def restore(source: Path, path: Path, new_log: bool) -> None:
         settings = load(path).settings
         folder = settings.state.folder
         try:
-            head = check_backup(source)
-            ahead = _published(folder) > head.size
-            if ahead and not new_log:
-                raise StartError(
-                    f"the published log has {_published(folder)} events, the backup {head.size}: restore a newer "
-                    "backup, or give keys.log a new key and --new-log"
-                )
-            if ahead:
+            head, apart = _judged(source, _published(folder), new_log=new_log)
+            if apart:
                 _check_new_key(settings)
             aside = put_back(source, folder)
         except StoreError as error:
             raise StartError(str(error)) from None
-        if ahead:
+        if apart:
             (folder / AUDIT).rename(_unused(folder / f"{AUDIT}-until-{head.size}"))
         click.echo(f"restored {head.size} events; the state before is {aside or 'none'}")
         return 0
 
     run(start)
+
+
+def _judged(source: Path, published: TreeHead, *, new_log: bool) -> tuple[TreeHead, bool]:
+    """Return the backup's head, and whether the published log must be set aside.
+
+    Raises:
+        StartError: It must, and may not.
+        StoreError: The backup is damaged.
+    """
+    try:
+        head = check_backup(source, published)
+        why = f"the published log has {published.size} events, the backup {head.size}"
+        apart = published.size > head.size
+    except OtherHistoryError as error:
+        head, why, apart = check_backup(source), str(error), True
+    if apart and not new_log:
+        raise StartError(
+            f"{why}: restore a newer backup of this tenant, or give keys.log a new key and --new-log"
+        )
+    return head, apart
 
 
 def _unused(path: Path) -> Path:
@@ -134,10 +150,11 @@ def _check_new_key(settings: Settings) -> None:
             )
 
 
-def _published(folder: Path) -> int:
+def _published(folder: Path) -> TreeHead:
     if not (folder / AUDIT / LOG / CHECKPOINT).exists():
-        return 0
+        return TreeHead(0, EMPTY_ROOT)
     try:
-        return ReadLog.read(folder).size
-    except LogError as error:
+        head = Checkpoint.parse(split(ReadLog.read(folder).note)[0])
+    except (LogError, NoteError) as error:
         raise StartError(str(error)) from None
+    return TreeHead(head.size, head.root)

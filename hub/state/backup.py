@@ -71,10 +71,19 @@ def _opened(path: Path) -> apsw.Connection:
     return connection
 
 
-def check_backup(source: Path) -> TreeHead:
+class OtherHistoryError(StoreError):
+    """A backup is whole, but its events are not those of the head that is known."""
+
+
+def check_backup(source: Path, known: TreeHead | None = None) -> TreeHead:
     """Return the tree head of a backup whose database is whole and whose events lead to that head.
 
+    Args:
+        source: The backup.
+        known: An earlier head of the same tree, as it was published; a backup that is older says nothing of it.
+
     Raises:
+        OtherHistoryError: Its events do not lead through ``known``.
         StoreError: It is damaged, or not a database of a Hub.
     """
     try:
@@ -86,22 +95,28 @@ def check_backup(source: Path) -> TreeHead:
                 raise StoreError(f"{source}: is damaged: {found}")
             if version == SCHEMA_VERSION and not agree(connection):
                 raise StoreError(f"{source}: events are sorted wrongly by their interaction")
-            return _checked_tree(connection, source)
+            return _checked_tree(connection, source, known)
         finally:
             connection.close()
     except apsw.Error as error:
         raise StoreError(f"{source}: cannot be read as a database ({error})") from None
 
 
-def _checked_tree(connection: apsw.Connection, source: Path) -> TreeHead:
-    frontier = Frontier()
+def _checked_tree(connection: apsw.Connection, source: Path, known: TreeHead | None) -> TreeHead:
+    frontier, other = Frontier(), False
     for position, leaf in connection.execute("SELECT position, leaf FROM event ORDER BY position"):
         if position != frontier.size:
             raise StoreError(f"{source}: event {frontier.size} is missing")
         frontier.append(leaf[1:] if leaf[:1] == FORGOTTEN else leaf_hash(leaf))
+        if known is not None and frontier.size == known.size:
+            other = frontier.root() != known.root
     size, root = connection.execute("SELECT size, root FROM head").get
     if (frontier.size, frontier.root()) != (size, root):
         raise StoreError(f"{source}: its events do not lead to its tree's root")
+    if other and known is not None:
+        raise OtherHistoryError(
+            f"{source}: is of another history: its first {known.size} events are not those of the published log"
+        )
     return TreeHead(size, root)
 
 

@@ -133,6 +133,28 @@ def test_a_backup_is_restored_where_nothing_was_published_yet(tenant, tmp_path):
     assert done.exit_code == 0, done.output
 
 
+def test_a_backup_of_another_tenant_is_refused_or_begins_another_log(tenant, tmp_path):
+    fill(tenant, 20)
+    state, other = tmp_path / "state", tmp_path / "other"
+    other.mkdir()
+    (other / "hub.toml").write_text(tenant.read_text())
+    (other / "log.key").write_bytes(PEM)
+    fill(other / "hub.toml", 30, Kind.TOKEN)
+    target = tmp_path / "backup.db"
+    assert run("db", "backup", target, "--config", other / "hub.toml").exit_code == 0
+    before = (state / DATABASE).read_bytes()
+    refused = run("db", "restore", target, "--config", tenant)
+    assert refused.exit_code == 4
+    assert "is of another history: its first 20 events are not those" in refused.output
+    assert (state / DATABASE).read_bytes() == before
+    same_key = run("db", "restore", target, "--config", tenant, "--new-log")
+    assert "must sign no other history" in same_key.output
+    write_key(tmp_path, 9)
+    done = run("db", "restore", target, "--config", tenant, "--new-log")
+    assert done.exit_code == 0, done.output
+    assert (state / "audit-until-30/log/checkpoint").exists()
+
+
 def test_a_damaged_backup_is_never_put_back(tenant, tmp_path):
     fill(tenant, 20)
     target, state = tmp_path / "backup.db", tmp_path / "state"
