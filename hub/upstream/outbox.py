@@ -334,9 +334,11 @@ async def replay(keeper: Keeper, clock: Clock, first_index: int, state: str = "d
         first_index: Of the log.
         state: ``dead`` for dead letters, ``told`` to tell again.
 
+    Each is replayed once, also where it is told again meanwhile.
+
     Cancellation: whole batches only.
     """
-    count = 0
+    count, replayed = 0, frozenset[str]()
     while True:
         page = await keeper.search(
             Query(
@@ -347,18 +349,20 @@ async def replay(keeper: Keeper, clock: Clock, first_index: int, state: str = "d
                 limit=_BATCH,
             )
         )
+        found = [
+            (item.record, item.version)
+            for item in page.items
+            if isinstance(item.record, Delivery) and item.record.key not in replayed
+        ]
+        if not found:
+            return count
         changes = [
             Put(
-                msgspec.structs.replace(
-                    item.record, state="waiting", attempts=0, due_ms=clock.now_ms()
-                ),
-                item.version,
+                msgspec.structs.replace(one, state="waiting", attempts=0, due_ms=clock.now_ms()),
+                version,
             )
-            for item in page.items
-            if isinstance(item.record, Delivery)
+            for one, version in found
         ]
-        if not changes:
-            return count
         event = Event(
             kind=Kind.ADMIN, time_ms=clock.now_ms(), route="outbox.replay", count=len(changes)
         )
@@ -367,3 +371,5 @@ async def replay(keeper: Keeper, clock: Clock, first_index: int, state: str = "d
             return count
         if isinstance(done, tuple):
             count += len(changes)
+            first_index = found[-1][0].index
+            replayed |= {one.key for one, _ in found if one.index == first_index}

@@ -138,6 +138,25 @@ async def test_what_is_told_of_payments_is_as_of_today(world):
     assert told == [NOW + 86_400]
 
 
+async def test_what_is_told_again_while_it_is_replayed_is_replayed_once(world, monkeypatch):
+    monkeypatch.setattr("hub.upstream.outbox._BATCH", 2)
+    for name in "abc":
+        await world.create(name)
+    await world.drain()
+    commit, told = world.keeper.commit, len(world.told)
+
+    async def told_at_once(changes, events):
+        done = await commit(changes, events)
+        if events[0].route == "outbox.replay":
+            await world.drain()
+        assert len(world.told) < 10, "it would never end"
+        return done
+
+    monkeypatch.setattr(world.keeper, "commit", told_at_once)
+    assert await replay(world.keeper, world.clock, 0, "told") == 3
+    assert len(world.told) == told + 3
+
+
 class TrioClock:
     """Wall time that passes as trio's does."""
 
