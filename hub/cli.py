@@ -93,7 +93,10 @@ def serve(path: Path, worker: int | None) -> None:
     """
 
     def start() -> int:
-        from hub.node.run import serve as serve_node  # noqa: PLC0415 - keeps `hub --help` quick
+        from hub.node.watch import hold_reloads  # noqa: PLC0415 - keeps `hub --help` quick
+
+        hold_reloads()  # the next line takes most of a second
+        from hub.node.run import serve as serve_node  # noqa: PLC0415 - as above
 
         return serve_node(path, worker)
 

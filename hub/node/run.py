@@ -36,7 +36,7 @@ from hub.node.refusals import Refusals
 from hub.node.reload import Reader, Reloads, differences, read_again, tell
 from hub.node.supervise import Supervisor
 from hub.node.wall import SystemDice, WallClock
-from hub.node.watch import hold_reloads, watch_files, watch_signals
+from hub.node.watch import watch_files, watch_signals
 from hub.node.worker import (
     Orders,
     end_with_standard_input,
@@ -68,7 +68,6 @@ def serve(path: Path, worker: int | None = None) -> int:
         ConfigError: The configuration, or a file that it names, is not what it should be.
         StartError: One line that says why it cannot start.
     """
-    hold_reloads()
     if worker is not None:
         return serve_worker(read_orders(), WallClock(), worker)
     loaded = load(path)
