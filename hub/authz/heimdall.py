@@ -20,9 +20,10 @@ from hub.authz.id_token import claims_of
 from hub.authz.sealed_claims import seal
 from hub.authz.shell import TRIES, Shell, answer, done, elapsed_us, read_form
 from hub.authz.steps import Phase, run
+from hub.model.caller import Caller
 from hub.model.consent import TERMINAL, Consent, Status, status_at
 from hub.model.event import Event, Kind, Verdict
-from hub.model.fault import Fault, bank_fault, hub_fault
+from hub.model.fault import Fault, Source, bank_fault, hub_fault
 from hub.model.http import Request, Response
 from hub.model.records import Code, Grant, Interaction, Pushed, digest_of
 from hub.protocol.jose import b64url
@@ -113,9 +114,12 @@ class Heimdall:
         )
 
     def _with_client(self, facts: Facts) -> Facts:
-        client_id = facts.form.get("client_id", "")
-        caller = self._shell.trust.caller(client_id) if client_id else None
-        return msgspec.structs.replace(facts, judged=caller or UNKNOWN_CALLER)
+        client_id, trust = facts.form.get("client_id", ""), self._shell.trust
+        judged: Caller | Fault | None = trust.caller(client_id) if client_id else None
+        if client_id and judged is None:
+            why = trust.explain(client_id)
+            judged = why if why is not None and why.source is Source.HUB else None
+        return msgspec.structs.replace(facts, judged=judged or UNKNOWN_CALLER)
 
     def _event(self, request: Request, facts: Facts, route: str) -> Event:
         event = self._shell.event(request, facts, route)

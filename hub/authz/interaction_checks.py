@@ -9,7 +9,7 @@ import msgspec
 
 from hub.authz.facts import Facts, refuse
 from hub.model.consent import Status, status_at
-from hub.model.fault import Fault
+from hub.model.fault import Fault, hub_fault
 from hub.protocol.oauth import show
 
 
@@ -25,7 +25,10 @@ def query_readable(facts: Facts) -> Fault | None:
 
 
 def client_known(facts: Facts) -> Fault | None:
-    """Expect client_id to be an active client of this Hub."""
+    """Expect client_id to be an active client of this Hub; whether it is one must be known."""
+    if isinstance(facts.judged, Fault):
+        public = "client: cannot be looked up at the moment, try again"
+        return hub_fault(400, "server_error", public, check=facts.judged.check)
     came = facts.form.get("client_id")
     if came and facts.caller.client_id == came:
         return None

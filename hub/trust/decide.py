@@ -80,6 +80,11 @@ def refuse(check: str, private: str = "") -> Fault:
     return caller_fault(401, "invalid_client", _PUBLIC[check], check=check, private=private)
 
 
+def loading() -> Fault:
+    """Make the Fault of a client whose registration is being read again: a moment later it is known."""
+    return msgspec.structs.replace(refuse("trust.stale", "registration changes"), retry_after=1)
+
+
 def decide(peer: Peer, standing: Standing | None, now: int, bound: int) -> Fault | None:
     """Return the first check that a peer fails, or None.
 
@@ -96,7 +101,7 @@ def decide(peer: Peer, standing: Standing | None, now: int, bound: int) -> Fault
     if standing is None:
         return refuse("trust.not_registered")
     if standing.loading:
-        return msgspec.structs.replace(refuse("trust.stale", "registration changes"), retry_after=1)
+        return loading()
     known = standing.registration or standing.client
     if known is not None and known.organisation_id != peer.organisation_id:
         return refuse("trust.certificate_unknown_organisation", "subject OU is not the client's")

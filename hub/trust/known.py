@@ -20,7 +20,7 @@ from hub.model.caller import Caller, Peer
 from hub.model.fault import Fault
 from hub.model.records import Registration
 from hub.protocol.jose import PublicKey
-from hub.trust.decide import Bounds, Standing, caller_of, decide, decide_standing, refuse
+from hub.trust.decide import Bounds, Standing, caller_of, decide, decide_standing, loading, refuse
 from hub.trust.mirror import ACTIVE, Client, Index, Revoked
 from hub.trust.refresh import usable_keys
 from hub.trust.revocation import OcspAnswer
@@ -219,6 +219,8 @@ class Known:
         standing = self.standing(client_id)
         if standing is None:
             return refuse("trust.not_registered")
+        if standing.loading:
+            return loading()
         return decide_standing(standing, self._bounds.read)
 
     def standing(self, client_id: str) -> Standing | None:

@@ -42,6 +42,10 @@ class TrustView(Protocol):
         """Return a registered and active client by id (for the bank's ``GET /auth``), or None."""
         ...
 
+    def explain(self, client_id: str) -> Fault | None:
+        """Return the first check that a client fails whatever certificate it presents, or None."""
+        ...
+
     def key(self, client_id: str, kid: str, use: str) -> PublicKey | None:
         """Return the client's current key with that ``kid`` and ``use`` (``sig`` or ``enc``), or None."""
         ...

@@ -21,6 +21,7 @@ from hub.protocol import jose
 from hub.protocol.oauth import ASSERTION_TYPE, challenge_of
 from hub.state.keeper import Put
 from hub.state.memory import MemoryKeeper
+from hub.trust import decide
 
 NOW = 1_795_000_000
 ISSUER = "https://as1.hub.example"
@@ -132,6 +133,10 @@ class Framework:
 
     def caller(self, client_id):
         return self.callers.get(client_id)
+
+    def explain(self, client_id):
+        known = self.callers.get(client_id)
+        return None if known else decide.refuse("trust.not_registered")
 
     def key(self, client_id, kid, use):
         key = self.published.get(client_id, {}).get(kid)

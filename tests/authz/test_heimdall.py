@@ -9,6 +9,7 @@ from hub.model.caller import Peer
 from hub.model.consent import Consent, Status
 from hub.model.records import Interaction
 from hub.protocol import jose
+from hub.trust import decide
 from tests.authz.desk import (
     ALICE,
     BANK_APP,
@@ -192,6 +193,20 @@ async def test_confirming_a_consent_that_is_over_is_the_banks_mistake(desk, stat
     response = await desk.confirm(interaction_id)
     told(response, "access_denied")
     assert response.event.check == "finish.consent_over"
+
+
+async def test_trouble_of_ours_before_the_client_is_known_is_not_called_the_clients(
+    desk, monkeypatch
+):
+    request_uri = await desk.pushed()
+    known = desk.trust.callers.pop(ALICE)
+    refused(await desk.auth(request_uri), "invalid_client", 400, "authorize.client")
+    monkeypatch.setattr(desk.trust, "explain", lambda _: decide.loading())
+    response = await desk.auth(request_uri)
+    refused(response, "server_error", 400, "trust.stale")
+    assert response.event.verdict == "failed"
+    desk.trust.callers[ALICE] = known
+    assert (await desk.auth(request_uri)).status == 200
 
 
 async def test_only_the_bank_is_served(desk):

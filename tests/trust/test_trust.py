@@ -175,6 +175,14 @@ async def test_keys_are_found_by_kid_and_use_and_parsed_once(world, trust):
     assert trust.encryption_key(BANK_APP) is None
 
 
+async def test_a_client_that_is_read_again_is_not_called_unknown(world, trust):
+    assert trust.explain(APP) is None
+    trust._known.loading[APP] = 1
+    assert trust.caller(APP) is None
+    fault = trust.explain(APP)
+    assert (fault.check, fault.status, fault.retry_after) == ("trust.stale", 503, 1)
+
+
 async def test_only_what_can_be_encrypted_to_is_an_encryption_key(world, trust):
     """A newer key of another type is passed over: sealing for it would be a failure of ours."""
     made = ec.generate_private_key(ec.SECP256R1())
