@@ -18,7 +18,7 @@ from hub.audit.open import ReadLog
 from hub.audit.receipt import export as write_export
 from hub.audit.receipt import receipt_of, receipts
 from hub.audit.tiles import LogError, View
-from hub.cli_audit_asked import selecting, selection_of, start_at, told_of
+from hub.cli_audit_asked import selecting, selection_of, start_at, tell_if_more, told_of
 from hub.cli_audit_reading import COMMANDS
 from hub.cli_run import FAILED
 from hub.node.errors import StartError
@@ -121,6 +121,7 @@ def receipt(path: Path, interaction_id: str, target: Path | None) -> None:
             found = await receipts(log, reader, interaction_id)
             for at, text in enumerate(found):
                 _give(text, target and target / f"{interaction_id}-{at}.tlog-proof")
+            tell_if_more(len(found))
             if not found:
                 click.echo(
                     "hub: no published event of this interaction; new ones take a second", err=True

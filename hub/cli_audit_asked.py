@@ -14,6 +14,7 @@ from hub.audit.search import Selection
 from hub.cli_run import run
 from hub.model.event import Verdict
 from hub.node.reading import Place
+from hub.state.entry import MOST
 from hub.state.keeper import Query
 from hub.state.open import Reader
 
@@ -96,6 +97,15 @@ def told_of(asked: dict[str, Any]) -> str:
     return ",".join(
         [*(f"{n}={v}" for n, v in shown.items()), *(["customer"] * bool(asked["customer"]))]
     )
+
+
+def tell_if_more(shown: int) -> None:
+    """Say that an interaction may have more events than are given of it: its name is its caller's choice."""
+    if shown >= MOST:
+        click.echo(
+            f"hub: these are the oldest {shown}; hub audit export --interaction gives every one",
+            err=True,
+        )
 
 
 async def index_of(place: Place, reader: Reader) -> Index:

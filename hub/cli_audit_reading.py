@@ -20,7 +20,15 @@ from hub.audit.search import event_of, search, tail
 from hub.audit.trace import told
 from hub.audit.turnover import all_of, consent_table, payment_table
 from hub.authz.explanations import explain
-from hub.cli_audit_asked import index_of, moment_ms, selecting, selection_of, start_at, told_of
+from hub.cli_audit_asked import (
+    index_of,
+    moment_ms,
+    selecting,
+    selection_of,
+    start_at,
+    tell_if_more,
+    told_of,
+)
 from hub.cli_run import FAILED
 from hub.model.event import Event
 from hub.node.reading import Place
@@ -103,6 +111,7 @@ def trace(path: Path, interaction_id: str) -> None:
             found = [(at, event_of(leaf)) for at, leaf in await reader.trace(interaction_id)]
             for line in told(found, explain):
                 click.echo(line)
+            tell_if_more(len(found))
             return 0 if found else _none(f"{interaction_id}: no event of this interaction")
 
         return place.read(question)

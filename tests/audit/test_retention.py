@@ -290,3 +290,21 @@ def test_what_a_crash_left_of_a_pruning_is_done_by_the_next(tenant, tmp_path, mo
     index = apsw.Connection(str(state / FILE))
     assert index.execute("SELECT count(*) FROM entry WHERE position < 400").get == 0
     index.close()
+
+
+def test_an_interaction_of_more_events_than_are_shown_is_told(tenant, tmp_path):
+    """Who calls chooses its name: a thousand calls under one must not hide what came after them."""
+
+    async def filled():
+        async with open_keeper(
+            tmp_path / "state", clock=FixedClock(NOW), limits=limits()
+        ) as keeper:
+            for _ in range(2):
+                events = [Event(kind=Kind.CALL, time_ms=1, interaction_id="same")] * 500
+                await keeper.commit((), events)
+
+    trio.run(filled)
+    hidden = "these are the oldest 1000"
+    assert hidden in run("audit", "--config", tenant, "trace", "same").stderr
+    fill(tenant, 3)
+    assert hidden not in run("audit", "--config", tenant, "trace", "i1001").stderr
