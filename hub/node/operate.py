@@ -163,7 +163,8 @@ def delivery_commands(given: Given) -> dict[str, Command]:
         known = isinstance(state, str) and state in {"dead", "told"}
         if type(first) is not int or not 0 <= first < _MOST_INDEX or not known:
             return refusal("expected first: the index of an event, and state: dead or told")
-        return {"replayed": await replay(given.keeper, given.clock, first, state)}
+        made = await replay(given.keeper, given.clock, first, state)
+        return refusal(made.public, made.check) if isinstance(made, Fault) else {"replayed": made}
 
     return {"dead-letters": dead, "replay": again}
 

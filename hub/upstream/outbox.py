@@ -325,7 +325,9 @@ def settle(delivery: Delivery, result: int | Fault, now_ms: int) -> Delivery:
     return msgspec.structs.replace(changed, due_ms=due_ms)
 
 
-async def replay(keeper: Keeper, clock: Clock, first_index: int, state: str = "dead") -> int:
+async def replay(
+    keeper: Keeper, clock: Clock, first_index: int, state: str = "dead"
+) -> int | Fault:
     """Let deliveries from an event index on be made again; return how many.
 
     Args:
@@ -335,6 +337,8 @@ async def replay(keeper: Keeper, clock: Clock, first_index: int, state: str = "d
         state: ``dead`` for dead letters, ``told`` to tell again.
 
     Each is replayed once, also where it is told again meanwhile.
+
+    Faults: 503 of the keeper; what was replayed before stays so.
 
     Cancellation: whole batches only.
     """
@@ -368,7 +372,7 @@ async def replay(keeper: Keeper, clock: Clock, first_index: int, state: str = "d
         )
         done = await keeper.commit(changes, [event])
         if isinstance(done, Fault):
-            return count
+            return done
         if isinstance(done, tuple):
             count += len(changes)
             first_index = found[-1][0].index
