@@ -152,7 +152,6 @@ def test_a_folder_that_has_run_is_started_at_the_ports_it_was_made_for(tmp_path)
             ("report", "errors", "--from", "2026-11-02", "--to", "2026-11-01"),
             "the first no later than the last",
         ),
-        (("report", "availability", "--from", "0001-01-01", "--to", "9999-12-31"), "two days"),
         (("receipt", "i3", "--to", "/proc/none"), "/proc/none"),
         (("export", "/proc/none"), "/proc/none"),
     ],
@@ -170,6 +169,15 @@ def test_a_report_of_days_without_anything_says_so(tenant):
     done = CliRunner().invoke(main, ["audit", "--config", str(tenant), "report", "errors", *days])
     assert done.exit_code == 0
     assert (done.stdout, done.stderr) == ("", "hub: nothing to report of these days\n")
+
+
+def test_a_report_of_all_days_there_are_is_one(tenant):
+    test_retention.fill(tenant, 1)
+    days = ("--from", "0001-01-01", "--to", "9999-12-31")
+    command = ["audit", "--config", str(tenant), "report", "availability", *days]
+    done = CliRunner().invoke(main, command)
+    assert (done.exit_code, done.exception) == (0, None)
+    assert done.output.strip()
 
 
 def test_a_log_of_another_issuer_is_named_where_it_cannot_be_continued(tenant):

@@ -52,8 +52,24 @@ PLANTED = [
 ]
 
 
+@pytest.fixture
+def forgetful():
+    """Have nothing remembered that was read with a mistake planted, nor found before it was."""
+    memories = (jws._header_before, dpop._key_before)
+    for memory in memories:
+        memory.cache_clear()
+    yield
+    for memory in memories:
+        memory.cache_clear()
+
+
+@pytest.mark.usefixtures("forgetful")
 @pytest.mark.parametrize(("place", "name", "planted", "why"), PLANTED)
 def test_a_planted_mistake_is_found(monkeypatch, place, name, planted, why):
     monkeypatch.setattr(place, name, planted)
-    found = run(1.5, 1)
-    assert any(why in line for line in found.wrong), found.wrong
+    wrong = []
+    for seed in range(1, 21):
+        wrong += run(1.5, seed).wrong
+        if any(why in line for line in wrong):
+            return
+    pytest.fail(f"not found: {wrong}")

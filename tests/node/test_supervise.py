@@ -115,13 +115,32 @@ async def test_a_reload_while_a_worker_starts_reaches_it_once_it_serves(settings
         assert not notebook.notes, "nobody has died of it"
 
 
+@asynccontextmanager
+async def half_replaced(settings, supervisor, nursery):
+    """Have workers replaced until the first successor serves and the second does not; give what ``replace`` raised."""
+    (settings.state.folder / "serve1").unlink()
+    refused = []
+
+    async def replace():
+        try:
+            await supervisor.replace(settings, nursery)
+        except StartError as error:
+            refused.append(str(error))
+
+    nursery.start_soon(replace)
+    await until(lambda: len(supervisor.pids) == 4, 10, "the successors")
+    served = partial(settings.state.folder.glob, "worker-0-*.sock")
+    await until(lambda: len(list(served())) == 2, 10, "one of them to serve")
+    yield refused
+
+
 async def test_successors_that_are_not_wanted_after_all_drain_if_they_serve(settings):
     async with supervised(settings, (0, 1)) as (supervisor, _, notebook, nursery):
         present = supervisor.pids
-        (settings.state.folder / "serve1").unlink()
-        (settings.state.folder / "die1").touch()
-        with pytest.raises(StartError, match="did not start"):
-            await supervisor.replace(settings, nursery)
+        async with half_replaced(settings, supervisor, nursery) as refused:
+            (settings.state.folder / "die1").touch()
+            await until(lambda: bool(refused), 10, "the refusal")
+        assert "did not start" in refused[0]
         await until(lambda: supervisor.pids == present, 10, "the successors' end")
         (ended,) = told(settings, "SIGTERM")
         assert ended.startswith("0-")
@@ -131,24 +150,9 @@ async def test_successors_that_are_not_wanted_after_all_drain_if_they_serve(sett
 
 async def test_an_end_while_workers_are_replaced_lets_their_successors_drain(settings):
     async with supervised(settings, (0, 1)) as (supervisor, drain, _, nursery):
-        (settings.state.folder / "serve1").unlink()
-        refused = []
-
-        async def replace():
-            try:
-                await supervisor.replace(settings, nursery)
-            except StartError as error:
-                refused.append(error)
-
-        nursery.start_soon(replace)
-        await until(lambda: len(supervisor.pids) == 4, 10, "the successors")
-        await until(
-            lambda: len(list(settings.state.folder.glob("worker-0-*.sock"))) == 2,
-            10,
-            "one of them to serve",
-        )
-        drain.start()
-        await until(lambda: not nursery.child_tasks, 10, "the end of all")
+        async with half_replaced(settings, supervisor, nursery) as refused:
+            drain.start()
+            await until(lambda: not nursery.child_tasks, 10, "the end of all")
         assert refused
         assert supervisor.pids == ()
         assert [name[:2] for name in told(settings, "SIGTERM")] == ["0-", "0-", "1-"]
