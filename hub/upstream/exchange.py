@@ -88,8 +88,8 @@ class Upload:
             sent += len(piece)
             if self.length is not None and sent > self.length:
                 break
-            await connection.send(piece if self.length is not None else chunk(piece))
-            early = connection.poll()
+            framed = piece if self.length is not None else chunk(piece)
+            early = await connection.send_hearing(framed)
             if early is not None:
                 return early
         if self.length is None:
@@ -106,9 +106,8 @@ class Upload:
         self.whole = False
         await connection.send(head)
         for at in range(0, len(self.body), _PIECE):
-            await connection.send(self.body[at : at + _PIECE])
-            self.whole = at + _PIECE >= len(self.body)
-            early = connection.poll()
+            early = await connection.send_hearing(self.body[at : at + _PIECE])
+            self.whole = at + _PIECE >= len(self.body) and not connection.unsent
             if early is not None:
                 return early
         return None

@@ -9,6 +9,7 @@ Faults leave here as ``OSError`` and ``ssl.SSLError``; ``exchange`` makes them v
 
 import socket
 import ssl
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Final
 
@@ -110,6 +111,39 @@ class TlsConnection:
         if data:
             self._tls.write(data)
         await self._flush()
+
+    async def send_hearing(self, data: bytes) -> bytes | None:
+        """Send ``data`` unless the peer speaks first; return what it said, nothing at its end, None once all is sent.
+
+        Raises:
+            OSError: The connection broke and nothing had been said.
+
+        Cancellation: a part may have been sent; the connection is of no more use, nor is it after an answer.
+        """
+        self._tls.write(data)
+        self._rest += self._out.read()
+        try:
+            while self._rest:
+                self.push(b"")
+                if self._rest:
+                    await self._writable_or_readable()
+                    if (said := self.poll()) is not None:
+                        return said
+        except OSError:
+            if said := self.poll():  # it was said before the connection broke
+                return said
+            raise
+        return self.poll()
+
+    async def _writable_or_readable(self) -> None:
+        async with trio.open_nursery() as nursery:
+
+            async def wait(ready: Callable[[socket.socket], Awaitable[None]]) -> None:
+                await ready(self._socket)
+                nursery.cancel_scope.cancel()
+
+            nursery.start_soon(wait, trio.lowlevel.wait_writable)
+            nursery.start_soon(wait, trio.lowlevel.wait_readable)
 
     async def receive(self) -> bytes:
         """Return octets as they come; nothing at the end of the connection (``clean_end`` tells how it ended).

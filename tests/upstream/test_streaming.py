@@ -153,6 +153,31 @@ async def test_a_bank_that_answers_an_upload_early_is_heard(tmp_path):
         assert hub.idle == 0
 
 
+async def lingers(line):
+    await trio.sleep_forever()
+
+
+async def says_farewell(line):
+    line.stream.transport_stream.socket.shutdown(trio.socket.SHUT_WR)
+    await trio.sleep_forever()
+
+
+@pytest.mark.parametrize("then", [lingers, says_farewell])
+@pytest.mark.parametrize("in_pieces", [False, True])
+async def test_a_bank_that_refuses_an_upload_and_reads_no_more_is_heard(then, in_pieces, tmp_path):
+    async def script(line):
+        await line.stream.receive_some(1000)
+        await line.say(b"HTTP/1.1 413 X\r\ncontent-length: 0\r\n\r\n")
+        await then(line)
+
+    body = b"z" * 8_000_000
+    over = {"stream": pieces(body, body), "headers": ()} if in_pieces else {}
+    async with bank(script, tmp_path) as (_, hub):
+        call = post(b"" if in_pieces else body, deadline_ms=5000, **over)
+        assert (await hub.exchange(call)).status == 413
+        assert (hub.busy, hub.idle) == (0, 0)
+
+
 async def test_a_connection_over_which_a_body_went_in_part_is_not_used_again(tmp_path):
     refusal = b"HTTP/1.1 413 X\r\ncontent-length: 0\r\n\r\n"
 
