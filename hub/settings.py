@@ -43,8 +43,8 @@ Life = Annotated[int, Meta(ge=1, le=_YEAR_S)]
 Wait = Annotated[int, Meta(ge=0, le=_YEAR_S)]
 CodeLife = Annotated[int, Meta(ge=1, le=60)]
 """FAPI 2.0 Security Profile section 5.3.2.1: a minute at most."""
-RequestUriLife = Annotated[int, Meta(ge=1, lt=600)]
-"""FAPI 2.0 Security Profile section 5.3.2.2: under ten minutes."""
+RequestUriLife = Annotated[int, Meta(ge=10, lt=600)]
+"""FAPI 2.0 Security Profile section 5.3.2.2: under ten minutes; in less than ten seconds no browser has followed it."""
 RequestObjectLife = Annotated[int, Meta(ge=1, le=3600)]
 """FAPI 2.0 Message Signing section 5.3.1: an hour at most."""
 InteractionLife = Annotated[int, Meta(ge=1, le=7200)]

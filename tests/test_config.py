@@ -136,6 +136,7 @@ def test_a_value_remembers_where_it_came_from():
         ("retain = {}", "retain = { call = 0 }", "log.retain"),
         ("[state]", "[limits]\nstreams = 0\n[state]", "limits.streams"),
         ("[state]", "[limits]\ncode_s = 61\n[state]", "limits.code_s"),
+        ("[state]", "[limits]\nrequest_uri_s = 9\n[state]", "limits.request_uri_s"),
         ("[state]", "[limits]\naccess_token_s = 601\n[state]", "limits.access_token_s"),
         ("[state]", "[limits]\nassertion_s = 301\n[state]", "limits.assertion_s"),
         ("[state]", "[limits]\nrequest_object_s = 601\n[state]", "limits.request_object_s"),
