@@ -1,6 +1,9 @@
 """The command line: what was asked wrongly is one line that says what was expected; never a traceback, never silence."""
 
 import errno
+import os
+import subprocess
+import sys
 from datetime import UTC, datetime
 
 import pytest
@@ -186,3 +189,16 @@ def test_a_log_of_another_issuer_is_named_where_it_cannot_be_continued(tenant):
     words = r"signed as auth1\.examplebank.*trusted is auth2\."
     with pytest.RaisesGroup(pytest.RaisesExc(LogError, match=words), flatten_subgroups=True):
         test_retention.fill(tenant, 1)
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_the_shell_completes_the_program_by_its_name_in_a_checkout_too(shell):
+    done = subprocess.run(
+        [sys.executable, "-m", "hub"],
+        env={**os.environ, "_HUB_COMPLETE": f"{shell}_source"},
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+    assert "_hub_completion" in done.stdout
+    assert done.returncode == 0
