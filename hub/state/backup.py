@@ -3,6 +3,7 @@
 import os
 import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -133,7 +134,19 @@ def put_back(source: Path, folder: Path) -> Path | None:
             raise StoreError(f"{folder}: the backup cannot be put back ({error})") from None
 
 
+def _fold(present: Path) -> None:
+    """Move what is in the log of a database into it, so that the log is not needed beside it; of a damaged one nothing."""
+    with suppress(apsw.Error):
+        connection = apsw.Connection(str(present))
+        try:
+            connection.pragma("user_version")  # who has read nothing knows of no log
+            connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+        finally:
+            connection.close()
+
+
 def _swap(source: Path, folder: Path) -> Path | None:
+    """Put the new file there in one step: at every moment there is a database, the old one or the new one."""
     new, present = folder / f"{DATABASE}.new", folder / DATABASE
     shutil.copyfile(source, new)
     new.chmod(0o600)
@@ -141,11 +154,17 @@ def _swap(source: Path, folder: Path) -> Path | None:
         os.fsync(file.fileno())
     aside = None
     if present.exists():
+        _fold(present)
         aside = folder / f"{DATABASE}.before-{present.stat().st_mtime_ns}"
-        for name in ("-wal", "-shm"):
+        for name in ("-wal", "-shm"):  # of a damaged one
             if (old := present.with_name(DATABASE + name)).exists():
                 old.rename(aside.with_name(aside.name + name))
-        present.rename(aside)
+        if aside.exists() and aside.samefile(present):  # of an attempt that was cut off
+            aside.unlink()
+        try:
+            os.link(present, aside)
+        except PermissionError:  # a file system without links
+            present.rename(aside)
     new.rename(present)
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
