@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from datetime import UTC, datetime
+from types import SimpleNamespace
 
 import pytest
 from click.testing import CliRunner
@@ -14,6 +15,7 @@ from hub.cli import main, seconds_of
 from hub.cli_run import CANNOT_START, run
 from hub.config import config_folder
 from hub.node.errors import StartError
+from hub.sandbox.journey import choose_customer
 from hub.sandbox.manifest import SandboxOptions
 from hub.sandbox.places import Places
 from hub.sandbox.tenant import check_base
@@ -86,6 +88,11 @@ def test_the_clock_that_was_moved_is_told_as_a_date_and_a_refusal_as_it_came(
     monkeypatch.setattr("hub.sandbox.control.ask", ask)
     done = CliRunner().invoke(main, ["sandbox", "time", "--dir", str(tmp_path), amount])
     assert words in done.output
+
+
+def test_a_journey_at_a_bank_of_ones_own_is_refused_in_words():
+    with pytest.raises(StartError, match="the bank is your own"):
+        choose_customer(SimpleNamespace(customers=[]), "")
 
 
 def test_a_file_that_is_not_there_is_named_without_a_traceback(tmp_path):

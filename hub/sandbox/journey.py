@@ -135,6 +135,10 @@ def choose_customer(manifest: Manifest, wanted: str) -> CustomerSection:
     Raises:
         StartError: There is no such customer; the line names those that exist.
     """
+    if not manifest.customers:
+        raise StartError(
+            "the bank is your own: only you know its pages and customers, so no journey can be told"
+        )
     for person in manifest.customers:
         if not wanted or wanted.lower() in {person.username.lower(), person.name.lower()}:
             return person
