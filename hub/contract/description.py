@@ -96,7 +96,7 @@ def _parameters(row: Row, file: SchemaFile) -> list[dict[str, Any]]:
             plain = name.removesuffix("!")
             schema = schema_of(row.query.get(plain, kind), row.schemas)
             found.append(_parameter(plain, "query", schema, required=name.endswith("!")))
-    if route.paged:
+    if route.paged and route.method == "GET":
         most = {"page": 100_000, "page-size": 1000}
         for name, high in most.items():
             schema = {"type": "integer", "minimum": 1, "maximum": high}

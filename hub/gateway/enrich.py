@@ -84,8 +84,11 @@ def _asked(
 ) -> Asked | Fault:
     sent = parse_qsl(call.request.query, keep_blank_values=True) if call.request.query else []
     paging = dict(sent)
-    page = _whole(call, paging.get("page"), "page", 1, PAGE_MOST)
-    size = _whole(call, paging.get("page-size"), "page-size", PAGE_SIZE, PAGE_SIZE_MOST)
+    page: int | None = 1
+    size: int | None = PAGE_SIZE
+    if call.route.method == "GET":  # the pages of what only the Hub looks at are none of the TPP's
+        page = _whole(call, paging.get("page"), "page", 1, PAGE_MOST)
+        size = _whole(call, paging.get("page-size"), "page-size", PAGE_SIZE, PAGE_SIZE_MOST)
     if page is None or size is None:
         text = f"page: expected 1 to {PAGE_MOST}; page-size: expected 1 to {PAGE_SIZE_MOST}"
         return caller_fault(400, "Resource.InvalidFormat", text, check="request.paging")

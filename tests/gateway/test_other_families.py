@@ -163,6 +163,17 @@ async def test_a_payees_name_is_compared_by_the_hub(held, word, mask):
     assert b"o3-psu-identifier" not in dict(call.headers)
 
 
+async def test_a_payee_is_looked_for_on_the_first_page_whatever_the_tpp_asks():
+    world = await client_world("confirmation-of-payee")
+    world.bank.answer = customers("A B")
+    headers = {b"content-type": b"application/jwt", b"page": b"2", b"page-size": b"1"}
+    body = question({"FullName": "A B"})
+    path = f"{PAYEE}/confirmation"
+    response = await world.send("POST", path, "page=3", headers, body=body)
+    assert response.status == 200
+    assert world.bank.calls[0].query == "page=1&page-size=100"
+
+
 async def test_an_account_the_bank_does_not_have_is_204():
     world = await client_world("confirmation-of-payee")
     response = await ask(world, "confirmation", question({"FullName": "A B"}))
