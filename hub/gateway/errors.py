@@ -47,14 +47,15 @@ STANDARD: Final = LISTED_403 | {
 BANKS_OWN: Final = "LFI.*"
 _NAMESPACED: Final = re.compile(r"[A-Za-z]+\.[A-Za-z0-9]+")
 _MESSAGE: Final = 500
+_CODE: Final = 128
 _INVALID_TOKEN: Final = b'Bearer error="invalid_token"'
 
 
 class BankError(msgspec.Struct, frozen=True):
-    """Hold what a bank may say with an error; both members may be missing."""
+    """Hold what a bank may say with an error; both members may be missing, or null."""
 
-    errorCode: str = ""  # noqa: N815 - the standard's names
-    errorMessage: str = ""  # noqa: N815
+    errorCode: str | None = ""  # noqa: N815 - the standard's names
+    errorMessage: str | None = ""  # noqa: N815
 
 
 def error_body(fault: Fault, url: str = "") -> dict[str, Any]:
@@ -127,8 +128,8 @@ def bank_error(answer: BankAnswer, *, payment: bool, finds: bool) -> Fault:
     """
     said = _read(answer.body)
     text = (said.errorMessage or "The bank refused the request.")[:_MESSAGE]
-    code = said.errorCode
-    lawful = code in GENERIC or _NAMESPACED.fullmatch(code) is not None
+    code = said.errorCode or ""
+    lawful = code in GENERIC or (len(code) <= _CODE and _NAMESPACED.fullmatch(code) is not None)
     match answer.status:
         case 400:
             if not lawful:

@@ -485,6 +485,10 @@ async def test_an_unknown_path_is_404_and_another_method_405_without_bodies():
 
 
 BANK_ERRORS = [
+    (400, {"errorCode": "Consent.Invalid", "errorMessage": None}, 400, "Consent.Invalid"),
+    (400, {"errorCode": None, "errorMessage": "no"}, 400, "GenericError"),
+    (400, {"errorCode": f"A.{'b' * 200}"}, 400, f"LFI.A{'b' * 63}"),
+    (403, {"errorCode": f"A.{'b' * 200}"}, 403, "GenericError"),
     (400, {"errorCode": "Consent.FailsControlParameters", "errorMessage": "m"}, 400, "Consent.FailsControlParameters"),
     (400, {"errorCode": "AANI.AM04", "errorMessage": "m"}, 400, "AANI.AM04"),
     (400, {"errorCode": "bad-thing", "errorMessage": "m"}, 400, "LFI.badthing"),
