@@ -7,10 +7,10 @@ consent with the customer's choice, confirm. ``prepared`` keeps what it made in 
 import base64
 import hashlib
 import json
-import time
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlencode, urlsplit
+from zoneinfo import ZoneInfo
 
 import httpx
 import msgspec
@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 
 from bench.moment import clock, follow, seconds
+from hub.model.period import local_date
 from hub.node.wall import SystemDice
 from hub.sandbox.bank.hub import Hub, Interaction, Redirect
 from hub.sandbox.browser import Browser
@@ -45,6 +46,8 @@ ACCOUNT = "acc-1001"
 SIZED = tuple(f"{size}octets" for size in (1_000, 10_000, 100_000, 1_000_000, 10_000_000))
 CUSTOMER = "bench-customer"
 LIFE_S = 86_400 * 30
+_ZONE = ZoneInfo("Asia/Dubai")
+"""The sandbox tenant's: a schedule may not start yesterday, and there tomorrow begins at 20:00 UTC."""
 
 
 class Granted(msgspec.Struct, frozen=True, kw_only=True):
@@ -249,7 +252,7 @@ def any_payments(sealed: str) -> dict[str, Any]:
             "PeriodicSchedule": {
                 "Type": "VariableOnDemand",
                 "PeriodType": "Month",
-                "PeriodStartDate": time.strftime("%Y-%m-%d", time.gmtime(seconds())),
+                "PeriodStartDate": local_date(seconds(), _ZONE).isoformat(),
                 "Controls": {"MaximumIndividualAmount": amount},
             },
         }
