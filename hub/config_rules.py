@@ -1,5 +1,6 @@
 """The rules between settings, which no type can express; each that is broken is one sentence that says what was expected."""
 
+import re
 from collections.abc import Iterator
 from typing import Final
 
@@ -10,7 +11,7 @@ from hub.settings import Settings
 
 def wrong_settings(settings: Settings) -> tuple[str, ...]:
     """Return one sentence for each rule that settings of the right types break, naming what was expected."""
-    parts = (_addresses, _endpoints, _bank, _profile, _rest)
+    parts = (_addresses, _endpoints, _hosts, _bank, _profile, _rest)
     return tuple(sentence for part in parts for sentence in part(settings))
 
 
@@ -39,6 +40,20 @@ def _endpoints(settings: Settings) -> Iterator[str]:
     ):
         if url and not is_https(url):
             yield f"{name}: expected an https URL without query or fragment, got {url!r}"
+
+
+def _hosts(settings: Settings) -> Iterator[str]:
+    """See that each face answers to the address that is published for it; without this, every request is 421."""
+    tenant = settings.tenant
+    for face, hosts, name, url in (
+        ("tpp", settings.tpp.hosts, "tenant.issuer", tenant.issuer),
+        ("tpp", settings.tpp.hosts, "tenant.resource_base", tenant.resource_base),
+        ("lfi", settings.lfi.hosts, "lfi.base", settings.lfi.base),
+    ):
+        authority = url.removeprefix("https://").lower()
+        host = re.sub(r":[0-9]+\Z", "", authority)
+        if hosts and not {authority, host} & {one.lower() for one in hosts}:
+            yield f"{face}.hosts: expected {host}, the host of {name}, among {', '.join(hosts)}"
 
 
 _NEEDED: Final = {
