@@ -34,6 +34,10 @@ def ask(configuration: Path, request: dict[str, Any]) -> dict[str, Any]:
                 if len(held) > _ANSWER_OCTETS:
                     raise StartError(f"{path}: the answer is too long")
         answer = orjson.loads(held)
+    except TimeoutError:
+        raise StartError(
+            f"{path}: the Hub took the command and has not answered within {_PATIENCE_S:.0f} s; it may still carry it out"
+        ) from None
     except (OSError, orjson.JSONDecodeError) as error:
         raise StartError(
             f"{path}: no Hub listens there, or not to this user ({type(error).__name__}); "

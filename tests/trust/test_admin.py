@@ -13,6 +13,7 @@ from hub.config import config_folder
 from hub.model.clock import SeededDice
 from hub.model.fault import hub_fault
 from hub.node.ask import ask
+from hub.node.errors import StartError
 from hub.trust import admin
 from hub.trust.admin import Office, serve_admin, trust_commands
 from tests.trust.framework import APP, NOW, ORG, enrol, open_world, peer_of, running
@@ -56,6 +57,20 @@ async def test_an_operator_reaches_a_hub_whose_folder_lies_deep(world, trust, tm
         answer = await trio.to_thread.run_sync(ask, configuration, {"do": "trust"})
         nursery.cancel_scope.cancel()
     assert answer["ok"] is True
+
+
+async def test_an_operator_is_told_of_a_hub_that_does_not_answer(tmp_path, monkeypatch):
+    configuration = tmp_path / "hub.toml"
+    text = (config_folder() / "hub.production.toml").read_text()
+    configuration.write_text(text.replace("/var/lib/api-hub/examplebank", str(tmp_path)))
+    monkeypatch.setattr("hub.node.ask._PATIENCE_S", 0.05)
+    with socket.socket(socket.AF_UNIX) as silent:
+        silent.bind(str(tmp_path / "admin.sock"))
+        silent.listen()
+        with pytest.raises(StartError, match="has not answered within"):
+            ask(configuration, {"do": "trust"})
+    with pytest.raises(StartError, match="no Hub listens there"):
+        ask(configuration, {"do": "trust"})
 
 
 async def say(path, *lines):
