@@ -81,12 +81,20 @@ def _bank(settings: Settings) -> Iterator[str]:
 _UAE_MOST: Final = {"access_token_s": 600, "assertion_s": 300, "request_object_s": 600}
 """What the UAE security profile allows, section 2.1 points 2, 9, 10 and 11; the general profile has no such bounds, or wider ones."""
 
+_UAE_NEVER: Final = ("jarm", "tls_client_auth")
+"""What it does not know: section 2.1 points 3 and 7."""
+
 
 def _profile(settings: Settings) -> Iterator[str]:
+    if settings.tenant.profile != "uae":
+        return
     for name, most in _UAE_MOST.items():
         given = getattr(settings.limits, name)
-        if settings.tenant.profile == "uae" and given > most:
+        if given > most:
             yield f"limits.{name}: expected at most {most} seconds in the UAE profile, got {given}"
+    for name in _UAE_NEVER:
+        if getattr(settings.switches, name):
+            yield f"switches.{name}: expected false in the UAE profile, which does not have it"
 
 
 def _rest(settings: Settings) -> Iterator[str]:

@@ -147,6 +147,8 @@ def test_a_value_remembers_where_it_came_from():
         ("[state]", "[limits]\nclock_ahead_s = 9\n[state]", "limits.clock_ahead_s"),
         ("[state]", "[limits]\ninteraction_s = 7201\n[state]", "limits.interaction_s"),
         ("[state]", "[limits]\nframe_octets = 16383\n[state]", "limits.frame_octets"),
+        ("[state]", "[switches]\njarm = true\n[state]", "switches.jarm"),
+        ("[state]", "[switches]\ntls_client_auth = true\n[state]", "switches.tls_client_auth"),
         ("[state]", "[switches]\npayee_yes = 0.5\n[state]", "switches.payee_partial"),
         ("[state]", "[switches]\npayee_yes = 1.01\n[state]", "switches.payee_yes"),
         ("workers = 2", "workers = 2\nlimits = 5", "limits"),

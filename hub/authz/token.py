@@ -37,10 +37,9 @@ GRANT_TYPES: Final = tuple(_COLUMNS)
 
 
 class _Found(msgspec.Struct, frozen=True, kw_only=True):
-    """Hold the versions that the decision rests on."""
+    """Hold the version of the code that is redeemed; a grant that is revoked meanwhile ends the token wherever it is shown."""
 
     code: int = 0
-    grant: int = 0
 
 
 class Tokens:
@@ -96,7 +95,7 @@ class Tokens:
             grant=grant[0] if grant else None,
             consent=consent[0] if consent else None,
         )
-        return facts, _Found(code=code[1] if code else 0, grant=grant[1] if grant else 0)
+        return facts, _Found(code=code[1] if code else 0)
 
     async def _ended(self, facts: Facts, found: _Found, fault: Fault) -> Sequence[Change]:
         """Return what a replayed code revokes: its grant and every token of it."""
