@@ -110,7 +110,10 @@ class Connection:
 
     def _take(self, data: bytes, nursery: trio.Nursery) -> None:
         now = trio.current_time()
-        self._dispatch(self._engine.receive(data, now), nursery)
+        events = self._engine.receive(data, now)
+        if events:  # a head that is incomplete after them has only begun
+            self._owed_since = math.inf
+        self._dispatch(events, nursery)
         for exchange in self._exchanges.values():
             if exchange.changed is not None and not self._engine.backlog(exchange.stream):
                 exchange.notify()
@@ -118,10 +121,14 @@ class Connection:
         self._wake_for_output()
 
     async def _room(self) -> None:
-        """Wait while the peer does not take our output, or its own body is not read here."""
-        while not self._engine.wants_data or self._transport.stuck:
+        """Wait while the peer does not take our output, or its own body is not read here; no head is late by that."""
+        scope, waits = self._scope, False
+        while scope is not None and (not self._engine.wants_data or self._transport.stuck):
+            waits, scope.deadline, self._owed_since = True, math.inf, math.inf
             self._resume = trio.Event()
             await self._resume.wait()
+        if waits:
+            self._schedule(trio.current_time())
 
     def _schedule(self, now: float) -> None:
         """Set until when the peer must have said something more."""
@@ -206,11 +213,8 @@ class Connection:
             exchange.add(event.data, event.octets)
 
     def _refuse(self, event: Refused) -> None:
-        desk, response = self._desk, Response(status=event.status)
-        desk.observer.note("request_refused", reason=event.reason, address=self._peer.address)
-        desk.turned_away(self._peer.address, f"edge.{event.reason}")
-        desk.observer.answered(desk.unread(self._peer), response, 0)
-        self._engine.answer(event.stream, event.status, self._desk.fields(response, 0), b"")
+        fields = self._desk.unread(self._peer, event)
+        self._engine.answer(event.stream, event.status, fields, b"")
         self._wake()
 
     def _engine_consume(self, stream: int, octets: int) -> None:
@@ -285,9 +289,8 @@ class Connection:
         engine, stream = self._engine, exchange.stream
         if response.stream is None:
             body = b"" if exchange.request.method == "HEAD" else response.body
-            engine.answer(
-                stream, response.status, self._desk.fields(response, len(response.body)), body
-            )
+            fields = self._desk.fields(response, len(response.body))
+            engine.answer(stream, response.status, fields, body)
             exchange.started = True
             large = len(body) > _LARGE
             self._hand_over(at_once=large)
@@ -356,10 +359,9 @@ class Connection:
             while self._held_up(exchange, through=through) and not exchange.crowded:
                 await exchange.change()
         if self._held_up(exchange, through=through):
-            reason = "crowded" if exchange.crowded else "send_s"
-            self._note("slow_reader", reason)
+            exchange.gone = "crowded" if exchange.crowded else "send_s"
+            self._note("slow_reader", exchange.gone)
             self._engine.reset(exchange.stream)
-            exchange.gone = reason
 
     def _held_up(self, exchange: Exchange, *, through: bool) -> bool:
         """Tell whether the peer has not taken what was queued."""
@@ -494,6 +496,5 @@ class Connection:
         self._wake()
 
     def _note(self, name: str, reason: str) -> None:
-        self._desk.observer.note(
-            name, reason=reason, address=self._peer.address, face=self._desk.face
-        )
+        address, face = self._peer.address, self._desk.face
+        self._desk.observer.note(name, reason=reason, address=address, face=face)

@@ -17,7 +17,7 @@ from hub.model.clock import Clock
 from hub.model.http import Admission, App, Headers, Request, Response, UnavailableError
 from hub.model.terms import Face
 from hub.observe import Observer
-from hub.protocol.message import Head
+from hub.protocol.message import Head, Refused
 
 _CHECKS: Final = {
     404: "edge.path_unknown",
@@ -153,9 +153,14 @@ class Desk:
             fields += ((b"content-length", b"%d" % length),)
         return fields + self.date()
 
-    def unread(self, peer: Peer) -> Request:
-        """Stand for a request whose head could not be read."""
-        return Request(face=self.face, method="-", authority="", path="", peer=peer)
+    def unread(self, peer: Peer, event: Refused) -> Headers:
+        """Note a request whose head could not be read; return the fields of its answer."""
+        request = Request(face=self.face, method="-", authority="", path="", peer=peer)
+        response = Response(status=event.status)
+        self.observer.note("request_refused", reason=event.reason, address=peer.address)
+        self.turned_away(peer.address, f"edge.{event.reason}")
+        self.observer.answered(request, response, 0)
+        return self.fields(response, 0)
 
     def serves(self, authority: str) -> bool:
         """Tell whether a request for this authority came to the right place."""
