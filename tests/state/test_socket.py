@@ -1,8 +1,11 @@
 """The keeper's socket: leases, invalidations before acknowledgements, and what happens when an end goes away."""
 
+import json
 import stat
 from contextlib import asynccontextmanager
+from hashlib import sha256
 
+import msgspec
 import pytest
 import trio
 from msgspec.structs import replace
@@ -22,6 +25,8 @@ from hub.state.frames import (
     Changed,
     FrameError,
     Frames,
+    FromKeeper,
+    FromWorker,
     Heard,
     Hello,
     Indices,
@@ -466,3 +471,18 @@ async def test_a_number_that_cannot_be_stored_ends_the_workers_connection_only(
             with trio.fail_after(2):
                 assert await worker.hear() == ()
         assert await keeper.commit([], [event()]) == (0,)
+
+
+def plain(schema):
+    """Return a schema without its prose."""
+    if isinstance(schema, dict):
+        prose = {k for k in ("title", "description") if isinstance(schema.get(k), str)}
+        return {k: plain(v) for k, v in schema.items() if k not in prose}
+    return [plain(one) for one in schema] if isinstance(schema, list) else schema
+
+
+def test_what_is_said_on_the_socket_is_of_its_protocols_version():
+    """Where this fails: a message or a record has changed. Count PROTOCOL up by one, and write the new digest here."""
+    schemas = msgspec.json.schema_components([FromWorker, FromKeeper])
+    said = sha256(json.dumps(plain(schemas), sort_keys=True).encode()).hexdigest()
+    assert (PROTOCOL, said[:16]) == (3, "6560ab7c3a0f9466")
