@@ -11,6 +11,7 @@ partial outage counts for its route.
 """
 
 import threading
+import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import datetime
@@ -29,6 +30,9 @@ from hub.audit.source import Events
 from hub.model.event import Event, Kind
 
 FILE: Final = "audit/index.db"
+_TRIES: Final = 500
+_PAUSE_S: Final = 0.02
+"""Ten seconds in all, as for any other lock of the index."""
 _VERSION: Final = 3
 _BATCH: Final = 1000
 _GROUP: Final = 8
@@ -428,7 +432,7 @@ def open_index(folder: Path, zone: str) -> Index:
 
 
 def _prepare(connection: apsw.Connection) -> None:
-    connection.pragma("journal_mode", "wal")
+    _keep_a_wal(connection)
     connection.pragma("synchronous", "normal")
     if connection.pragma("user_version") not in {0, _VERSION}:
         _empty(connection)
@@ -441,6 +445,16 @@ def _prepare(connection: apsw.Connection) -> None:
     except BaseException:
         connection.execute("ROLLBACK")
         raise
+
+
+def _keep_a_wal(connection: apsw.Connection) -> None:
+    """Have a write-ahead log; SQLite itself waits for nobody who makes one at the same moment."""
+    for _ in range(_TRIES):
+        with suppress(apsw.BusyError):
+            connection.pragma("journal_mode", "wal")
+            return
+        time.sleep(_PAUSE_S)
+    connection.pragma("journal_mode", "wal")
 
 
 def _empty(connection: apsw.Connection) -> None:

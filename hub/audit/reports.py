@@ -187,9 +187,13 @@ def performance_rows(
     lfi: Mapping[str, str],
     period: Period,
 ) -> list[dict[str, Any]]:
-    """Return ``LFI Performance`` (the bank's time) or ``OFP Performance`` (the Hub's) over the period."""
-    rows = []
-    for (route, group), load in loads(sums, ("route", "group")).items():
+    """Return ``LFI Performance`` (the bank's time) or ``OFP Performance`` (the Hub's) over the period.
+
+    The share of errors is that of the operation: within one group of status it would always be 0 or 100.
+    """
+    rows, given = [], list(sums)
+    whole = loads(given, ("route",))
+    for (route, group), load in loads(given, ("route", "group")).items():
         times = load.bank if party == "LFI" else load.hub
         if route not in operations or not times.total:
             continue
@@ -204,7 +208,7 @@ def performance_rows(
                 "MinimumResponseTimeMicroseconds": times.least,
                 "AverageResponseTimeMicroseconds": times.mean,
                 "TotalCalls": load.calls,
-                "ErrorRatePercentage": round(load.error_percent),
+                "ErrorRatePercentage": round(whole[route,].error_percent),
             }
         )
     return rows

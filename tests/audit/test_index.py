@@ -262,7 +262,7 @@ async def test_the_reports_of_the_standard_follow_from_the_same_figures(keeper, 
     assert (row["UptimePercentage"], row["UnplannedDowntimePercentage"]) == (99, 1)
     assert period.seconds(NOW)[1] == NOW, "what has not been yet does not count"
     both = performance_rows("LFI", mine, operations, lfi, period)
-    assert [row["ErrorRatePercentage"] for row in both] == [0, 100]
+    assert [row["ErrorRatePercentage"] for row in both] == [12, 12], "one of the operation's eight"
     assert both[0]["AverageResponseTimeMicroseconds"] == 50_000
 
 
