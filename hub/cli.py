@@ -268,7 +268,10 @@ def sandbox_up(no_journey: bool, **options: Any) -> None:
     run(start)
 
 
-@sandbox.command("time", context_settings={"ignore_unknown_options": True})
+@sandbox.command(
+    "time",  # without -h: -1h holds one
+    context_settings={"ignore_unknown_options": True, "help_option_names": ["--help"]},
+)
 @DIR_OPTION
 @click.argument("amount", metavar="[+|-]N[s|m|h|d]")
 def sandbox_time(folder: Path, amount: str) -> None:

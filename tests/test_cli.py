@@ -69,7 +69,8 @@ def test_the_clock_is_moved_either_way_and_nothing_else_is_an_amount(tmp_path):
     for amount in ("10x", "", "1e9", "٣m", "1_0", "--foo", "+", "m", "9" * 13):
         code, output = told("sandbox", "time", "--dir", tmp_path, amount)
         assert (code, "expected a number" in output) == (2, True), amount
-    assert told("sandbox", "time", "--dir", tmp_path, "-10m")[0] == CANNOT_START
+    for amount in ("-10m", "-1h", "-2d", "-5"):
+        assert told("sandbox", "time", "--dir", tmp_path, amount)[0] == CANNOT_START, amount
 
 
 @pytest.mark.parametrize(
