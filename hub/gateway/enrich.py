@@ -9,7 +9,7 @@ Source: routes.md T0, T4, T5; ozone-connect.md section 2; hub-behaviour 7.2.
 from base64 import b64encode
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import Final
+from typing import Any, Final
 from urllib.parse import parse_qsl, quote, urlencode
 
 import orjson
@@ -263,3 +263,13 @@ def _foreign_exchange_only(call: Call, access: Access) -> bool:
     return plain_id(call.route.id) == "account-information.transactions" and not (
         access.permissions & _PLAIN_TRANSACTIONS
     )
+
+
+def blanked(given: Any) -> Any:
+    """Return a bank's answer with its lists of data emptied."""
+    data = given.get("data") if isinstance(given, dict) else None
+    if isinstance(data, list):
+        return {"data": []}
+    if isinstance(data, dict):
+        return {"data": {n: [] if isinstance(v, list) else v for n, v in data.items()}}
+    return given

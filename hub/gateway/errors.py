@@ -118,6 +118,12 @@ def bare(status: int, headers: Headers = ()) -> Response:
     return Response(status=status, headers=((b"cache-control", b"no-store"), *headers))
 
 
+def too_deep() -> Fault:
+    """Return what is said of a bank's answer that nests more deeply than can be written."""
+    text = "The bank's answer cannot be read."
+    return bank_fault(500, "GenericError", text, check="bank.unmappable", private="depth")
+
+
 def bank_error(answer: BankAnswer, *, payment: bool, finds: bool) -> Fault:
     """Map a bank's answer that is no success.
 

@@ -24,8 +24,16 @@ from hub.contract.validators import is_uuid
 from hub.gateway.bodies import Bodies
 from hub.gateway.consents import Consents
 from hub.gateway.enforce import enforce
-from hub.gateway.enrich import ask, bank_call
-from hub.gateway.errors import WITH_BODY, at_resources, bank_error, bare, error_body, error_headers
+from hub.gateway.enrich import ask, bank_call, blanked
+from hub.gateway.errors import (
+    WITH_BODY,
+    at_resources,
+    bank_error,
+    bare,
+    error_body,
+    error_headers,
+    too_deep,
+)
 from hub.gateway.files import Files, forgo
 from hub.gateway.headers import customer_fault
 from hub.gateway.journey import Journey
@@ -352,7 +360,7 @@ class Gateway:
         except orjson.JSONDecodeError:
             return bank_fault(500, "GenericError", text, check="bank.not_json")
         if asked.blank:
-            given = _blank(given)
+            given = blanked(given)
         refused = self.shadow.look(call.route.id, given, len(answer.body))
         if refused is not None:
             return refused
@@ -394,10 +402,8 @@ class Gateway:
     ) -> Response | None:
         try:
             response = self._render_reply(journey, reply)
-        except TypeError:  # a bank may nest more deeply than can be written
-            text = "The bank's answer cannot be read."
-            fault = bank_fault(500, "GenericError", text, check="bank.unmappable", private="depth")
-            return await self._record_word(request, journey, fault)
+        except TypeError:
+            return await self._record_word(request, journey, too_deep())
         event = journey.event(request, reply, response)
         if reply.stream is not None:
             event = msgspec.structs.replace(event, octets_out=reply.size)
@@ -424,8 +430,13 @@ class Gateway:
     ) -> Response | None:
         """Render a payment's outcome, and have it written with its answer and its event."""
         journey.bank_us = paid.bank_us
-        response = self._render(journey, paid.shown)
-        event = journey.event(request, paid.shown, response)
+        shown = paid.shown
+        try:
+            response = self._render(journey, shown)
+        except TypeError:
+            shown = too_deep()
+            response = self._render(journey, shown)
+        event = journey.event(request, shown, response)
         instead = await self._payments.record(paid, response, event)
         if instead is not None:
             return await self._record(request, journey, instead)
@@ -484,13 +495,3 @@ def _unrecorded(journey: Journey, fault: Fault) -> Response:
     """Answer that nothing can be served while nothing can be recorded."""
     retry = str(fault.retry_after or 1).encode()
     return bare(503, ((b"retry-after", retry), journey.id_header()))
-
-
-def _blank(given: Any) -> Any:
-    """Return a bank's answer with its lists of data emptied."""
-    data = given.get("data") if isinstance(given, dict) else None
-    if isinstance(data, list):
-        return {"data": []}
-    if isinstance(data, dict):
-        return {"data": {n: [] if isinstance(v, list) else v for n, v in data.items()}}
-    return given

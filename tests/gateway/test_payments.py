@@ -12,6 +12,7 @@ from hub.model.consent import Consent, ConsentType
 from hub.model.limits import Allowance
 from hub.model.records import Payment
 from hub.protocol.jose import PublicKey, sign
+from hub.upstream.bank import BankAnswer
 from hub.upstream.faults import bank_failure
 from hub.upstream.webhook import payment_message
 from tests.gateway.test_payment_consents import DATA, PAYMENT, message_of, signed
@@ -119,6 +120,20 @@ async def test_a_payment_is_made():
     assert (payment.consent_id, payment.amount) == (CONSENT, "10.00")
     kinds = [e["kind"] for e in await world.events()]
     assert kinds == ["intent", "outcome", "call"]
+
+
+async def test_a_payment_is_kept_though_the_banks_answer_is_too_deep_to_be_told():
+    world = await started()
+    deep = b'{"a":' * 300 + b"1" + b"}" * 300
+    body = orjson.dumps(MADE).replace(b'"ACM"', deep)
+    world.bank.answer = BankAnswer(status=201, headers=(), body=body)
+    first, second = await pay(world), await pay(world)
+    assert (first.status, error_of(first)) == (500, "GenericError")
+    assert (second.status, len(world.bank.calls)) == (500, 1), "told again, not paid again"
+    payment, _ = await world.keeper.lookup(Payment, "p-1")
+    assert (payment.status, (await taken(world)).total.number) == ("Pending", 1)
+    events = [(e["kind"], e.get("check")) for e in await world.events()]
+    assert events[:3] == [("intent", None), ("outcome", None), ("call", "bank.unmappable")]
 
 
 async def test_the_bank_gets_the_message_inside_a_record_of_the_call():
