@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import apsw
+import msgspec
 import trio
 
 from hub.audit.open import ReadLog
@@ -93,6 +94,13 @@ class Place:
                 f"{self.folder}: a database is damaged ({error}); "
                 "if it is the log's index, hub audit reindex makes it anew"
             ) from None
+        except msgspec.MsgspecError as error:
+            raise StartError(unreadable(error)) from None
+
+
+def unreadable(error: msgspec.MsgspecError) -> str:
+    """Return the line that says why an event cannot be read."""
+    return f"an event is of a newer Hub, which can read it, or damaged: {error}"
 
 
 async def fits(log: ReadLog, reader: Reader, tell: Callable[[str], object]) -> int:

@@ -24,6 +24,7 @@ from hub.state.backup import check_backup
 from hub.state.entry import unavailable
 from hub.state.open import DATABASE, SqliteKeeper, open_keeper
 from hub.state.schema import StoreError
+from hub.state.work import Commit
 from tests.audit.crash_child import PEM
 from tests.state.keepers import NOW, limits
 
@@ -308,3 +309,30 @@ def test_an_interaction_of_more_events_than_are_shown_is_told(tenant, tmp_path):
     assert hidden in run("audit", "--config", tenant, "trace", "same").stderr
     fill(tenant, 3)
     assert hidden not in run("audit", "--config", tenant, "trace", "i1001").stderr
+
+
+def test_an_event_of_a_newer_hub_is_one_line_for_whoever_reads_or_prunes(tenant, tmp_path):
+    fill(tenant, 300)
+
+    async def upgraded_for_a_while():
+        newer = b'{"v":1,"kind":"of-tomorrow","time_ms":1}'
+        async with open_keeper(
+            tmp_path / "state", clock=FixedClock(NOW), limits=limits()
+        ) as keeper:
+            await keeper.commit_all([Commit((), (("i9", newer),))])
+
+    trio.run(upgraded_for_a_while)
+    fill(tenant, 256)
+    for command in (
+        ("search",), ("trace", "i9"), ("tail", "--from-index", "300"), ("reindex",), ("export", tmp_path / "all"),
+        ("report", "volumes", "--from", "2017-07-01", "--to", "2017-07-31"), ("prune", "--export", tmp_path / "old"),
+    ):  # fmt: skip
+        done = run("audit", "--config", tenant, *command)
+        assert (done.exit_code, "newer Hub" in done.output) == (4, True), (command, done.output)
+
+
+def test_a_key_of_the_log_that_is_none_is_one_line_at_pruning(tenant, tmp_path):
+    fill(tenant, 300)
+    (tmp_path / "log.key").write_bytes(b"no PEM")
+    done = run("audit", "--config", tenant, "prune", "--export", tmp_path / "old")
+    assert (done.exit_code, "keys.log or [log]: " in done.output) == (4, True)
