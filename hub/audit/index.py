@@ -434,17 +434,28 @@ def open_index(folder: Path, zone: str) -> Index:
 def _prepare(connection: apsw.Connection) -> None:
     _keep_a_wal(connection)
     connection.pragma("synchronous", "normal")
-    if connection.pragma("user_version") not in {0, _VERSION}:
-        _empty(connection)
     connection.execute("BEGIN IMMEDIATE")  # of several that open it at once, one makes the tables
     try:
-        if connection.pragma("user_version") == 0:
-            connection.execute(_SCHEMA)
-            connection.pragma("user_version", _VERSION)
+        version = connection.pragma("user_version")
+        if version != _VERSION:
+            _make_tables(connection)
         connection.execute("COMMIT")
     except BaseException:
         connection.execute("ROLLBACK")
         raise
+    if version not in {0, _VERSION}:
+        # Somebody reads, or the disk is full: what was in it is overwritten by and by.
+        with suppress(apsw.BusyError, apsw.FullError):
+            connection.execute("VACUUM")
+
+
+def _make_tables(connection: apsw.Connection) -> None:
+    """Make the tables in the place of those of another version."""
+    tables = "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite_%'"
+    for (name,) in connection.execute(tables).fetchall():
+        connection.execute(f'DROP TABLE "{name}"')
+    connection.execute(_SCHEMA)
+    connection.pragma("user_version", _VERSION)
 
 
 def _keep_a_wal(connection: apsw.Connection) -> None:

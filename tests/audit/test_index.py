@@ -361,6 +361,35 @@ async def test_the_index_is_opened_by_many_at_once(keeper, tmp_path):
             one.close()
 
 
+async def test_an_index_of_another_version_is_made_anew_once_by_many_who_open_it(
+    keeper, tmp_path
+):
+    """As at the first start after an upgrade: what one has made and filled, no other empties again."""
+    await keeper.commit((), [call(NOW + at) for at in range(9)])
+
+    def start(folder, meeting):
+        meeting.wait()
+        return open_index(folder, DUBAI)
+
+    async def fill_one(folder, meeting):
+        one = await trio.to_thread.run_sync(start, folder, meeting)
+        await one.follow(keeper)
+        assert len(await one.positions(Selection(), 99, None)) == 9
+        one.close()
+
+    for turn in range(30):
+        folder, meeting = tmp_path / str(turn), threading.Barrier(4)
+        (folder / FILE).parent.mkdir(parents=True)
+        older = apsw.Connection(str(folder / FILE))
+        older.pragma("journal_mode", "wal")
+        older.execute("CREATE TABLE done (one, size); INSERT INTO done VALUES (1, 7)")
+        older.pragma("user_version", 2)
+        older.close()
+        async with trio.open_nursery() as nursery:
+            for _ in range(4):
+                nursery.start_soon(fill_one, folder, meeting)
+
+
 async def test_sums_are_of_one_client_or_of_all(keeper, index):
     await fill(keeper, index, call(NOW, client_id="a"), call(NOW, client_id="b"))
     assert len(await index.sums("2000-01-01", "2100-01-01")) == 2
