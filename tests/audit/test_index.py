@@ -361,9 +361,7 @@ async def test_the_index_is_opened_by_many_at_once(keeper, tmp_path):
             one.close()
 
 
-async def test_an_index_of_another_version_is_made_anew_once_by_many_who_open_it(
-    keeper, tmp_path
-):
+async def test_an_index_of_another_version_is_made_anew_once_by_many_who_open_it(keeper, tmp_path):
     """As at the first start after an upgrade: what one has made and filled, no other empties again."""
     await keeper.commit((), [call(NOW + at) for at in range(9)])
 
