@@ -17,6 +17,7 @@ from hub.model.clock import Clock
 from hub.model.event import Event
 from hub.model.fault import Fault
 from hub.observe import Observer
+from hub.state.backup import FORGOTTEN
 
 _EVERY_S: Final = 1.0
 _WITNESS_S: Final = 2.0
@@ -181,10 +182,15 @@ class Publisher:
             self._month = month
 
     async def _last_month(self) -> str:
-        """Return the month of the last event that was published, else of the last one; empty where there is none."""
+        """Return the month of the last event that was published, else of the last one; empty where there is none.
+
+        It may have been pruned: an older copy of the log lies beside its database.
+        """
         size = self.log.size or (await self._keeper.head()).size
         newest = await self._keeper.events(size - 1, 1) if size else ()
-        return month_of(_MOMENT.decode(newest[0]).time_ms) if newest else ""
+        if not newest or newest[0][:1] == FORGOTTEN:
+            return ""
+        return month_of(_MOMENT.decode(newest[0]).time_ms)
 
 
 async def publish_forever(

@@ -21,6 +21,8 @@ from hub.audit.tiles import LogError
 from hub.audit.witness import decide
 from hub.model.clock import FixedClock
 from hub.model.event import Event, Kind
+from hub.protocol.merkle import leaf_hash
+from hub.state.backup import FORGOTTEN
 from hub.state.entry import unavailable
 from hub.state.memory import MemoryKeeper
 from hub.state.work import Commit
@@ -337,6 +339,28 @@ async def test_a_month_is_closed_after_an_event_of_a_newer_hub(tmp_path, signer,
     publisher = await turning(Log(tmp_path / "log", signer), keeper, FixedClock(NOV + 30 * DAY))
     await publisher.round()
     assert (publisher.log.folder / "months/2026-11").exists()
+
+
+async def test_an_older_copy_of_the_log_whose_newest_event_was_pruned_since_goes_on(
+    tmp_path, signer, keeper
+):
+    log, events = Log(tmp_path / "log", signer), keeper.events
+    await fill(keeper, 3)
+    await log.publish(keeper)
+    await fill(keeper, 2)
+
+    async def pruned(start, limit):
+        leaves = await events(start, limit)
+        return tuple(
+            FORGOTTEN + leaf_hash(leaf) if at < 3 else leaf for at, leaf in enumerate(leaves, start)
+        )
+
+    keeper.events = pruned
+    publisher = await turning(Log(log.folder, signer), keeper, FixedClock(NOV + 30 * DAY))
+    await publisher.round()
+    assert publisher.log.size == 5
+    await publisher.round()
+    assert (log.folder / "months/2026-11").exists()
 
 
 async def test_a_month_whose_event_the_keeper_refuses_is_chained_once_it_takes_it(
