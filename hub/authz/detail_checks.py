@@ -95,13 +95,6 @@ def moment_of(text: object) -> int | None:
     return int(moment.timestamp())
 
 
-def spellings(identifier: object) -> tuple[str, ...]:
-    """Return how a UUID may be spelt that is the same as this one: as it came, and in the other case (RFC 9562 section 4)."""
-    if not isinstance(identifier, str) or len(identifier) > 128:
-        return ()
-    return tuple(dict.fromkeys((identifier, identifier.swapcase())))
-
-
 def is_consent_id(came: object) -> bool:
     """Tell whether this is a UUID, version 4, its letters in one case."""
     lower = came.lower() if isinstance(came, str) else ""

@@ -10,11 +10,11 @@ import msgspec
 import orjson
 
 from hub.authz.consents import staged
-from hub.authz.detail_checks import is_consent_id, spellings
+from hub.authz.detail_checks import is_consent_id
 from hub.authz.facts import Column, Facts
 from hub.authz.shell import TRIES, Shell, answer, done
 from hub.authz.steps import Phase, run
-from hub.model.consent import Consent
+from hub.model.consent import Consent, spellings
 from hub.model.event import Event, Kind
 from hub.model.fault import Fault, hub_fault
 from hub.model.http import Request, Response

@@ -24,6 +24,7 @@ from hub.model.fault import Fault, caller_fault
 from hub.model.records import Payment
 from hub.model.terms import Face
 from hub.state.allowance import Consumption
+from hub.state.group import group_named
 from hub.state.keeper import Change, Keeper, Put, Query
 from hub.state.revocation import revocation_of
 from hub.trust.view import TrustView
@@ -70,6 +71,8 @@ class Consents:
         """
         asked = dict(parse_qsl(call.request.query, keep_blank_values=True))
         group = asked.get("baseConsentId", asked.get("BaseConsentId"))
+        if group:
+            group = await group_named(self._keeper, group)
         page = await self._keeper.search(
             Query(
                 kind="consent",

@@ -30,6 +30,7 @@ from hub.model.shape import members, text
 from hub.model.terms import Face
 from hub.observe import Observer
 from hub.state.allowance import Consumption
+from hub.state.group import group_named
 from hub.state.keeper import Change, Put, Query, Settle
 from hub.state.revocation import revocation_of
 
@@ -69,10 +70,11 @@ class Consents:
 
     async def _group(self, group_id: str) -> tuple[tuple[str, str], ...]:
         """Return what finds a group: of one TPP organisation, the one that its first consent belongs to."""
-        root = await self._keeper.lookup(Consent, group_id)
+        name = await group_named(self._keeper, group_id)
+        root = await self._keeper.lookup(Consent, name)
         if root is None:
-            return (("group", group_id),)
-        return (("group", group_id), ("organisation", root[0].organisation_id))
+            return (("group", name),)
+        return (("group", name), ("organisation", root[0].organisation_id))
 
     async def list_psu(self, call: Call) -> Done | Fault:
         """List the consents of a customer."""

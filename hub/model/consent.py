@@ -154,6 +154,13 @@ def _due(consent: Consent) -> int:
     return consent.expires
 
 
+def spellings(identifier: object) -> tuple[str, ...]:
+    """Return how a UUID may be spelt that is the same as this one: as it came, and in the other case (RFC 9562 section 4)."""
+    if not isinstance(identifier, str) or len(identifier) > 128:
+        return ()
+    return tuple(dict.fromkeys((identifier, identifier.swapcase())))
+
+
 def status_at(consent: Consent, now: int) -> Status:
     """Return the status that holds at ``now`` (seconds since 1970), to the exact second."""
     if consent.status in TERMINAL:

@@ -73,6 +73,14 @@ async def test_consents_of_a_group_are_listed():
     assert len(orjson.loads(response.body)) == 2
 
 
+async def test_a_group_is_listed_in_either_case_of_its_name():
+    name = CONSENT.replace("3", "b", 4)
+    world = await started(id=name, group_id=name)
+    for spelt in (name, name.upper()):
+        response = await world.get("/account-access-consents", f"baseConsentId={spelt}")
+        assert [one["Data"]["ConsentId"] for one in orjson.loads(response.body)] == [name]
+
+
 async def test_a_group_without_a_name_has_no_consents():
     world = await started()
     response = await world.get("/account-access-consents", "baseConsentId=")

@@ -435,6 +435,17 @@ def owned(consent_id, user, **over):
     )
 
 
+async def test_a_group_is_listed_and_revoked_in_either_case_of_its_name(desk):
+    first = "abcdef00-0000-4000-8000-000000000000"
+    for name in (first, "b2"):
+        await desk.put(consent(name, group_id=first, status=Status.AUTHORIZED))
+    path = f"/consent-groups/{first.upper()}/consents"
+    assert len((await desk.call("GET", path))[1]["data"]) == 2
+    assert (await desk.call("POST", f"{path}/action/revoke", {"revokedBy": "LFI"}))[0] == 204
+    for name in (first, "b2"):
+        assert (await desk.stored(name)).status is Status.REVOKED
+
+
 async def test_a_group_of_several_customers_is_revoked_for_one_of_them_alone(desk):
     await desk.put(owned("b1", "u-1"), owned("b2", "u-2"), consent("b3", group_id="base"))
     path = "/consent-groups/base/consents"
