@@ -178,11 +178,18 @@ def _redirect_uris(
     _context: click.Context, _option: click.Parameter, uris: tuple[str, ...]
 ) -> tuple[str, ...]:
     for uri in uris:
-        found = urlsplit(uri)
         clean = uri.isascii() and uri.isprintable() and not set(uri) & {" ", "#"}
-        if found.scheme != "https" or not found.netloc or not clean:
+        if not (clean and _is_https(uri)):
             raise click.BadParameter(f"{uri!r}: expected an https URL without a fragment")
     return uris
+
+
+def _is_https(uri: str) -> bool:
+    try:
+        found = urlsplit(uri)
+    except ValueError:  # a bracket that does not end
+        return False
+    return found.scheme == "https" and bool(found.netloc)
 
 
 @sandbox.command("up")

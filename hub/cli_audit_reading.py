@@ -37,13 +37,14 @@ from hub.state.keeper import Keeper
 from hub.state.open import Reader
 from hub.state.outages import outages
 
+_INDEX: Final = click.IntRange(0, 2**63 - 1)
+"""What a database can count to."""
+
 
 @click.command("search")
 @selecting
 @click.option("--limit", type=click.IntRange(1, 10_000), default=20, show_default=True)
-@click.option(
-    "--before", type=click.IntRange(0), help="Only entries before this one: the next page."
-)
+@click.option("--before", type=_INDEX, help="Only entries before this one: the next page.")
 @click.option("--json", "raw", is_flag=True, help="One JSON object per line, with its index.")
 @click.pass_obj
 def search_events(path: Path, /, limit: int, before: int | None, raw: bool, **asked: Any) -> None:
@@ -121,9 +122,7 @@ def trace(path: Path, interaction_id: str) -> None:
 
 @click.command("tail")
 @click.option("--json", "raw", is_flag=True, help="One JSON object per line, with its index.")
-@click.option(
-    "--from-index", "first", type=click.IntRange(0), help="From this entry on; default: from now."
-)
+@click.option("--from-index", "first", type=_INDEX, help="From this entry on; default: from now.")
 @click.pass_obj
 def tail_events(path: Path, raw: bool, first: int | None) -> None:
     """Show events as they come, until Ctrl-C."""

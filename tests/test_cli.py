@@ -50,7 +50,7 @@ def test_a_journey_that_would_not_be_the_one_asked_for_is_not_begun(tmp_path, ar
 
 
 @pytest.mark.parametrize(
-    "uri", ["http://tpp.example", "https://", "x", "https://a b", "https://a#b"]
+    "uri", ["http://tpp.example", "https://", "x", "https://a b", "https://a#b", "https://[x"]
 )
 def test_a_redirect_uri_that_no_hub_takes_is_not_registered(tmp_path, uri):
     code, output = told("sandbox", "--dir", tmp_path, "--tpp-redirect-uri", uri)
@@ -155,6 +155,7 @@ QUESTIONS = (
     (("search", "--verdict", "denied"), "'refused'"),
     (("search", "--status", "99999999999999999999"), "--status"),
     (("search", "--before", "-3"), "--before"),
+    (("search", "--before", "9223372036854775808"), "--before"),
     (("tail", "--from-index", "-5"), "--from-index"),
     (("report", "errors", "--from", "x", "--to", "y"), "expected two days like 2026-11-01"),
     (
