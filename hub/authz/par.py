@@ -18,6 +18,7 @@ from hub.model.consent import Consent, spellings
 from hub.model.event import Event, Kind
 from hub.model.fault import Fault, hub_fault
 from hub.model.http import Request, Response
+from hub.model.payment_file import file_note, file_of
 from hub.model.records import Pushed, Seen, digest_of
 from hub.protocol.jose import Parsed, b64url, parse
 from hub.protocol.oauth import REQUEST_URI_PREFIX
@@ -110,6 +111,8 @@ class PushedRequests:
             Put(consent, expect=0),
             Put(_pushed(facts, request, request_uri, facts.now + lifetime), expect=0),
         ]
+        if file_of(consent) is not None:
+            changes.append(Put(file_note(consent, taken=False)))
         burnt = _burnt(facts)
         if burnt is not None:
             changes.append(Put(burnt, expect=seen_version))

@@ -11,7 +11,7 @@ import hmac
 from base64 import b64encode
 from collections.abc import AsyncIterator
 from hashlib import sha256
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
@@ -21,6 +21,7 @@ from hub.gateway.idempotency import idempotency_key
 from hub.gateway.values import Access, Call, Reply
 from hub.model.consent import Consent, Status, status_at
 from hub.model.fault import Fault, bank_fault, caller_fault
+from hub.model.payment_file import file_note, file_of
 from hub.model.records import Payment, Setting
 from hub.state.keeper import Keeper, Put
 from hub.upstream.bank import Bank, BankCall
@@ -34,15 +35,6 @@ _TYPE_MOST: Final = 200
 def payment_type(path: str) -> str:
     """Return what kind of payment a path of the payment family is about: one, or a file of them."""
     return FILE_PAYMENT if "/file-payments" in path else ONE_PAYMENT
-
-
-def file_of(consent: Consent | None) -> dict[str, Any] | None:
-    """Return what a consent says of its file; None for a consent to anything else."""
-    if consent is None:
-        return None
-    control = consent.request.get("consent", {}).get("ControlParameters") or {}
-    found = (control.get("ConsentSchedule") or {}).get("FilePayment")
-    return found if isinstance(found, dict) else None
 
 
 class Files:
@@ -88,7 +80,7 @@ class Files:
             return answer
         if not 200 <= answer.status < 300:
             return bank_error(answer, payment=False, finds=call.route.finds)
-        taken = () if access.consent is None else (Put(_uploaded(access.consent)),)
+        taken = () if access.consent is None else (Put(file_note(access.consent, taken=True)),)
         return Reply(status=call.route.success, changes=taken)
 
     async def report(self, call: Call, access: Access) -> Reply | Fault:
@@ -152,15 +144,12 @@ async def missing_file(keeper: Keeper, consent: Consent | None) -> Fault | None:
     """
     if consent is None or file_of(consent) is None:
         return None
-    if await keeper.lookup(Setting, _uploaded(consent).key) is not None:
+    awaited = file_note(consent, taken=False)
+    held = await keeper.lookup(Setting, awaited.key)
+    if held is None or held[0] != awaited:
         return None
     text = "The file that the consent announces was not uploaded."
     return caller_fault(400, "Consent.FailsControlParameters", text, check="file.missing")
-
-
-def _uploaded(consent: Consent) -> Setting:
-    """Return what remembers that a file was taken: beside the consent, which may be decided on meanwhile."""
-    return Setting(name=f"payment.file:{consent.id}", value=b"taken")
 
 
 def forgo(stream: AsyncIterator[bytes] | None) -> None:

@@ -9,11 +9,12 @@ from typing import Any, Final, final
 import orjson
 
 from hub.gateway.enrich import o3_headers
-from hub.gateway.files import FILE_PAYMENT, file_of, payment_type
+from hub.gateway.files import FILE_PAYMENT, payment_type
 from hub.gateway.values import Access, Call
 from hub.model.consent import Consent
 from hub.model.fault import Fault, caller_fault
 from hub.model.limits import hundredths
+from hub.model.payment_file import file_of
 from hub.model.purposes import PURPOSES
 from hub.model.records import Payment, Question
 from hub.state.keeper import Reserve

@@ -14,7 +14,7 @@ from hub.model.caller import NOBODY
 from hub.model.consent import Consent, Status
 from hub.model.event import Event, Kind
 from hub.model.fault import caller_fault
-from hub.model.records import Grant, RefreshToken, digest_of
+from hub.model.records import Grant, RefreshToken, Setting, digest_of
 from hub.protocol import jose
 from hub.state.keeper import Put
 from tests.authz.desk import (
@@ -493,6 +493,19 @@ async def test_a_request_objects_jti_is_burnt_by_success_only(desk):
 
 async def test_a_long_jti_is_refused(desk):
     refused(await desk.par(jti="j" * 257), "invalid_request_object", 400, "request.jti")
+
+
+async def test_it_is_noted_that_the_file_of_a_consent_is_awaited_and_nothing_of_other_consents(
+    desk,
+):
+    for name, what in ((CONSENT_ID, schedule(FilePayment={"ControlSum": "5.00"})), (OTHER_ID, {})):
+        detail = desk.detail(PIS, ConsentId=name, **(PAYMENT | what))
+        assert (
+            await desk.par(scope="openid payments", authorization_details=[detail])
+        ).status == 201
+    note, _ = await desk.keeper.lookup(Setting, f"payment.file:{CONSENT_ID}")
+    assert note.value == b"awaited"
+    assert await desk.keeper.lookup(Setting, f"payment.file:{OTHER_ID}") is None
 
 
 async def test_a_request_objects_jti_is_remembered_for_as_long_as_the_object_could_live(desk):

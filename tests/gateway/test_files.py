@@ -6,6 +6,7 @@ from hashlib import sha256
 import msgspec
 
 from hub.model.consent import Consent, Status
+from hub.model.payment_file import file_note
 from tests.gateway.test_payment_consents import PAYMENT, signed
 from tests.gateway.test_payments import MADE, error_of, started
 from tests.gateway.world import CONSENT, answer_of, client_token, token_of
@@ -43,6 +44,14 @@ async def upload(world, status=204):
     return await world.send("POST", path, headers=headers, body=FILE)
 
 
+async def asked_for(**changes):
+    """Start a world with a consent to a file that is awaited."""
+    world = await started(ASKED, **changes)
+    held, _ = await world.keeper.lookup(Consent, CONSENT)
+    await world.keep(file_note(held, taken=False))
+    return world
+
+
 async def authorized(world):
     """Let the customer approve."""
     held, _ = await world.keeper.lookup(Consent, CONSENT)
@@ -50,14 +59,14 @@ async def authorized(world):
 
 
 async def test_a_file_that_was_never_uploaded_is_not_paid():
-    world = await started(ASKED)
+    world = await asked_for()
     refused = await order(world, b"k-1")
     assert (refused.status, error_of(refused)) == (400, "Consent.FailsControlParameters")
     assert world.bank.calls == []
 
 
 async def test_a_file_is_paid_once_it_was_uploaded_whoever_was_faster():
-    world = await started(ASKED, status=Status.AWAITING)
+    world = await asked_for(status=Status.AWAITING)
     exchange = world.bank.exchange
 
     async def meanwhile(asked):
@@ -76,7 +85,12 @@ async def test_a_file_is_paid_once_it_was_uploaded_whoever_was_faster():
 
 
 async def test_a_file_that_the_bank_refused_is_not_paid():
-    world = await started(ASKED, status=Status.AWAITING)
+    world = await asked_for(status=Status.AWAITING)
     assert (await upload(world, status=400)).status == 400
     await authorized(world)
     assert (await order(world, b"k-1")).status == 400
+
+
+async def test_a_file_of_a_consent_that_is_older_than_the_note_of_it_is_the_banks_to_judge():
+    world = await started(ASKED)
+    assert (await order(world, b"k-1")).status == 201
