@@ -53,11 +53,6 @@ def copy_state(folder: Path, target: Path) -> None:
     source = _opened(folder / DATABASE)
     try:
         copy_database(source, target)
-        copy = apsw.Connection(str(target))
-        copy.pragma("journal_mode", "delete")
-        copy.close()
-    except (OSError, apsw.Error) as error:
-        raise StoreError(f"{target}: a new file cannot be made there ({error})") from None
     finally:
         source.close()
 

@@ -24,8 +24,8 @@ def copy_database(connection: Any, target: Path) -> None:
     try:
         _copy(connection, target)
     except BaseException as error:
-        for name in (target.name, f"{target.name}-journal"):
-            target.with_name(name).unlink(missing_ok=True)
+        for part in ("", "-journal", "-wal", "-shm"):
+            target.with_name(target.name + part).unlink(missing_ok=True)
         if isinstance(error, apsw.Error):
             raise StoreError(f"{target}: the backup failed ({error})") from error
         raise
@@ -36,5 +36,6 @@ def _copy(connection: Any, target: Path) -> None:
     try:
         with copy.backup("main", connection, "main") as backup:
             backup.step(-1)
+        copy.pragma("journal_mode", "delete")  # one file, nothing beside it
     finally:
         copy.close()

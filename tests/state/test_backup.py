@@ -38,6 +38,21 @@ def test_a_backup_is_its_owners_alone_from_the_first_and_leaves_no_part(tmp_path
     assert stat.S_IMODE(target.stat().st_mode) == 0o600
 
 
+def test_a_backup_that_fails_at_its_very_end_leaves_no_part(tmp_path, monkeypatch):
+    Store(tmp_path / DATABASE).close()
+
+    class Full(apsw.Connection):
+        def pragma(self, name, *value):
+            if (name, *value) == ("journal_mode", "delete"):
+                raise apsw.FullError("database or disk is full")
+            return super().pragma(name, *value)
+
+    monkeypatch.setattr(apsw, "Connection", Full)
+    with pytest.raises(StoreError, match="disk is full"):
+        copy_state(tmp_path, tmp_path / "copy")
+    assert not list(tmp_path.glob("copy*"))
+
+
 def test_a_restore_that_is_cut_off_leaves_the_old_state_whole(tmp_path, monkeypatch):
     """The Hub was killed: its newest commits are in SQLite's log only."""
     folder, source = tmp_path / "state", tmp_path / "source.db"
