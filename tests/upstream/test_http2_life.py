@@ -154,15 +154,18 @@ async def test_a_deadline_shorter_than_the_readers_is_kept_to_the_millisecond(tm
 
 
 async def test_connections_are_bounded_whatever_the_bank_allows(tmp_path):
+    open_at_once = []
+
     async def script(frames):
         await frames.begin(b"\0\3" + (1).to_bytes(4))
         await frames.answer(await frames.request())
         while True:
             await frames.request()
+            open_at_once.append(hub._multiplexed.connections)
 
     bounds = limits(bank_connections=2, bank_exchanges=10, bank_waiting=3)
     results = []
-    async with bank2(script, tmp_path, bounds=bounds) as (peer, hub):
+    async with bank2(script, tmp_path, bounds=bounds) as (_, hub):
         await hub.exchange(get())
 
         async def one():
@@ -172,7 +175,8 @@ async def test_connections_are_bounded_whatever_the_bank_allows(tmp_path):
         async with trio.open_nursery() as nursery:
             for _ in range(12):
                 nursery.start_soon(one)
-        assert peer.connections <= 2
+        # One that stayed silent until a deadline may be given up for another one, but never beside two.
+        assert max(open_at_once) <= 2
         # Whoever gets a slot in the last moment has no time left to connect.
         assert set(results) <= {"bank.timeout", "bank.busy", "bank.unreachable", "answered"}
         assert results.count("bank.busy") >= 7
