@@ -4,8 +4,8 @@ Theory. The audit log is the outbox. A consent's change and its event are one co
 order finds every change exactly once, also after a crash; nobody who changes a consent has to think of it. ``_follow`` turns
 events into ``Delivery`` records and moves its cursor in the same commit. ``_deliver`` takes, for each consent and target, the
 oldest delivery that waits; the next one of that lane waits for it, other lanes do not, but for those of a receiver that is
-slow to hear. What was not heard is tried again after 5 s, 30 s, 2 min, 10 min, 1 h and 6 h, then it is a dead letter:
-visible, and replayable.
+slow to hear. A round of deliveries ends with its slowest: what falls due meanwhile waits for that, ``bank_event_s`` at most. What
+was not heard is tried again after 5 s, 30 s, 2 min, 10 min, 1 h and 6 h, then it is a dead letter: visible, and replayable.
 
 Invariants: within a lane deliveries are made in the order of the log; a delivery is made at least once or is dead; each
 attempt leaves an event, which is the ledger of who was told what and when.
