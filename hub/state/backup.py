@@ -1,5 +1,6 @@
 """Back up a tenant's state, check a backup, put one back."""
 
+import errno
 import os
 import shutil
 from collections.abc import Mapping
@@ -65,6 +66,10 @@ def _opened(path: Path) -> apsw.Connection:
     except apsw.Error as error:
         raise StoreError(f"{path}: cannot be opened ({error})") from None
     return connection
+
+
+_NO_LINKS: Final = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})
+"""What a file system without links says."""
 
 
 class OtherHistoryError(StoreError):
@@ -158,7 +163,9 @@ def _swap(source: Path, folder: Path) -> Path | None:
             aside.unlink()
         try:
             os.link(present, aside)
-        except PermissionError:  # a file system without links
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise
             present.rename(aside)
     new.rename(present)
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)

@@ -1,5 +1,7 @@
 """Backups: whose they are, and what is left of one that failed."""
 
+import errno
+import os
 import shutil
 import stat
 from pathlib import Path
@@ -78,3 +80,18 @@ def test_a_restore_that_is_cut_off_leaves_the_old_state_whole(tmp_path, monkeypa
     assert check_backup(killed / DATABASE).size == 1
     aside = put_back(source, killed)
     assert (check_backup(killed / DATABASE).size, check_backup(aside).size) == (0, 1)
+
+
+@pytest.mark.parametrize("says", [errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS])
+def test_a_backup_is_put_back_on_a_file_system_without_links(tmp_path, monkeypatch, says):
+    folder, source = tmp_path / "state", tmp_path / "source.db"
+    folder.mkdir()
+    for path in (source, folder / DATABASE):
+        Store(path).close()
+
+    def link(_present, _aside):
+        raise OSError(says, os.strerror(says))
+
+    monkeypatch.setattr(os, "link", link)
+    aside = put_back(source, folder)
+    assert (check_backup(folder / DATABASE).size, check_backup(aside).size) == (0, 0)
