@@ -187,13 +187,14 @@ class Refresher:
         return found
 
     async def _rest(self, failures: int) -> bool:
-        """Wait for the next round: the interval with a little jitter, less after failures, none when asked; tell whether asked."""
+        """Wait for the next round: the interval, less after failures, none when asked or the clock was set back; tell whether asked."""
         interval = min(self._settings.refresh, self._settings.keys_refresh)
         if failures:
             interval = min(interval, _RETRY_S[min(failures, len(_RETRY_S)) - 1])
         jitter = int.from_bytes(self._dice.token(2)) / 65536 * 0.1
-        due = self._clock.now_ms() + interval * 1000 * (1 - jitter)
-        while self._clock.now_ms() < due and not self._again.is_set():
+        began = self._clock.now_ms()
+        due = began + interval * 1000 * (1 - jitter)
+        while began <= self._clock.now_ms() < due and not self._again.is_set():
             with trio.move_on_after(_LOOK_S):
                 await self._again.wait()
         if not self._again.is_set():

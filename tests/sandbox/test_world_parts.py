@@ -31,6 +31,7 @@ from hub.sandbox.pki import Pki
 from hub.sandbox.places import Places, check_ports
 from hub.sandbox.server import NO_FAULT, Faults
 from hub.sandbox.tenant import UAE
+from tests.wire.world import free_base
 
 NOW = 1_790_000_000
 
@@ -89,12 +90,13 @@ def test_a_folder_that_cannot_be_made_is_one_line_that_names_it(tmp_path):
 
 
 def test_a_port_in_use_is_named_with_what_it_is_for(tmp_path):
+    base = free_base()
+    port = base + 10
     with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
+        taken.bind(("127.0.0.1", port))
         taken.listen()
-        port = taken.getsockname()[1]
         with pytest.raises(StartError, match=rf"port {port} \(for the directory\) is in use"):
-            check_ports(Places(folder=tmp_path, base=port - 10))
+            check_ports(Places(folder=tmp_path, base=base))
 
 
 def test_ids_of_parties_are_the_same_on_every_machine_and_version_4():

@@ -31,6 +31,7 @@ from tests.trust.framework import (
     registration,
     running,
 )
+from tests.waiting import until
 
 DOWN = FaultPlan(close=True)
 
@@ -294,6 +295,21 @@ async def test_a_revocation_list_that_cannot_be_had_counts_as_an_outage(world, t
 async def test_a_clock_that_jumps_does_not_make_a_healthy_framework_stale(world, trust):
     world.clock.advance(30 * 86_400)
     assert isinstance(judged(trust, risk=Risk.PAY, now=NOW + 30 * 86_400), Caller)
+
+
+async def test_a_clock_that_is_set_back_does_not_keep_the_hub_from_looking(world, trust):
+    async def rounds():
+        events = [orjson.loads(leaf) for leaf in await world.keeper.events(0, 1000)]
+        return sum(e.get("change") == "trust.refreshed" for e in events)
+
+    for seconds in (86_400, -86_400):
+        before = await rounds()
+        world.clock.advance(seconds)
+
+        async def looked(before=before):
+            return await rounds() > before
+
+        await until(looked, 10, f"a round after {seconds} seconds")
 
 
 @pytest.mark.parametrize(
