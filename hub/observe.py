@@ -22,6 +22,7 @@ from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, M
 from prometheus_client.registry import Collector
 from typing_extensions import override
 
+from hub.log_line import Line
 from hub.model.clock import Clock
 from hub.model.event import Event
 from hub.model.http import Request, Response
@@ -76,8 +77,8 @@ class Observer:
             "Log lines dropped because the reader was slow",
             registry=self.registry,
         )
-        self._thread = threading.Thread(target=self._write, name="log", daemon=True)
-        self._thread.start()
+        self._writing = threading.Thread(target=self._write, name="log", daemon=True)
+        self._writing.start()
 
     def answered(self, request: Request, response: Response, duration_ns: int) -> None:
         """Count one answer and write its line; called by the edge when the answer was handed to the transport."""
@@ -115,14 +116,14 @@ class Observer:
         """Write what is queued and end the log thread (at most a second)."""
         self._closing.set()
         self._waiting.set()
-        self._thread.join(1.0)
+        self._writing.join(1.0)
 
     def _describe(
         self, request: Request, response: Response, duration_ns: int, event: Event | None
-    ) -> "_Line":
+    ) -> "Line":
         now, us, address = self._clock.now_ms(), duration_ns // 1000, request.peer.address
         if event is None:
-            return _Line(
+            return Line(
                 time=now,
                 face=request.face,
                 method=request.method,
@@ -130,7 +131,7 @@ class Observer:
                 us=us,
                 address=address,
             )
-        return _Line(
+        return Line(
             time=now,
             face=request.face,
             method=request.method,
@@ -176,27 +177,6 @@ class Observer:
                 self._out.flush()
             except (OSError, ValueError):
                 self._lost.inc(count)
-
-
-class _Line(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Hold one answer's line; what is empty is left out."""
-
-    time: int
-    face: str
-    method: str
-    status: int
-    us: int
-    address: str
-    interaction_id: str = ""
-    client_id: str = ""
-    consent_id: str = ""
-    route: str = ""
-    verdict: str = ""
-    check: str = ""
-    code: str = ""
-    bank_us: int = 0
-    octets_in: int = 0
-    octets_out: int = 0
 
 
 _LINES: Final = msgspec.json.Encoder()

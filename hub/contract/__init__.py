@@ -1,7 +1,8 @@
 """The contract: OpenAPI facts and route tables, compiled to plain functions."""
 
 from hub.contract.contract import Contract, load_contract
-from hub.contract.mapper import Context, Mapper
+from hub.contract.mapper import Mapper
+from hub.contract.shape import Context
 from hub.contract.tables import plain_id
 from hub.contract.validators import Violation
 

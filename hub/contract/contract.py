@@ -23,8 +23,9 @@ from urllib.parse import parse_qsl
 import fastjsonschema
 import msgspec
 
-from hub.contract.mapper import Mapper, Shape, Strip
+from hub.contract.mapper import Mapper
 from hub.contract.mapping import TOOLS
+from hub.contract.shape import Shape, Strip
 from hub.contract.tables import Matcher, Row, is_beside, is_served, plain_id, read_rows
 from hub.contract.validators import Violation, judge, load_checks
 from hub.model.fault import Fault, caller_fault
@@ -36,7 +37,16 @@ USED: Final = "specs"
 USED_BEFORE: Final = "specs.before"
 _COMPILING: Final = "hub.contract.compiling"
 _COMPILING_S: Final = 120.0
-GENERATORS: Final = ("compiling", "mapper", "mapping", "notation", "repair", "tables", "validators")
+GENERATORS: Final = (
+    "compiling",
+    "mapper",
+    "mapping",
+    "notation",
+    "repair",
+    "shape",
+    "tables",
+    "validators",
+)
 """The modules that what is compiled depends on."""
 
 

@@ -16,7 +16,7 @@ from typing import Final, final
 import httptools
 
 from hub.model.http import Headers
-from hub.protocol import message
+from hub.protocol import heads
 from hub.protocol.message import (
     Body,
     Bounds,
@@ -226,7 +226,7 @@ class H1Engine:
         return stream == self._stream and not self._answered
 
     def _status_line(self, status: int, headers: Headers, framing: bytes) -> None:
-        message.check_answer(headers)
+        heads.check_answer(headers)
         if self._phase is not _Phase.WAIT or self._draining:
             self._close = True  # an unread body cannot be skipped safely
         parts = [b"HTTP/1.1 %d %b\r\n" % (status, _PHRASES.get(status, b""))]
@@ -299,7 +299,7 @@ class H1Engine:
         if version not in {"1.1", "1.0"}:
             return Refusal(505, "version")
         self._minor = int(version[-1])
-        fault = message.check_fields(parsed.fields)
+        fault = heads.check_fields(parsed.fields)
         if fault:
             return Refusal(400, fault)
         method = parser.get_method()
@@ -309,7 +309,7 @@ class H1Engine:
         if isinstance(coded, Refusal):
             return coded
         self._left = -1 if coded else 0
-        return message.read_head(
+        return heads.read_head(
             method, parsed.target, None, parsed.fields, host_required=self._minor > 0
         )
 
@@ -421,7 +421,7 @@ class H1Engine:
         if (
             not colon
             or self._trailer > self._bounds.header_octets
-            or message.check_fields([(name.lower(), value.strip(b" \t"))])
+            or heads.check_fields([(name.lower(), value.strip(b" \t"))])
         ):
             self._break("trailer", events)
             return False

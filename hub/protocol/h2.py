@@ -15,7 +15,7 @@ from collections import deque
 from typing import Final, final
 
 from hub.model.http import Headers
-from hub.protocol import guard, message
+from hub.protocol import guard, heads
 from hub.protocol.guard import Budgets, Violation
 from hub.protocol.h2_input import ACK, Input, judge_fields, settings_of, unpadded
 from hub.protocol.h2_output import (
@@ -170,7 +170,7 @@ class H2Engine:
         elif (
             not ends
             or any(name[:1] == b":" for name, _ in fields)
-            or message.check_fields(fields)
+            or heads.check_fields(fields)
             or record.left
         ):
             self._stream_error(record, guard.PROTOCOL_ERROR, events)

@@ -6,10 +6,8 @@ Source: RFC 9113 sections 8.1.1, 8.2, 8.3.2, 8.7.
 from collections import deque
 from typing import Final, final
 
-import msgspec
-
 from hub.model.http import Headers
-from hub.protocol import message
+from hub.protocol import heads
 from hub.protocol.h2_output import Stream
 from hub.protocol.hpack import Field
 
@@ -65,13 +63,20 @@ class Answer:
         return self.complete or self.held > self.want or bool(self.problem)
 
 
-class Block(msgspec.Struct, frozen=True, gc=False):
+@final
+class Block:
     """Hold a checked header block: a head if ``status`` is not 0, trailers otherwise; or why it is malformed."""
 
-    status: int = 0
-    headers: Headers = ()
-    length: int | None = None
-    fault: str = ""
+    __slots__ = ("fault", "headers", "length", "status")
+
+    def __init__(
+        self, status: int = 0, headers: Headers = (), length: int | None = None, *, fault: str = ""
+    ) -> None:
+        """Hold it."""
+        self.status = status
+        self.headers = headers
+        self.length = length
+        self.fault = fault
 
 
 def checked(fields: list[Field]) -> Block:
@@ -83,10 +88,10 @@ def checked(fields: list[Field]) -> Block:
         if not 100 <= status <= 599:
             return Block(fault="a status that is none")
         fields = fields[1:]
-    fault = message.check_fields(fields)
+    fault = heads.check_fields(fields)
     if fault:
         return Block(fault=fault)
-    if message.connection_bound(fields):
+    if heads.connection_bound(fields):
         return Block(fault="connection_field")
     lengths = {value for name, value in fields if name == b"content-length"}
     if len(lengths) > 1 or not all(len(n) < 16 and n.isdigit() for n in lengths):

@@ -10,7 +10,8 @@ from typing import Final, final
 from hub.protocol import guard
 from hub.protocol.guard import PREFACE, Budgets, Violation
 from hub.protocol.h2_output import END_HEADERS, END_STREAM, MOST
-from hub.protocol.message import Bounds, Head, Refusal, read_fields
+from hub.protocol.heads import read_fields
+from hub.protocol.message import Bounds, Head, Refusal
 
 ACK: Final = 0x01
 _PADDED: Final = 0x08

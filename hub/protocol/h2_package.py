@@ -3,7 +3,7 @@
 What the package leaves to us is done around it: the frame guard in front; PRIORITY ignored; GOAWAY, ours and the
 peer's, kept away from its state machine, which would close (its issue 1181); too many streams refused one by one
 instead of failing the connection; resets that it sends by itself counted as provoked; the six things that it lets
-through judged by ``message.read_head``. Source: RFC 9113.
+through judged by ``heads.read_head``. Source: RFC 9113.
 """
 
 from typing import Final, final
@@ -24,7 +24,7 @@ from h2.exceptions import ProtocolError, StreamClosedError
 from h2.settings import SettingCodes, Settings
 
 from hub.model.http import Headers
-from hub.protocol import guard, message
+from hub.protocol import guard, heads, message
 from hub.protocol.guard import Budgets, FrameGuard, Violation
 from hub.protocol.message import Body, Bounds, Ended, EngineEvent, Gone, Opened, Refusal, Refused
 
@@ -272,7 +272,7 @@ class H2PackageEngine:
         record = self._known(stream)
         if record is None or record.started:
             return
-        message.check_answer(headers)
+        heads.check_answer(headers)
         fields = [(b":status", b"%d" % status), *headers]
         record.started = True
         self._h2.send_headers(stream, fields, end_stream=ends)
@@ -389,4 +389,4 @@ def _judge(event: RequestReceived, scheme: bytes) -> message.Head | Refusal:
             pseudo[bytes(name)] = bytes(value)
         else:
             fields.append((bytes(name), bytes(value)))
-    return message.read_fields(pseudo, fields, scheme, ended=event.stream_ended is not None)
+    return heads.read_fields(pseudo, fields, scheme, ended=event.stream_ended is not None)

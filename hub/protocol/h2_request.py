@@ -10,7 +10,7 @@ from functools import lru_cache
 from typing import Final
 
 from hub.model.http import Headers
-from hub.protocol import message
+from hub.protocol import heads
 from hub.protocol.hpack import Field, encode, literal_name, literal_value
 
 _WRITTEN_MOST: Final = 16_384
@@ -51,7 +51,7 @@ def field_block(name: bytes, value: bytes) -> bytes:
         ValueError: It would not survive.
     """
     head = _name(name)
-    if value.translate(None, message.VALUE_OCTETS) or value.strip(b" \t") != value:
+    if value.translate(None, heads.VALUE_OCTETS) or value.strip(b" \t") != value:
         raise ValueError("not fit for a request: field value")
     return head + literal_value(value) if head else b""
 
@@ -75,7 +75,7 @@ def _name(name: bytes) -> bytes:
     """Write a field's name; nothing for one that HTTP/2 has no place for."""
     if name in _DROPPED:
         return b""
-    if message.check_fields([(name, b"")]):
+    if heads.check_fields([(name, b"")]):
         raise ValueError("not fit for a request: field name")
     return literal_name(name)
 

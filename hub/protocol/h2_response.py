@@ -7,7 +7,7 @@ names, none of which ever holds a secret or an identity. Source: RFC 9113 sectio
 from typing import Final
 
 from hub.model.http import Headers
-from hub.protocol import message
+from hub.protocol import heads
 from hub.protocol.hpack import Field, encode_field, literal_name, literal_value
 
 _REMEMBERED_MOST: Final = 1024
@@ -27,7 +27,7 @@ def answer_block(status: int, headers: Headers) -> bytes:
         headers: Lower case names.
 
     Raises:
-        ValueError: A field would split or spoil the answer (``message.check_answer``).
+        ValueError: A field would split or spoil the answer (``heads.check_answer``).
     """
     known = _WRITTEN.get
     return b"".join([_STATUS[status], *[known(field) or _write(field) for field in headers]])
@@ -35,7 +35,7 @@ def answer_block(status: int, headers: Headers) -> bytes:
 
 def _write(field: Field) -> bytes:
     """Check and write a field; remember it if it will come again."""
-    message.check_answer((field,))
+    heads.check_answer((field,))
     name, value = field
     if name == b"x-fapi-interaction-id":  # the one field of every answer that never comes again
         return _OWN_ID + literal_value(value)

@@ -108,7 +108,7 @@ class Writer:
         self._patience: Patience[Done] = Patience(patience_s, lambda: late)
         self._under_way = 0
         self._wake = trio.Event()
-        self._thread = Thread("commit")
+        self._committer = Thread("commit")
         self._watchers: list[Forget] = []
         self._audience: list[Tell] = []
         self._closed = ""
@@ -178,7 +178,7 @@ class Writer:
                 self._waiting, [unavailable("keeper.stopping", self._closed)] * len(self._waiting)
             )
             self._waiting = []
-            self._thread.close()
+            self._committer.close()
 
     async def _write_group(self, nursery: trio.Nursery) -> None:
         await trio.lowlevel.checkpoint_if_cancelled()
@@ -197,7 +197,7 @@ class Writer:
         self._failpoint(Point.BEFORE_INVALIDATION)
         self._acknowledge(nursery, group, results)
         if self._store.untidy:
-            await self._thread.run(self._store.tidy)
+            await self._committer.run(self._store.tidy)
 
     def _next_group(self) -> list[_Waiting]:
         """Take what has waited longest, as much as is prepared in a few milliseconds, and at least one work."""
@@ -214,9 +214,9 @@ class Writer:
         """Write a group, on the thread what waits or is large; nothing here can be cancelled half-way."""
         store = self._store
         if not store.divisible or any(map(_is_large, works)):
-            return await self._thread.run(lambda: store.write(works))
+            return await self._committer.run(lambda: store.write(works))
         results = store.prepare(works)
-        await self._thread.run(store.commit)
+        await self._committer.run(store.commit)
         return results
 
     def _acknowledge(

@@ -10,8 +10,8 @@ import pytest
 
 from hub.config import config_folder
 from hub.contract.contract import Contract, load_contract
-from hub.contract.mapper import Context
 from hub.contract.official import find_documents, read_document
+from hub.contract.shape import Context
 from hub.sandbox.bank.people import CUSTOMERS
 from tests.sandbox.bank_world import World
 

@@ -4,16 +4,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hub.protocol import message
-from hub.protocol.message import (
-    Head,
-    Refusal,
+from hub.protocol import heads
+from hub.protocol.heads import (
     check_answer,
     check_fields,
     connection_bound,
     normal_path,
     read_head,
 )
+from hub.protocol.message import Head, Refusal
 
 GOOD = [
     "/", "/a", "/a/", "/a/b.c/d-e_f~g", "/open-finance/account-information/v2.1/accounts/1234", "/a:b@c", "/.well-known/x",
@@ -180,9 +179,9 @@ def test_a_path_remembered_for_one_method_is_judged_anew_for_another():
 
 
 def test_neither_queries_nor_long_paths_nor_long_methods_are_remembered():
-    before = message._remembered.cache_info()
+    before = heads._remembered.cache_info()
     read_head(b"GET", b"/authorize?request_uri=secret", b"h", [])
     read_head(b"GET", b"/" + b"a" * 256, b"h", [])
     assert read_head(b"A" * 30_000, b"/a", b"h", []) == Refusal(400, "method")
-    assert message._remembered.cache_info() == before
+    assert heads._remembered.cache_info() == before
     assert before.maxsize == 1024
