@@ -194,6 +194,7 @@ class Log:
     def _sign(self, frontier: Frontier, head: Head) -> None:
         if frontier.root() != head.root or self._root(head.size) != head.root:
             raise LogError(f"{self.folder}: the files do not lead to the root that was committed")
+        self.tiles.settle()
         self._failpoint(Point.BEFORE_CHECKPOINT)
         note = self._signed(Checkpoint(self.origin, head.size, head.root).text())
         self.tiles.replace(CHECKPOINT, note.encode())

@@ -5,7 +5,8 @@ tiles are partial and lie beside under ``.p/``; when a tile is full, its partial
 of any level is folded from one tile, so the folder alone gives every proof (``complete``).
 
 Invariants. A file appears whole or not at all (temporary file beside the log's folder, fsync, rename, fsync of the
-file's folder). What is there is not written again. One process writes.
+file's folder; of tiles and bundles, the folders are synced together before what they hold is signed). What is there is not
+written again. One process writes.
 
 Source: C2SP tlog-tiles.
 """
@@ -83,9 +84,10 @@ class Tiles:
         self.root = lru_cache(maxsize=_ROOTS)(self._root_of)
         """Return the root over a full tile ``(level, index)``, which never changes; raise LogError if it is not there."""
         self._laid: dict[int | None, int] = {}
+        self._unsettled: set[Path] = set()
 
     def lay(self, level: int | None, index: int, data: Sequence[bytes], size: int) -> None:
-        """Write a tile (its hashes) or bundle (its entries) of a log that is to have ``size`` entries.
+        """Write a tile (its hashes) or bundle (its entries) of a log that is to have ``size`` entries; see ``settle``.
 
         Raises:
             LogError: What an earlier process left of it is no beginning of it, or holds more: an event that was
@@ -94,7 +96,20 @@ class Tiles:
         """
         if self._laid.get(level) != index and self._fits_beside(level, index, data, size):
             self._laid[level] = index
-        self.write(tile_path(level, index, len(data)), _packed(level, data))
+        path = tile_path(level, index, len(data))
+        self._add(path, _packed(level, data))
+        # Also of what was there: who wrote it may have ended before its name was durable.
+        self._unsettled.add((self.folder / path).parent)
+
+    def settle(self) -> None:
+        """Make the names of what was written durable, once for all files of a folder; then it may be signed.
+
+        Raises:
+            OSError: The disk does not take it.
+        """
+        for folder in tuple(self._unsettled):
+            _sync_folder(folder)
+            self._unsettled.discard(folder)
 
     def _fits_beside(self, level: int | None, index: int, data: Sequence[bytes], size: int) -> bool:
         """Check what is there of a tile; False where some of it cannot be compared yet."""
@@ -128,11 +143,16 @@ class Tiles:
             LogError: There is another file of that name.
             OSError: The disk does not take it.
         """
-        there = _octets(self.folder / path)
+        self._add(path, data)
+        _sync_folder((self.folder / path).parent)
+
+    def _add(self, path: str, data: bytes) -> None:
+        target = self.folder / path
+        there = _octets(target)
         if there is None:
-            self.replace(path, data)
+            self._put(target, data)
         elif there != data:
-            raise LogError(f"{self.folder / path}: is there already, and differs")
+            raise LogError(f"{target}: is there already, and differs")
 
     def replace(self, path: str, data: bytes) -> None:
         """Write a file durably, in the place of what was there.
@@ -141,13 +161,16 @@ class Tiles:
             OSError: The disk does not take it.
         """
         target = self.folder / path
+        self._put(target, data)
+        _sync_folder(target.parent)
+
+    def _put(self, target: Path, data: bytes) -> None:
         _write_durably(self._temporary, data)
         try:
             self._temporary.replace(target)
         except FileNotFoundError:
             _make_folder(target.parent)
             self._temporary.replace(target)
-        _sync_folder(target.parent)
 
     def drop_partial(self, level: int | None, index: int) -> None:
         """Remove the partial tiles of one that is full."""

@@ -201,12 +201,12 @@ async def test_a_keeper_with_another_history_is_never_signed(log, keeper, clock)
 @pytest.mark.parametrize("what", ["entries", "0/000"])
 async def test_a_bit_that_flips_before_signing_is_found(log, keeper, monkeypatch, what):
     await append(keeper, 5)
-    real = log.tiles.write
+    real = log.tiles._add
 
     def flip(path, data):
         real(path, data[:-1] + bytes([data[-1] ^ (what in path)]))
 
-    monkeypatch.setattr(log.tiles, "write", flip)
+    monkeypatch.setattr(log.tiles, "_add", flip)
     with pytest.raises(LogError, match="entry 4 does not fit its hash"):
         await log.publish(keeper)
     assert not (log.folder / CHECKPOINT).exists()

@@ -6,12 +6,14 @@ from pathlib import Path
 import pytest
 
 from hub.audit import verify
-from hub.audit.log import Log
+from hub.audit.log import CHECKPOINT, Log
 from hub.audit.receipt import receipt_of
 from hub.audit.tiles import LogError, Tiles, tile_path
 from hub.model.event import Event, Kind
 from hub.model.failpoint import Point
 from hub.state.memory import MemoryKeeper
+
+_EVENT = [Event(kind=Kind.CALL, time_ms=1)]
 
 
 async def test_a_receipt_is_given_while_the_full_bundle_lies_beside_the_part_that_is_signed(
@@ -83,3 +85,55 @@ def test_a_new_file_and_every_new_folder_above_it_are_named_durably(tmp_path, mo
     synced.clear()
     tiles.write(tile_path(0, 1234, 6), b"\0" * 192)
     assert [folder for folder in synced if folder.is_dir()] == [target.parent]
+
+
+async def test_every_name_is_durable_before_it_is_signed_and_each_folder_synced_once(
+    tmp_path, monkeypatch, keeper, signer
+):
+    synced: list[Path] = []
+    real = os.fsync
+
+    def noted(opened):
+        synced.append(Path(f"/proc/self/fd/{opened}").readlink())
+        real(opened)
+
+    log = Log(tmp_path / "audit" / "log", signer)
+    await keeper.commit((), _EVENT * 5)
+    await log.publish(keeper)
+    await keeper.commit((), _EVENT * 768)
+    monkeypatch.setattr(os, "fsync", noted)
+    await log.publish(keeper)
+    files = [at for at, path in enumerate(synced) if not path.is_dir()]
+    at_once = synced[files[-2] + 1 : files[-1]]
+    laid = {path.parent for path in log.folder.rglob("*") if path.is_file()} - {log.folder}
+    assert {folder: at_once.count(folder) for folder in laid} == dict.fromkeys(laid, 1), (
+        "once each, after the last file and before the checkpoint"
+    )
+    assert synced[-1] == log.folder
+
+
+async def test_names_that_could_not_be_made_durable_are_so_before_the_next_signature(
+    tmp_path, monkeypatch, keeper, signer
+):
+    log = Log(tmp_path / "audit" / "log", signer)
+    await keeper.commit((), _EVENT * 5)
+    synced: list[Path] = []
+    real = os.fsync
+    refuse = True
+
+    def failing(opened):
+        path = Path(f"/proc/self/fd/{opened}").readlink()
+        if refuse and path.name == "000.p":
+            raise OSError(28, "no space left")
+        synced.append(path)
+        real(opened)
+
+    monkeypatch.setattr(os, "fsync", failing)
+    with pytest.raises(OSError, match="no space left"):
+        await log.publish(keeper)
+    assert not (log.folder / CHECKPOINT).exists()
+    refuse = False
+    await log.publish(keeper)
+    at = [synced.index(log.folder / name) for name in ("tile/0/000.p", "tile/entries/000.p")]
+    assert max(at) < len(synced) - 1
+    assert synced[-1] == log.folder
