@@ -113,7 +113,7 @@ class Connection:
         events = self._engine.receive(data, now)
         if events:  # a head that is incomplete after them has only begun
             self._owed_since = math.inf
-        self._dispatch(events, nursery)
+        self._dispatch(events, nursery, now)
         for exchange in self._exchanges.values():
             if exchange.changed is not None and not self._engine.backlog(exchange.stream):
                 exchange.notify()
@@ -150,12 +150,13 @@ class Connection:
 
     # Events of the engine.
 
-    def _dispatch(self, events: list[EngineEvent], nursery: trio.Nursery) -> None:
+    def _dispatch(self, events: list[EngineEvent], nursery: trio.Nursery, now: float) -> None:
         fresh: list[Exchange] = []
         for event in events:
             match event:
                 case Opened():
-                    self._open(event, fresh, nursery)
+                    if (exchange := self._open(event, nursery, now)) is not None:
+                        fresh.append(exchange)
                 case Body():
                     self._body(event)
                 case Ended():
@@ -172,7 +173,7 @@ class Connection:
             else:
                 self._begin(exchange, nursery)
 
-    def _open(self, event: Opened, fresh: list[Exchange], nursery: trio.Nursery) -> None:
+    def _open(self, event: Opened, nursery: trio.Nursery, now: float) -> Exchange | None:
         head = event.head
         request = Request(
             face=self._desk.face,
@@ -182,28 +183,23 @@ class Connection:
             query=head.query,
             headers=head.headers,
             peer=self._peer,
-            received_ns=int(trio.current_time() * 1e9),
+            received_ns=int(now * 1e9),
         )
         verdict = self._desk.admit(request, head)
         admission = verdict if isinstance(verdict, Admission) else Admission(limit=0)
         exchange = Exchange(
-            event.stream,
-            request,
-            admission,
-            self._desk.limits,
-            self._engine_consume,
-            self._desk.hold,
-        )
+            event.stream, request, admission, self._desk.limits, self._engine_consume, self._desk.hold
+        )  # fmt: skip
         self._exchanges[event.stream] = exchange
         exchange.ended = event.ended
         exchange.counted = verdict is not CROWDED
         self._desk.under_way += exchange.counted
         if isinstance(verdict, Response):
             self._begin(exchange, nursery, verdict)
-            return
+            return None
         if head.expects_continue and not event.ended:
             self._engine.go_on(event.stream)
-        fresh.append(exchange)
+        return exchange
 
     def _body(self, event: Body) -> None:
         exchange = self._exchanges.get(event.stream)
@@ -391,7 +387,7 @@ class Connection:
         self._desk.under_way -= exchange.counted
         events = self._engine.release(exchange.stream)
         if events and not self._lost:  # nobody waits for what was sent ahead
-            self._dispatch(events, nursery)
+            self._dispatch(events, nursery, trio.current_time())
         if not self._exchanges:
             self._schedule(trio.current_time())
             if self._quiet is not None:
@@ -496,5 +492,5 @@ class Connection:
         self._wake()
 
     def _note(self, name: str, reason: str) -> None:
-        address, face = self._peer.address, self._desk.face
-        self._desk.observer.note(name, reason=reason, address=address, face=face)
+        desk, address = self._desk, self._peer.address
+        desk.observer.note(name, reason=reason, address=address, face=desk.face)

@@ -44,7 +44,6 @@ from hub.model.http import Headers, Response
 from hub.model.period import local_date
 from hub.model.records import Attempt, Payment
 from hub.model.terms import Face
-from hub.state.entry import unavailable
 from hub.state.keeper import Change, Conflict, Invalidation, Keeper, Put
 from hub.state.remote import KeeperGoneError
 from hub.state.secrets import Secrets
@@ -140,6 +139,9 @@ class Payments:
         ``Consent.FailsControlParameters``; 409 for a key in use.
 
         Cancellation: the intent stays; its outcome is found by ``payment_recovery``.
+
+        Raises:
+            UnavailableError: The keeper cannot keep a secret now; nothing was sent.
         """
         at = self._moment(call, call.now_ms)
         order = Order(call, access, body, at.day)
@@ -150,10 +152,7 @@ class Payments:
         if isinstance(use, Fault):
             return use
         asked = order.question(self._base, self._provider_id)
-        try:
-            attempt = await self._attempt(call, access, order, asked, use)
-        except RuntimeError as error:
-            return at_resources(unavailable("keeper.secret", str(error)))
+        attempt = await self._attempt(call, access, order, asked, use)
         version = await self._begin(call, access, order, attempt, use, at)
         if not isinstance(version, int):
             return version
@@ -235,9 +234,12 @@ class Payments:
     ) -> Late | Replayed | Fault | None:
         """Answer an order that would be refused now, if it was given before: as the first of its key; None if it was not.
 
-        Faults: 409 for a key that was used for another payment, or whose outcome is not known; 500.
+        Faults: 409 for a key that was used for another payment, or whose outcome is not known.
 
         Cancellation: harmless.
+
+        Raises:
+            UnavailableError: The keeper cannot keep a secret now.
         """
         use = use_of(call, access.caller.client_id, body)
         if isinstance(use, Fault):
@@ -245,10 +247,7 @@ class Payments:
         held = await self._keeper.lookup(Attempt, use.name)
         if held is None or _is_over(held[0], call.now):
             return None
-        try:
-            digest = use.digest(await self._secrets.get(_DIGESTS))
-        except RuntimeError as error:
-            return at_resources(unavailable("keeper.secret", str(error)))
+        digest = use.digest(await self._secrets.get(_DIGESTS))
         return await self._again(call, held[0], access.token.consent_id, digest, use)
 
     async def _again(
