@@ -24,6 +24,7 @@ from hub.gateway.enforce import enforce
 from hub.gateway.errors import at_resources
 from hub.gateway.files import missing_file
 from hub.gateway.idempotency import DAY_S, Stored, Use, use_of
+from hub.gateway.payment_ends import Late, Paid, Replayed
 from hub.gateway.payment_order import Order
 from hub.gateway.payment_outcome import (
     Moment,
@@ -60,33 +61,6 @@ LEASE_S: Final = 30
 """After the bank's deadline, seconds: then nobody holds an open attempt any more."""
 SOON_S: Final = 2
 """Until a request of unknown outcome is sent again to a bank that de-duplicates, seconds."""
-
-
-class Paid(msgspec.Struct, frozen=True, kw_only=True):
-    """Hold a payment whose outcome is known and not yet written: what to answer, and what to write with the answer."""
-
-    shown: Reply | Fault
-    attempt: Attempt
-    version: int
-    outcome: Outcome
-    use: Use
-    at: Moment
-    bank_us: int
-
-
-class Late(msgspec.Struct, frozen=True, kw_only=True):
-    """Hold the answer to an order whose outcome was found without its request: the first to hear it; kept for the next."""
-
-    shown: Reply | Fault
-    attempt: Attempt
-    version: int
-    use: Use
-
-
-class Replayed(msgspec.Struct, frozen=True):
-    """Hold the answer that the first request under a key got."""
-
-    stored: Stored
 
 
 class Payments:

@@ -39,7 +39,8 @@ from hub.gateway.headers import customer_fault
 from hub.gateway.journey import Journey
 from hub.gateway.media import JSON, JWT, answer_media, signed
 from hub.gateway.payee import Directory, Marks, discover, payee_answer, payee_question
-from hub.gateway.payments import Late, Paid, Payments, Replayed
+from hub.gateway.payment_ends import Late, Paid, Replayed
+from hub.gateway.payments import Payments
 from hub.gateway.reports import Reports
 from hub.gateway.sealed import Current, sealed_fault
 from hub.gateway.shadow import Shadow

@@ -13,29 +13,16 @@ import msgspec
 from hub.model.event import Event, leaf_bytes
 from hub.model.fault import Fault, Source
 from hub.model.records import Record
-from hub.state.keeper import Change, Drop, Put, Query, Stored
+from hub.state.keeper import Change, Drop, Put, Query
+from hub.state.steps import Entry, IndexRow
 
 R = TypeVar("R", bound=Record)
-
-IndexRow = tuple[str, str | Stored]
-"""An index's name and one value in it."""
 
 LEAF_OCTETS: Final = 65_535
 """The longest event: the log's tiles write its length in two octets."""
 
 MOST: Final = 1000
 """The most items that one question may ask for."""
-
-
-class Entry(msgspec.Struct, frozen=True, tag="entry"):
-    """Hold one change ready to be stored; ``body`` is None where the record is to be forgotten."""
-
-    kind: str
-    key: str
-    expect: int | None
-    body: bytes | None = None
-    rows: tuple[IndexRow, ...] = ()
-    purge_at: Stored | None = None
 
 
 def _tag(record: type) -> str:

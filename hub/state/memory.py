@@ -19,7 +19,6 @@ from hub.protocol.merkle import Frontier, leaf_hash
 from hub.state.bucket import Buckets
 from hub.state.entry import (
     MOST,
-    Entry,
     check_commit,
     check_query,
     decode,
@@ -41,7 +40,8 @@ from hub.state.keeper import (
     TreeHead,
     Versioned,
 )
-from hub.state.plan import Plan, plan, steps_of, touched
+from hub.state.plan import plan, steps_of, touched
+from hub.state.steps import Entry, Plan
 from hub.state.work import Commit, Done
 
 R = TypeVar("R", bound=Record)

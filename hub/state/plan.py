@@ -16,7 +16,7 @@ from hub.model.fault import Fault
 from hub.model.limits import Allowance
 from hub.model.payment_effect import settled, take_share, undone, with_attempt, with_consumption
 from hub.model.records import Record
-from hub.state.entry import Entry, decode, entry_of, kind_of, leaf_of, put_entry
+from hub.state.entry import decode, entry_of, kind_of, leaf_of, put_entry
 from hub.state.keeper import (
     Change,
     Conflict,
@@ -27,20 +27,9 @@ from hub.state.keeper import (
     Settle,
     Versioned,
 )
+from hub.state.steps import Entry, Leaf, Plan, Step
 
 R = TypeVar("R", bound=Record)
-Leaf = tuple[str, bytes]
-Step = Entry | Reserve | Settle
-
-
-class Plan(msgspec.Struct, frozen=True):
-    """Hold what to write: entries, each with the version its record has before, and further events.
-
-    A record that was decided here is beside its entry, so that who reads it next need not decode it.
-    """
-
-    entries: tuple[tuple[Entry, int, Record | None], ...]
-    leaves: tuple[Leaf, ...] = ()
 
 
 def steps_of(changes: Sequence[Change]) -> tuple[Step, ...]:

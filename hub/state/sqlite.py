@@ -23,11 +23,11 @@ from hub.model.failpoint import Failpoint, Point, no_failpoint
 from hub.model.records import Record, Seen
 from hub.protocol.merkle import Frontier
 from hub.state.copying import copy_database
-from hub.state.entry import MOST, Entry, IndexRow, decode, kind_of, put_entry, unavailable
+from hub.state.entry import MOST, decode, kind_of, put_entry, unavailable
 from hub.state.interaction import SLICE, add_slice, sliced, traced
 from hub.state.keeper import Granted, Once, Page, Put, Query, TreeHead, Versioned
 from hub.state.known import Known, Row
-from hub.state.plan import Leaf, Plan, plan
+from hub.state.plan import plan
 from hub.state.schema import (
     SCHEMA_VERSION,
     StoreError,
@@ -37,6 +37,7 @@ from hub.state.schema import (
     migrate,
 )
 from hub.state.selection import Selection
+from hub.state.steps import Entry, IndexRow, Leaf, Plan
 from hub.state.work import Claims, Commit, Done, Failed, Purge, Work
 
 T = TypeVar("T")

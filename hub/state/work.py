@@ -7,9 +7,9 @@ import msgspec
 
 from hub.model.event import Event
 from hub.model.fault import Fault
-from hub.state.entry import KINDS, LEAF_OCTETS, Entry, decode
+from hub.state.entry import KINDS, LEAF_OCTETS, decode
 from hub.state.keeper import Conflict, Granted, Once
-from hub.state.plan import Leaf, Step
+from hub.state.steps import Entry, Leaf, Step
 
 _EVENT: Final = msgspec.json.Decoder(Event)
 
