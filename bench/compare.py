@@ -62,6 +62,11 @@ def compare(
     return out
 
 
+def build(run: dict[str, Any]) -> str:
+    """Return which Hub a run measured; only the same are compared."""
+    return str(run.get("build", "pure"))
+
+
 def main(given: list[str] | None = None) -> int:
     """Compare and tell; return 1 where something got worse."""
     parser = argparse.ArgumentParser(prog="bench/compare", description=__doc__)
@@ -71,6 +76,7 @@ def main(given: list[str] | None = None) -> int:
     parser.add_argument("--all", action="store_true", help="tell what stayed the same, too")
     arguments = parser.parse_args(given)
     runs = [json.loads(line) for line in arguments.history.read_text().splitlines()]
+    runs = [run for run in runs if build(run) == build(runs[-1])]
     if len(runs) < 2:
         sys.stdout.write("There is nothing to compare with yet.\n")
         return 0

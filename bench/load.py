@@ -21,6 +21,7 @@ from typing import Any
 import msgspec
 import trio
 
+from bench.build import build_of
 from bench.client import Connection, H1Connection, H2Connection
 from bench.consents import ProofKey, Purse, prepare
 from bench.mixes import MIXES, Mix, needs, save
@@ -302,6 +303,8 @@ def main(given: list[str] | None = None) -> int:
         sys.stdout.write(json.dumps(parts[0]) + "\n")
         return 0
     result = summary(parts)
+    if not arguments.at:
+        result["build"] = build_of(read_manifest(arguments.sandbox).hub.pids)
     if arguments.json:
         sys.stdout.write(json.dumps(result) + "\n")
     else:

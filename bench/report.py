@@ -105,7 +105,7 @@ def curves_part(run: Result) -> str:
 
 
 def _by(run: Result) -> str:
-    text = f"{run['at']}, commit {run['commit']}, {run['machine']}; {run['rounds']} rounds of {run['seconds']} s"
+    text = f"{run['at']}, commit {run['commit']}, {run['machine']}, the {run.get('build', 'pure')} Hub; {run['rounds']} rounds of {run['seconds']} s"
     return f"<p><small>{html.escape(text)}</small></p>"
 
 

@@ -1,4 +1,4 @@
-"""Measure everything on this machine: ``bench/run [--quick] [--only SECTIONS]``.
+"""Measure everything on this machine: ``bench/run [--quick] [--only SECTIONS] [--pure]``.
 
 The server under test is pinned to one core, the load and the bank to the other. Peers are measured in rounds that are
 interleaved (everybody once, then everybody again), and compared by the median of the per-round ratios: a noisy minute then
@@ -7,6 +7,7 @@ hits all alike. Results go to ``bench/history.jsonl`` (one line per run); ``benc
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import time
@@ -18,6 +19,7 @@ from typing import Any
 
 import trio
 
+from bench.build import STAMP, build_of, home
 from bench.consents import ProofKey
 from bench.curves import curves, idle
 from bench.evidence import ROOT, append_line, commit, machine
@@ -177,12 +179,12 @@ def latency(world: World, plan: Plan) -> Result:
     return result
 
 
-def scaling(folder: Path, base: int, plan: Plan) -> Result:
+def scaling(folder: Path, base: int, plan: Plan, at: Path) -> Result:
     """Measure CPU per request with one worker and with two, unpinned, in turns."""
     rows: dict[int, list[float]] = {1: [], 2: []}
     for _ in range(1 if plan.quick else 3):
         for workers, found in rows.items():
-            with open_world(folder, base, workers=workers, pinned=False) as world:
+            with open_world(folder, base, workers=workers, pinned=False, home=at) as world:
                 _prepare(world, ("balances",))
                 run = measure(world.folder, hub_of(world), "balances", MAIN, plan.seconds)
                 found.append(run["cpu_us"])
@@ -197,13 +199,14 @@ def _prepare(world: World, mixes: tuple[str, ...]) -> None:
         save(world.folder, purse_for(world.folder, mix, proof))
 
 
-def micro(world: World) -> Result:
+def micro(world: World, at: Path) -> Result:
     """Measure each stage in a process of its own, pinned to the server's core."""
     certificate = world.folder / world.manifest.tpps[0].transport_cert
     code = "import sys, json; from pathlib import Path; from bench.micro import run; print(json.dumps(run(Path(sys.argv[1]))))"
     run = subprocess.run(
         ["taskset", "-c", "0", sys.executable, "-c", code, str(certificate.resolve())],
-        cwd=ROOT, capture_output=True, text=True, check=False,
+        cwd=at, capture_output=True, text=True, check=False,
+        env={**os.environ, "PYTHONPATH": str(at)},
     )  # fmt: skip
     if run.returncode:
         raise SystemExit(run.stderr)
@@ -211,6 +214,14 @@ def micro(world: World) -> Result:
     for name, value in result.items():
         say(f"micro: {name:36} {value:9.2f} us")
     return result
+
+
+def _told(world: World, result: Result) -> None:
+    """Tell which Hub runs, by what it has loaded; refuse to measure another one than was asked for."""
+    build = build_of(world.pids)
+    say(f"measured is the {build} Hub")
+    if build != result["build"]:
+        raise SystemExit(f"the Hub that runs is {build}, expected {result['build']}")
 
 
 def _section(result: Result, name: str, act: Callable[[], Result]) -> None:
@@ -230,6 +241,7 @@ def options() -> argparse.ArgumentParser:
     parser.add_argument("--quick", action="store_true", help="2 short rounds, one shape: a look")
     parser.add_argument("--only", default=everything, help=f"of {everything}")
     parser.add_argument("--main", action="store_true", help="peers at 32x10 only")
+    parser.add_argument("--pure", action="store_true", help="the Hub of Python only")
     parser.add_argument(
         "--folder", type=Path, default=ROOT / ".sandbox" / "bench", help="of the world"
     )
@@ -252,10 +264,12 @@ def main(given: list[str] | None = None) -> int:
         parser.error(
             f"--only: {', '.join(sorted(unknown))}: expected of {parser.get_default('only')}"
         )
+    at = home(pure=arguments.pure, say=say)
     result: Result = {
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": commit(),
         "machine": machine(),
+        "build": "compiled" if (at / STAMP).is_file() else "pure",
         "quick": plan.quick,
         "rounds": plan.rounds,
         "seconds": plan.seconds,
@@ -265,10 +279,11 @@ def main(given: list[str] | None = None) -> int:
     folder.parent.mkdir(parents=True, exist_ok=True)
     if set(sections) & set(SECTIONS):
         say("starting the Hub, its directory, and nginx as the bank")
-        with open_world(folder, arguments.port_base) as world:
+        with open_world(folder, arguments.port_base, home=at) as world:
+            _told(world, result)
             _prepare(world, ("balances", "balances-dpop", "payments"))
             acts: dict[str, Callable[[], Result]] = {
-                "micro": lambda: micro(world),
+                "micro": lambda: micro(world, at),
                 "peers": lambda: compare_peers(world, plan),
                 "wire": lambda: wire(world, plan),
                 "latency": lambda: latency(world, plan),
@@ -285,10 +300,10 @@ def main(given: list[str] | None = None) -> int:
     if "consents" in sections:
         counts = (10, 10_000 if plan.quick else 1_000_000)
         result["consents"] = stored(
-            arguments.folder, arguments.port_base, counts, plan.seconds, plan.rounds, say
+            arguments.folder, arguments.port_base, counts, plan.seconds, plan.rounds, say, home=at
         )
     if "workers" in sections:
-        result["workers"] = scaling(arguments.folder / "scaling", arguments.port_base, plan)
+        result["workers"] = scaling(arguments.folder / "scaling", arguments.port_base, plan, at)
     append_line(arguments.history, result)
     say(f"kept in {arguments.history}")
     from bench.report import write_report  # noqa: PLC0415 - needs matplotlib for the pictures

@@ -18,7 +18,7 @@ from bench.consents import Granted, ProofKey, Purse
 from bench.load import purse_for
 from bench.measure import Shape, Target, measure, median
 from bench.mixes import save
-from bench.world import World, open_world
+from bench.world import ROOT, World, open_world
 from hub.config import load
 from hub.model.consent import Consent
 from hub.model.event import Event, Kind
@@ -36,7 +36,14 @@ Say = Callable[[str], None]
 
 
 def stored(
-    folder: Path, base: int, counts: tuple[int, int], seconds: float, rounds: int, say: Say
+    folder: Path,
+    base: int,
+    counts: tuple[int, int],
+    seconds: float,
+    rounds: int,
+    say: Say,
+    *,
+    home: Path = ROOT,
 ) -> dict[str, Any]:
     """Measure reads with few and with many stored consents; the ratio is the median of the rounds'.
 
@@ -47,6 +54,7 @@ def stored(
         seconds: Of one measurement.
         rounds: How many.
         say: Takes progress.
+        home: The checkout whose Hub it is.
     """
     few, many = counts
     runs: dict[str, list[float]] = {}
@@ -55,7 +63,7 @@ def stored(
         for at, count in enumerate(counts):
             place = folder / f"consents-{count}"
             fill(place, base + 100 * at, count, say)
-            worlds[count] = stack.enter_context(open_world(place, base + 100 * at))
+            worlds[count] = stack.enter_context(open_world(place, base + 100 * at, home=home))
         turns = {
             "few": (worlds[few], few),
             "many": (worlds[many], few),

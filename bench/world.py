@@ -60,6 +60,7 @@ def open_world(
     pinned: bool = True,
     http2: bool = True,
     environment: dict[str, str] | None = None,
+    home: Path = ROOT,
 ) -> Iterator[World]:
     """Run a world: up when this is entered, gone when it is left.
 
@@ -70,11 +71,12 @@ def open_world(
         pinned: The Hub on one core, the rest on the other; otherwise wherever the kernel likes.
         http2: The bank speaks HTTP/2; otherwise HTTP/1.1.
         environment: Settings of the Hub (``HUB__A__B``) beside the defaults.
+        home: The checkout whose Hub it is: this one, or a compiled copy of it.
     """
     bank = f"https://localhost:{base + BANK_PORT + http2}"
     core = str(LOAD_CORE)
     command = [sys.executable, "-m", "hub", "sandbox", "up", "--no-journey"]
-    command += ["--dir", str(folder), "--port-base", str(base), "--workers", str(workers)]
+    command += ["--dir", str(folder.resolve()), "--port-base", str(base), "--workers", str(workers)]
     command += ["--bank", bank, "--bank-authorization-endpoint", f"{bank}/open-finance"]
     (folder / "sandbox.json").unlink(missing_ok=True)
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -82,11 +84,11 @@ def open_world(
     with log.open("wb") as out:
         process = subprocess.Popen(
             ["taskset", "-c", core, *command] if pinned else command,
-            cwd=ROOT,
+            cwd=home,
             stdin=subprocess.DEVNULL,
             stdout=out,
             stderr=subprocess.STDOUT,
-            env={**os.environ, **(environment or {})},
+            env={**os.environ, "PYTHONPATH": str(home), **(environment or {})},
         )
     world = World(folder, base, process)
     upstream: Nginx | None = None
