@@ -14,13 +14,14 @@ admission forbids it; the connection object lives until the last of them has end
 
 import math
 import ssl
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncIterator
 from typing import Final, final
 
 import trio
 from msgspec import structs
 
 from hub.edge.desk import CROWDED, Desk
+from hub.edge.ending import ended
 from hub.edge.exchange import BodyFault, Exchange, Pieces, Scope
 from hub.edge.seat import Seat, Seats
 from hub.edge.transport import Transport
@@ -303,7 +304,7 @@ class Connection:
     async def _deliver_stream(self, exchange: Exchange, response: Response, scope: Scope) -> None:
         assert response.stream is not None  # noqa: S101 - said by the caller
         fields = self._desk.fields(response, None)
-        try:
+        async with ended(response.stream, self._desk.limits.commit_s):
             if exchange.request.method == "HEAD":
                 self._engine.answer(exchange.stream, response.status, fields, b"")
                 exchange.started = True
@@ -311,13 +312,6 @@ class Connection:
                 self._engine.start(exchange.stream, response.status, fields)
                 exchange.started = True
                 await self._pass_on(exchange, response.stream, scope)
-        finally:
-            if isinstance(response.stream, AsyncGenerator):
-                # An abandoned generator may still have its last event to make durable.
-                with trio.move_on_after(self._desk.limits.commit_s, shield=True):
-                    await response.stream.aclose()
-            elif (close := getattr(response.stream, "close", None)) is not None:
-                close()  # what the bank still sends is not waited for
 
     async def _pass_on(
         self, exchange: Exchange, stream: AsyncIterator[bytes], scope: Scope

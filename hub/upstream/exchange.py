@@ -6,7 +6,7 @@ its connection and gives it back, or closes it, exactly once.
 """
 
 import ssl
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Final, Self, final
 
 import trio
@@ -15,6 +15,7 @@ from hub.config import Limits
 from hub.model.fault import Fault
 from hub.model.http import Headers
 from hub.upstream.bank import BankCall, BankStreamBroken
+from hub.upstream.ending import ended
 from hub.upstream.faults import bank_failure
 from hub.upstream.h1 import LAST_CHUNK, AnswerReader, chunk
 from hub.upstream.tls import TlsConnection
@@ -72,11 +73,8 @@ class Upload:
         if self.stream is None:
             return await self._send_complete(connection, head)
         await connection.send(head)
-        try:
+        async with ended(self.stream):
             return await self._send_pieces(connection, self.stream)
-        finally:
-            if isinstance(self.stream, AsyncGenerator):
-                await self.stream.aclose()
 
     async def _send_pieces(
         self, connection: TlsConnection, stream: AsyncIterator[bytes]

@@ -6,7 +6,7 @@ its body is still whole; a GET also where a connection that had been used before
 answer. Nothing is sent a third time. How a connection is shared, and its deadlines, is the business of ``shared``.
 """
 
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Final, Self, final
 
 import trio
@@ -18,6 +18,7 @@ from hub.protocol.h2_answer import Answer
 from hub.protocol.h2_client import H2Client
 from hub.protocol.h2_request import OF_ONE_REQUEST, field_block, request_block
 from hub.upstream.bank import BankAnswer, BankCall, BankStreamBroken
+from hub.upstream.ending import ended
 from hub.upstream.exchange import NOTHING, Progress, Upload
 from hub.upstream.faults import bank_failure
 from hub.upstream.pool import Slot
@@ -416,7 +417,7 @@ async def _send_pieces(
     def fits() -> bool:
         return answer.over or not client.backlog(answer)
 
-    try:
+    async with ended(stream):
         async for piece in stream:
             sent += len(piece)
             if upload.length is not None and sent > upload.length:
@@ -430,9 +431,6 @@ async def _send_pieces(
             raise ValueError("the upload is not as long as it announced")
         client.end(answer)
         await shared.send()
-    finally:
-        if isinstance(stream, AsyncGenerator):
-            await stream.aclose()
 
 
 def _framed(headers: Headers, upload: Upload) -> Headers:
