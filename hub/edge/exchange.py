@@ -33,39 +33,49 @@ class Scope(Protocol):
 
 
 class BodyFault(Exception):  # noqa: N818 - faults are what this project calls them
-    """End an exchange because of its body; ``status`` is the answer, 0 for none, ``check`` the name of its refusal."""
+    """End an exchange because of its body."""
 
-    status = 0
-    check = ""
+    def __init__(self, status: int = 0, check: str = "") -> None:
+        """Hold the answer's status, 0 for none, and the name of its refusal (fields of the class would be lost by mypyc)."""
+        super().__init__()
+        self.status = status
+        self.check = check
 
 
 @final
 class BodyTooLarge(BodyFault):
     """The body exceeds what was admitted."""
 
-    status = 413
+    def __init__(self) -> None:
+        """Answer 413."""
+        super().__init__(413)
 
 
 @final
 class BodyTooSlow(BodyFault):
     """The body came slower than ``body_rate_octets_s``."""
 
-    status = 408
+    def __init__(self) -> None:
+        """Answer 408."""
+        super().__init__(408)
 
 
 @final
 class NoRoomForBody(BodyFault):
     """All bodies of the listener together exceed ``bodies_octets``."""
 
-    status = 503
+    def __init__(self) -> None:
+        """Answer 503."""
+        super().__init__(503)
 
 
 @final
 class GaveWay(BodyFault):
     """The body had not come yet when its place was needed."""
 
-    status = 503
-    check = "edge.crowded"
+    def __init__(self) -> None:
+        """Answer 503 for want of room."""
+        super().__init__(503, "edge.crowded")
 
 
 @final
@@ -200,7 +210,7 @@ class Exchange:
         if self.crowded:
             raise GaveWay
         if self.gone:
-            raise CallerGone(self.gone)
+            raise CallerGone
 
     async def _more(self) -> None:
         """Wait for a change, no longer than a peer at the least allowed rate would need."""
