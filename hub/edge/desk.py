@@ -16,7 +16,6 @@ from hub.model.caller import Peer
 from hub.model.clock import Clock
 from hub.model.http import Admission, App, Headers, Request, Response, UnavailableError
 from hub.model.terms import Face
-from hub.observe import Observer
 from hub.protocol.message import Head, Refused
 
 _CHECKS: Final = {
@@ -38,8 +37,20 @@ CROWDED: Final = Response(status=503, headers=((b"retry-after", b"1"),))
 """The answer to a request beyond ``requests`` at once (RFC 9110 section 15.6.4)."""
 
 
+class Told(Protocol):
+    """Be told of each answer and of what is not a request; ``observe.Observer`` is."""
+
+    def answered(self, request: Request, response: Response, duration_ns: int) -> None:
+        """Take an answer that was handed to the transport."""
+        ...
+
+    def note(self, name: str, **fields: str | int | bool) -> None:
+        """Take something that is not a request; ``name`` is a stable word, ``fields`` hold no secrets."""
+        ...
+
+
 @contextmanager
-def contained(observer: Observer, name: str) -> Iterator[None]:
+def contained(observer: Told, name: str) -> Iterator[None]:
     """Keep an exception inside: note it by type and go on. Cancellation passes."""
     try:
         yield
@@ -89,7 +100,7 @@ class Desk:
         face: Face,
         app: App,
         limits: Limits,
-        observer: Observer,
+        observer: Told,
         clock: Clock | None,
         hosts: tuple[str, ...],
         register: Register | None = None,

@@ -18,7 +18,7 @@ import trio
 
 from hub.config import Limits
 from hub.edge.connection import Connection
-from hub.edge.desk import Desk, Register, contained
+from hub.edge.desk import Desk, Register, Told, contained
 from hub.edge.tls import ServerTls, refusal_reason
 from hub.edge.transport import PlainTransport, TlsTransport, Transport
 from hub.model.caller import Peer
@@ -26,7 +26,6 @@ from hub.model.clock import Clock
 from hub.model.fault import Fault
 from hub.model.http import App
 from hub.model.terms import Face
-from hub.observe import Observer
 from hub.protocol.h1 import H1Engine
 from hub.protocol.h2 import H2Engine
 from hub.protocol.message import Bounds, Engine
@@ -135,7 +134,7 @@ async def serve(
     face: Face,
     app: App,
     limits: Limits,
-    observer: Observer,
+    observer: Told,
     tls: ServerTls | None,
     engine: str = "lean",
     reuse_port: bool = False,

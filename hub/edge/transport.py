@@ -8,7 +8,7 @@ once stays in ``_unsent``, so that memory is bounded by what the engine hands ov
 import socket
 import ssl
 from contextlib import suppress
-from typing import Final, final
+from typing import Final, Protocol, final
 
 import trio
 
@@ -232,4 +232,35 @@ class TlsTransport:
         await self._plain.bye()
 
 
-Transport = PlainTransport | TlsTransport
+class Line(Protocol):
+    """What a connection needs of whatever carries its octets."""
+
+    @property
+    def stuck(self) -> bool:
+        """Tell whether the peer has not taken everything yet."""
+        ...
+
+    @property
+    def waiting(self) -> int:
+        """Return how many octets the peer has not taken yet."""
+        ...
+
+    async def receive(self) -> bytes:
+        """Return at least one octet, or nothing at the end."""
+        ...
+
+    def send_now(self, data: bytes) -> bool:
+        """Send what goes at once; tell whether that was everything."""
+        ...
+
+    async def flush(self) -> None:
+        """Wait until everything is sent."""
+        ...
+
+    async def bye(self) -> None:
+        """Say that we send no more."""
+        ...
+
+
+Transport = PlainTransport | TlsTransport | Line
+"""The classes are named so that calls of them are direct where both are compiled."""

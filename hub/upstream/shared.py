@@ -20,7 +20,7 @@ will send.
 import math
 import ssl
 from collections.abc import Callable
-from typing import Final, final
+from typing import Final, Protocol, final
 
 import trio
 
@@ -29,6 +29,41 @@ from hub.protocol.h2_client import H2Client
 from hub.upstream.tls import TlsConnection
 
 BROKEN: Final = (OSError, ssl.SSLError, trio.ClosedResourceError, trio.BusyResourceError)
+
+
+class Line(Protocol):
+    """Carry octets to one peer without waiting where that is possible; ``tls.TlsConnection`` does."""
+
+    @property
+    def unsent(self) -> bool:
+        """Tell whether octets are held back."""
+        ...
+
+    def push(self, data: bytes) -> None:
+        """Send as much as goes without waiting, and hold back the rest."""
+        ...
+
+    async def send(self, data: bytes) -> None:
+        """Send all, after what is held back.
+
+        Cancellation: a part may have been sent, the rest is held back.
+        """
+        ...
+
+    async def receive(self) -> bytes:
+        """Wait for octets; nothing at the end.
+
+        Cancellation: nothing is lost.
+        """
+        ...
+
+    def poll(self) -> bytes | None:
+        """Return what came meanwhile, None for nothing, no octets at the end."""
+        ...
+
+    def close(self) -> None:
+        """End the connection at once."""
+        ...
 
 
 @final
@@ -40,8 +75,8 @@ class Shared:
         "heard", "opened", "used",
     )  # fmt: skip
 
-    def __init__(self, tls: TlsConnection, client: H2Client) -> None:
-        """Take a connection after its handshake."""
+    def __init__(self, tls: TlsConnection | Line, client: H2Client) -> None:
+        """Take a connection after its handshake (its class is named so that calls of it are direct where both are compiled)."""
         self._tls = tls
         self.client = client
         self._parked: dict[Answer, tuple[trio.lowlevel.Task, float]] = {}

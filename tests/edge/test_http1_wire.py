@@ -3,6 +3,7 @@
 import trio
 import trio.testing
 
+from hub.edge import listener
 from hub.edge.connection import Connection
 from hub.edge.router import Router
 from hub.model.http import Admission, Request, Response
@@ -75,14 +76,13 @@ async def test_health_check_in_http_1_0_without_host_is_answered():
 
 
 async def test_a_request_sent_ahead_is_not_begun_once_its_caller_has_left(monkeypatch):
-    begun, asked, go_on, left = trio.Event(), 0, trio.Event(), trio.Event()
-    lose = Connection._lose
+    begun, asked, go_on, made = trio.Event(), 0, trio.Event(), []
 
-    def seen(connection: Connection, reason: str) -> None:
-        lose(connection, reason)
-        left.set()
+    def remembered(*given: object) -> Connection:
+        made.append(Connection(*given))
+        return made[-1]
 
-    monkeypatch.setattr(Connection, "_lose", seen)
+    monkeypatch.setattr(listener, "Connection", remembered)
 
     async def pay(request: Request) -> Response:
         begun.set()
@@ -104,8 +104,7 @@ async def test_a_request_sent_ahead_is_not_begun_once_its_caller_has_left(monkey
             await stream.send_all(b"POST /pay" + head + b"Content-Length: 0\r\n\r\n")
             await begun.wait()
             await stream.send_all((b"GET /" + head + b"\r\n") * 5)
-        with trio.fail_after(5):
-            await left.wait()
+        await until(lambda: made[0]._lost, 5, "the end of the connection")
         go_on.set()
         await until(lambda: place.notebook.answers, 5, "the payment's end")
         await trio.testing.wait_all_tasks_blocked()

@@ -2,15 +2,17 @@
 
 import math
 import weakref
-from types import SimpleNamespace
 
 import pytest
 import trio
 
+from hub.edge.desk import Desk
+from hub.edge.exchange import Exchange
 from hub.edge.router import Router
 from hub.edge.seat import Seat, Seats
-from hub.edge.timekeeper import Timekeeper
-from hub.model.http import Request, Response
+from hub.model.caller import NOBODY
+from hub.model.http import Admission, Request, Response
+from hub.model.terms import Face
 from tests.edge import rig
 from tests.waiting import until
 
@@ -122,17 +124,27 @@ async def test_many_at_once_have_a_task_each(engine):
             house.tasks.clear()
 
 
-def desk(requests: int = 99) -> SimpleNamespace:
-    """Stand in for a listener's desk."""
-    return SimpleNamespace(resting=0, limits=SimpleNamespace(requests=requests), times=Timekeeper())
+def desk(requests: int = 99) -> Desk:
+    return Desk(
+        face=Face.TPP, app=Router({}), limits=rig.limits(requests=requests), observer=rig.Notebook(), clock=None, hosts=()
+    )  # fmt: skip
+
+
+def exchange() -> Exchange:
+    request = Request(face=Face.TPP, method="GET", authority="", path="/", peer=NOBODY)
+    return Exchange(1, request, Admission(limit=0), rig.limits(), ignore, bool)
+
+
+def ignore(_stream: int, _octets: int) -> None:
+    pass
 
 
 class Rest:
     """A seat in a task of its own, as the connection has it."""
 
-    def __init__(self, seats: Seats, desk: SimpleNamespace) -> None:
+    def __init__(self, seats: Seats, desk: Desk) -> None:
         self.seats, self.desk = seats, desk
-        self.seat, self.said = Seat(object(), None), []
+        self.seat, self.said = Seat(exchange(), None), []
 
     async def run(self, seconds: float = 10.0) -> None:
         with trio.move_on_at(math.inf) as scope:
@@ -150,27 +162,27 @@ async def test_a_seat_that_rests_goes_when_its_time_is_over(nursery, autojump_cl
     rest = Rest(seats, shared)
     await rest.run()
     assert trio.current_time() == 10
-    assert not seats.take(object(), None, 99.0)
+    assert not seats.take(exchange(), None, 99.0)
     assert rest.said == []
     nursery.cancel_scope.cancel()
 
 
 async def test_a_seat_gets_the_exchange_its_answer_and_its_time(nursery, mock_clock):
-    shared, given, exchange = desk(), Response(status=503), object()
+    shared, given, asked = desk(), Response(status=503), exchange()
     nursery.start_soon(shared.times.run)
     seats = Seats(shared)
     rest = Rest(seats, shared)
     nursery.start_soon(rest.run)
     await trio.testing.wait_all_tasks_blocked()
     mock_clock.jump(8)
-    assert seats.take(exchange, given, 18.0)
-    assert (rest.seat.exchange, rest.seat.given) == (exchange, given)
-    assert not seats.take(object(), None, 18.0)
+    assert seats.take(asked, given, 18.0)
+    assert (rest.seat.exchange, rest.seat.given) == (asked, given)
+    assert not seats.take(exchange(), None, 18.0)
     await trio.testing.wait_all_tasks_blocked()
     assert rest.said == [True]
     mock_clock.jump(9)
     await trio.testing.wait_all_tasks_blocked()
-    assert seats.take(exchange, None, 30.0), "its first time would have been over at 10"
+    assert seats.take(asked, None, 30.0), "its first time would have been over at 10"
     seats.close()
     nursery.cancel_scope.cancel()
 
@@ -179,7 +191,7 @@ async def test_a_scope_that_is_spent_is_not_used_again(nursery):
     for spend in ("cancel", "lift"):
         shared = desk()
         seats = Seats(shared)
-        seat = Seat(object(), None)
+        seat = Seat(exchange(), None)
         with trio.move_on_at(math.inf) as scope:
             seat.scope = scope
             shared.times.allow(scope, math.inf if spend == "lift" else 1e9)
@@ -196,7 +208,7 @@ async def test_all_connections_together_have_only_so_many_that_rest(nursery):
         nursery.start_soon(rest.run)
     await trio.testing.wait_all_tasks_blocked()
     assert (shared.resting, [rest.said for rest in rests].count([False])) == (3, 1)
-    assert one.take(object(), None, 30.0) or other.take(object(), None, 30.0)
+    assert one.take(exchange(), None, 30.0) or other.take(exchange(), None, 30.0)
     assert shared.resting == 2
     one.close()
     other.close()

@@ -77,8 +77,11 @@ async def serving(frames):
 
 
 @asynccontextmanager
-async def bank2(script, folder, *, bounds=None, alpn=("h2", "http/1.1"), **over):
-    """Run a bank that speaks HTTP/2 by a script over frames, and yield it with connections to it."""
+async def bank2(script, folder, *, bounds=None, alpn=("h2", "http/1.1"), accepted=None, **over):
+    """Run a bank that speaks HTTP/2 by a script over frames, and yield it with connections to it.
+
+    ``accepted`` is called with both before each handshake.
+    """
 
     async def both(line):
         if line.stream.selected_alpn_protocol() != "h2":
@@ -88,20 +91,18 @@ async def bank2(script, folder, *, bounds=None, alpn=("h2", "http/1.1"), **over)
         peer.frames.append(frames)
         await script(frames)
 
+    async def serve(stream):
+        if accepted is not None:
+            accepted(peer, hub)
+        await peer.serve(trio.SSLStream(stream, context, server_side=True))
+
     peer = Bank(both)
     peer.frames = []
     peer.identity = Identity(folder)
     context = peer.identity.server_context()
     context.set_alpn_protocols(list(alpn))
     async with trio.open_nursery() as nursery:
-        listeners = await nursery.start(
-            partial(
-                trio.serve_tcp,
-                lambda s: peer.serve(trio.SSLStream(s, context, server_side=True)),
-                0,
-                host="localhost",
-            )
-        )
+        listeners = await nursery.start(partial(trio.serve_tcp, serve, 0, host="localhost"))
         peer.port = listeners[0].socket.getsockname()[1]
         hub = connections(folder, peer.port, bounds=bounds, http2=True, **over)
         try:

@@ -5,7 +5,6 @@ import trio
 import trio.testing
 
 from hub.model.fault import Fault
-from hub.upstream import pool
 from tests.protocol.h2_frames import DATA
 from tests.upstream.h2_bank import bank2, plainly, serving
 from tests.upstream.scripted import get, limits, post
@@ -72,25 +71,19 @@ async def test_changed_credentials_are_used_for_new_connections_and_the_old_ones
 async def test_a_connection_that_was_being_opened_while_credentials_changed_is_used_once(
     tmp_path, monkeypatch, http2
 ):
-    real, opened = pool.open_connection, 0
-
-    async def open_connection(*given):
-        nonlocal opened
-        opened += 1
-        if opened == 1:
+    def renew(peer, hub):
+        if not peer.connections:
             renewed = peer.identity.ca.issue_cert("hub2.example", organization_name="Bank")
             renewed.cert_chain_pems[0].write_to_path(tmp_path / "c.pem")
             renewed.private_key_pem.write_to_path(tmp_path / "k.pem")
             hub.reload()
-        return await real(*given)
 
-    monkeypatch.setattr(pool, "open_connection", open_connection)
-    async with bank2(plainly, tmp_path) as (peer, hub):
+    async with bank2(plainly, tmp_path, accepted=renew) as (peer, hub):
         if not http2:
             monkeypatch.setattr(hub, "_multiplexed", None)
         for _ in range(3):
             assert (await hub.exchange(get())).status == 200
-        assert opened == 2
+        assert peer.connections == 2
 
 
 async def test_a_bank_that_answers_an_upload_early_is_heard_and_the_rest_is_not_sent(tmp_path):
