@@ -42,6 +42,8 @@ LIBRARY: Final = "hub.native"
 COPIED: Final = ("hub", "config", "bench", "tests", "scripts", ".ci")
 NEEDED: Final = ["mypy>=2.4,<3", "setuptools>=65"]
 NO_COMPILER: Final = 3
+HARMLESS: Final = frozenset({"Protocol", "Generic", "Enum", "StrEnum", "IntEnum"})
+"""Fields of classes made from these stay what they are."""
 SETUP: Final = """
 import sys
 from mypyc.build import mypycify
@@ -97,8 +99,16 @@ def objection(node: ast.AST) -> str:
             return f"{name} is a NamedTuple"
         case ast.ClassDef(name=name, keywords=words) if {w.arg for w in words} - {"metaclass"}:
             return f"the keywords of class {name} would be lost"
+        case ast.ClassDef(name=name) if bases(node) - HARMLESS and any(map(is_field, node.body)):
+            return f"fields of class {name} itself would be lost if it is an exception: set them in __init__"
         case ast.AsyncFunctionDef(name=name) if any(map(is_yield, own(node))):
             return f"{name} is an async generator"
+        case ast.AsyncFunctionDef(name=name) if any(map(is_bare_next, own(node))):
+            return f"next() without a default in {name}: at the end it would return None instead of failing"
+        case ast.Try(finalbody=[_, *_] as last) if any(
+            is_wait(n) for s in last for n in (s, *own(s))
+        ):
+            return "an await in a finally: its exception stays the present one, and is raised again by the next"
         case ast.Attribute(attr="_thread", ctx=ast.Store()):
             return "a field named _thread, which is a word of C"
         case ast.AnnAssign(target=ast.Name(id="_thread")):
@@ -109,7 +119,32 @@ def objection(node: ast.AST) -> str:
 
 def bases(node: ast.ClassDef) -> set[str]:
     """Return the last words of what a class is made from."""
-    return {ast.unparse(base).rpartition(".")[2] for base in node.bases}
+    return {ast.unparse(base).partition("[")[0].rpartition(".")[2] for base in node.bases}
+
+
+def is_field(node: ast.stmt) -> bool:
+    """Tell whether a statement of a class gives it a field with a value."""
+    match node:
+        case ast.AnnAssign(value=None):
+            return False
+        case ast.Assign(targets=[ast.Name(id=name)]) | ast.AnnAssign(target=ast.Name(id=name)):
+            return not name.startswith("__")
+        case _:
+            return False
+
+
+def is_bare_next(node: ast.AST) -> bool:
+    """Tell whether a part of a function asks an iterator for more without saying what if there is none."""
+    match node:
+        case ast.Call(func=ast.Name(id="next"), args=[_]):
+            return True
+        case _:
+            return False
+
+
+def is_wait(node: ast.AST) -> bool:
+    """Tell whether a part of a function may wait."""
+    return isinstance(node, ast.Await | ast.AsyncWith | ast.AsyncFor)
 
 
 def is_yield(node: ast.AST) -> bool:

@@ -109,6 +109,17 @@ def test_every_listed_module_is_there_and_can_be_compiled():
         ("class A(typing.NamedTuple):\n    a: int", "A is a NamedTuple"),
         ("async def rows():\n    yield 1", "rows is an async generator"),
         ("class A:\n    async def rows(self):\n        if self:\n            yield 1", "rows"),
+        ("class A(Exception):\n    status = 413", "fields of class A"),
+        ("class A(Exception): ...\nclass B(A):\n    status: int = 413", "fields of class B"),
+        (
+            "async def one(a):\n    try:\n        f()\n    finally:\n        if a:\n            await a",
+            "finally",
+        ),
+        (
+            "async def one(a):\n    try:\n        f()\n    finally:\n        async with a:\n            f()",
+            "finally",
+        ),
+        ("async def one(a):\n    return [next(a) for _ in a]", "next() without a default in one"),
         ("class A:\n    def __init__(self):\n        self._thread = 1", "_thread"),
         ("class A:\n    def __init__(self):\n        self._thread: int = 1", "_thread"),
         ("class A:\n    _thread: int", "_thread"),
@@ -130,6 +141,10 @@ def test_a_listed_module_that_is_not_there_is_refused(tmp_path):
     [
         "async def one():\n    def rows():\n        yield 1\n    return list(rows())",
         "class A(Protocol, metaclass=M): ...",
+        "class A(Exception):\n    __slots__ = ()\n    status: int",
+        "class A(StrEnum):\n    NO = 'no'",
+        "async def one(a):\n    try:\n        await a\n    except E:\n        await a\n    finally:\n        f()",
+        "async def one(a):\n    return next(a, None)",
         "thread = 1\ndef f(a):\n    return a._thread",
     ],
 )

@@ -1,5 +1,6 @@
 """The keeper in this process: what is asked of it goes to the writer, or to the store."""
 
+from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Final, TypeVar, cast, final
@@ -60,10 +61,10 @@ class SqliteKeeper:
             granted = cast("Sequence[Granted]", done)
         else:
             await trio.lowlevel.checkpoint()
-        answers = iter(granted)
+        answers = deque(granted)
         now_ms = self._clock.now_ms()
         return tuple(
-            next(answers) if isinstance(claim, Once) else self._buckets.answer(claim, now_ms)
+            answers.popleft() if isinstance(claim, Once) else self._buckets.answer(claim, now_ms)
             for claim in batch
         )
 
