@@ -19,6 +19,7 @@ import hashlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import sysconfig
@@ -229,12 +230,18 @@ def compile_into(root: Path, modules: Sequence[str], folder: Path) -> list[str]:
         folder / "hub",
         ignore=shutil.ignore_patterns("__pycache__", "*.so", "_config"),
     )
-    done = subprocess.run(
+    process = subprocess.Popen(
         [sys.executable, "-c", SETUP, LIBRARY, *modules],
-        cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", check=False,
+        cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", start_new_session=True,
     )  # fmt: skip
-    if done.returncode:
-        raise Refused("compiling failed:\n" + "\n".join(done.stdout.splitlines()[-30:]))
+    try:
+        told, _ = process.communicate()
+    finally:
+        if process.poll() is None:  # we are ended, and the compiler with us
+            os.killpg(process.pid, signal.SIGTERM)
+            process.wait()
+    if process.returncode:
+        raise Refused("compiling failed:\n" + "\n".join(told.splitlines()[-30:]))
     return extensions(folder)
 
 
@@ -416,6 +423,7 @@ def main(given: Sequence[str]) -> int:
     if lack := missing() or unready():
         sys.stderr.write(f"nothing is compiled: {lack}\n")
         return NO_COMPILER
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         told = copy(root, folder)
     except Refused as error:

@@ -96,6 +96,19 @@ def test_an_environment_that_was_made_for_another_folder_is_made_anew(
     assert done.returncode == 1, "this Python cannot make a venv"
 
 
+def test_an_environment_that_is_a_link_is_used_and_left_as_it_is(checkout, tmp_path):
+    lent = tmp_path / "lent/bin"
+    lent.mkdir(parents=True)
+    (lent / "hub").write_text("of another checkout")
+    (lent / "python").write_text('#!/bin/sh\necho "asked: $@"\n')
+    (lent / "python").chmod(0o755)
+    (checkout / ".venv").symlink_to(tmp_path / "lent")
+    done = started(checkout, programs(tmp_path / "bin", python3=NO_VENV, id="echo 1000"))
+    assert done.stdout == "asked: -m hub sandbox up\n", done.stderr
+    assert (checkout / ".venv").is_symlink()
+    assert [path.name for path in sorted(lent.iterdir())] == ["hub", "python"]
+
+
 def test_the_test_script_demands_the_official_documents_when_asked(checkout, tmp_path):
     environment = {**os.environ, "HUB_SPECS": str(tmp_path / "nowhere")}
     done = subprocess.run(
