@@ -87,7 +87,7 @@ def judge(root: Path, modules: Sequence[str]) -> None:
 def objections(text: str) -> Iterator[tuple[int, str]]:
     """Yield line and reason of what mypyc cannot compile in the text of a module, or would compile without a word and wrongly."""
     for node in ast.walk(ast.parse(text)):
-        if reason := objection(node):
+        if reason := objection(node) or ambiguity(node):
             yield getattr(node, "lineno", 1), reason
 
 
@@ -116,6 +116,22 @@ def objection(node: ast.AST) -> str:
             return "a field named _thread, which is a word of C"
         case _:
             return ""
+
+
+def ambiguity(node: ast.AST) -> str:
+    """Return what is against a function one of whose names is given to exceptions of two types; empty if none is."""
+    if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+        return ""
+    types: dict[str, str] = {}
+    for part in own(node):
+        match part:
+            case ast.ExceptHandler(type=ast.expr() as caught, name=str(name)):
+                text = ast.unparse(caught)
+                if types.setdefault(name, text) != text:
+                    return f"{name} is {types[name]} and {text} in {node.name}: the second would be a TypeError"
+            case _:
+                pass
+    return ""
 
 
 def bases(node: ast.ClassDef) -> set[str]:

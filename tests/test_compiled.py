@@ -120,6 +120,10 @@ def test_every_listed_module_is_there_and_can_be_compiled():
             "finally",
         ),
         ("async def one(a):\n    return [next(a) for _ in a]", "next() without a default in one"),
+        (
+            "def one():\n    try:\n        two()\n    except A as e:\n        pass\n    except B as e:\n        pass",
+            "e is A and B in one",
+        ),
         ("class A:\n    def __init__(self):\n        self._thread = 1", "_thread"),
         ("class A:\n    def __init__(self):\n        self._thread: int = 1", "_thread"),
         ("class A:\n    _thread: int", "_thread"),

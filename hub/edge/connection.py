@@ -243,8 +243,8 @@ class Connection:
                 await self._give_up(seat.exchange, 503, "edge.late")
         except BodyFault as fault:
             await self._give_up(seat.exchange, fault.status, fault.check)
-        except UnavailableError as error:
-            self._note("unavailable", type(error).__name__)
+        except UnavailableError as missing:
+            self._note("unavailable", type(missing).__name__)
             await self._give_up(seat.exchange, 503)
         except Exception as error:  # noqa: BLE001 - the firewall of the stream
             self._note("stream_failed", type(error).__name__)

@@ -190,8 +190,8 @@ class Writer:
             refusal = unavailable("keeper.disk", str(error))
             self._finish(group, [refusal] * len(group))
             return
-        except BaseException as error:
-            self._closed = f"the store failed: {error}"
+        except BaseException as broken:
+            self._closed = f"the store failed: {broken}"
             self._finish(group, [unavailable("keeper.stopping", self._closed)] * len(group))
             raise
         self._failpoint(Point.BEFORE_INVALIDATION)

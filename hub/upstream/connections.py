@@ -239,8 +239,8 @@ class BankConnections:
         progress.stage = "connect"
         try:
             return await self._pool.fresh(context)
-        except ssl.SSLError as error:
-            return bank_failure("bank.tls", f"TLS: {error}", sent=progress.sent)
+        except ssl.SSLError as untrusted:
+            return bank_failure("bank.tls", f"TLS: {untrusted}", sent=progress.sent)
         except OSError as error:
             return bank_failure("bank.unreachable", f"connect: {error}", sent=progress.sent)
         except trio.TooSlowError:

@@ -141,8 +141,8 @@ async def converse(
             data = await connection.receive()
             progress.received = progress.received or bool(data)
             _feed(reader, data, connection)
-    except ssl.SSLError as error:
-        return bank_failure("bank.tls", f"TLS: {error}", sent=True)
+    except ssl.SSLError as untrusted:
+        return bank_failure("bank.tls", f"TLS: {untrusted}", sent=True)
     except (OSError, ValueError) as error:
         return bank_failure("bank.reset", f"the connection broke: {error}", sent=True)
     return refusal(reader)
