@@ -195,8 +195,18 @@ def imported(root: Path, modules: Sequence[str]) -> list[str]:
 # With what
 
 
+def lacking() -> str:
+    """Return why nothing can be compiled, or is not to be; empty if it can."""
+    return "HUB_COMPILE=0" if asked() == "0" else missing() or unready()
+
+
+def asked() -> str:
+    """Return ``0`` if nothing is to be compiled, ``1`` if it must be, else nothing."""
+    return os.environ.get("HUB_COMPILE", "")
+
+
 def missing() -> str:
-    """Return what compiling needs and is not here; empty if all of it is."""
+    """Return what the machine lacks to compile; empty if nothing."""
     compiler = (os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc").split()[0]
     if not shutil.which(compiler):
         return f"there is no C compiler here ({compiler})"
@@ -272,7 +282,7 @@ def extensions(folder: Path) -> list[str]:
 def names(root: Path) -> list[str]:
     """Return the files of a checkout: what git tracks or would track; without git, what is in the folders that belong to it."""
     run = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
-    if (root / ".git").exists():
+    if (root / ".git").exists() and shutil.which("git"):
         told = subprocess.run(run, cwd=root, capture_output=True, text=True, check=True).stdout
         found = {name for name in told.split("\0") if name}
     else:
@@ -382,7 +392,7 @@ class CompiledWheel(BuildHookInterface):  # type: ignore[misc, type-arg]
 
     def dependencies(self) -> list[str]:
         """Return what compiling needs: the compiler, and our own packages for their types."""
-        if self._asked() == "0" or missing():
+        if asked() == "0" or missing():
             return []
         return [*NEEDED, *self.metadata.core.dependencies]
 
@@ -396,11 +406,10 @@ class CompiledWheel(BuildHookInterface):  # type: ignore[misc, type-arg]
             judge(root, modules)
         except Refused as error:
             self.app.abort(f"compiled: {error}")
-        lack = "HUB_COMPILE=0" if self._asked() == "0" else missing() or unready()
         try:
-            folder, made = self._made(root, modules, lack)
+            folder, made = self._made(root, modules)
         except Refused as error:
-            if self._asked() == "1":
+            if asked() == "1":
                 self.app.abort(f"HUB_COMPILE=1, but {error}")
             self.app.display_info(f"a wheel of Python only: {error}")
             return
@@ -415,12 +424,9 @@ class CompiledWheel(BuildHookInterface):  # type: ignore[misc, type-arg]
         if self._place is not None:
             self._place.cleanup()
 
-    def _asked(self) -> str:
-        return os.environ.get("HUB_COMPILE", "")
-
-    def _made(self, root: Path, modules: Sequence[str], lack: str) -> tuple[Path, list[str]]:
+    def _made(self, root: Path, modules: Sequence[str]) -> tuple[Path, list[str]]:
         """Return where the extension modules are: of a copy that is current, or made now."""
-        if lack:
+        if lack := lacking():
             raise Refused(lack)
         for folder in (root, root / COPY):
             if is_current(root, folder):
@@ -436,7 +442,7 @@ def main(given: Sequence[str]) -> int:
         sys.stderr.write("compiled: expected one FOLDER\n")
         return 2
     root, folder = Path(__file__).resolve().parents[1], Path(given[0]).resolve()
-    if lack := missing() or unready():
+    if lack := lacking():
         sys.stderr.write(f"nothing is compiled: {lack}\n")
         return NO_COMPILER
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))

@@ -231,14 +231,37 @@ def test_the_stamp_names_what_compiled_modules_import(tmp_path, compiler):
     assert json.loads((tmp_path / "b" / STAMP).read_text())["imports"] == ["httptools", "trio"]
 
 
-def test_without_a_compiler_the_program_says_so_in_one_line(tmp_path):
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        ({"CC": "no-such-compiler -pthread"}, "there is no C compiler here (no-such-compiler)"),
+        ({"HUB_COMPILE": "0"}, "HUB_COMPILE=0"),
+    ],
+)
+def test_where_nothing_is_compiled_the_program_says_why_in_one_line(tmp_path, settings, reason):
     root = checkout(tmp_path / "a")
     program = [sys.executable, str(root / "scripts/compiled.py"), str(tmp_path / "b")]
-    environment = {**os.environ, "CC": "no-such-compiler -pthread"}
+    environment = {**os.environ, **settings}
     done = subprocess.run(program, env=environment, capture_output=True, text=True)
     assert done.returncode == compiled.NO_COMPILER
-    assert done.stderr == "nothing is compiled: there is no C compiler here (no-such-compiler)\n"
+    assert done.stderr == f"nothing is compiled: {reason}\n"
     assert not (tmp_path / "b").exists()
+
+
+def test_without_git_what_belongs_to_a_checkout_is_copied_and_nothing_else(tmp_path):
+    root = checkout(tmp_path / "a")
+    for name in (".venv", ".sandbox", "hub/__pycache__"):
+        (root / name).mkdir()
+        (root / name / "thing").touch()
+    (root / "hub/one.so").touch()
+    assert compiled.names(root) == [
+        "config/limits.toml",
+        "hub/__init__.py",
+        "hub/one.py",
+        "hub/other.py",
+        "pyproject.toml",
+        "scripts/compiled.py",
+    ]
 
 
 @pytest.mark.parametrize(("asked", "status"), [("", 0), ("0", 0), ("1", 1)])
