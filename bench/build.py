@@ -5,10 +5,9 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from bench.evidence import ROOT
+from bench.evidence import ROOT, STAMP
 
 COMPILED = ROOT / "build" / "compiled"
-STAMP = ".compiled.json"
 LIBRARY = "native__mypyc"
 """What every compiled module loads (``scripts/compiled.py``)."""
 

@@ -15,7 +15,10 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
-EVIDENCE = ROOT / "bench" / "evidence.jsonl"
+EVIDENCE = Path(os.environ.get("HUB_EVIDENCE", ROOT / "bench" / "evidence.jsonl"))
+"""Of the checkout, also where a compiled copy of it is tested (``scripts/test``): the copy's own is overwritten."""
+STAMP = ".compiled.json"
+"""What lies in a compiled copy (``scripts/compiled.py``)."""
 
 
 def machine() -> str:
@@ -65,6 +68,7 @@ def append(
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": commit(),
         "machine": machine(),
+        "build": "compiled" if (ROOT / STAMP).is_file() else "pure",
         "lane": lane,
         "counts": dict(counts),
         "seeds": list(seeds),

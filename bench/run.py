@@ -19,10 +19,10 @@ from typing import Any
 
 import trio
 
-from bench.build import STAMP, build_of, home
+from bench.build import build_of, home
 from bench.consents import ProofKey
 from bench.curves import curves, idle
-from bench.evidence import ROOT, append_line, commit, machine
+from bench.evidence import ROOT, STAMP, append_line, commit, machine
 from bench.load import purse_for
 from bench.measure import Shape, Target, measure, median, spread
 from bench.micro import keeping

@@ -12,7 +12,8 @@ from types import ModuleType
 
 import pytest
 
-from bench.build import LIBRARY, STAMP, build_of
+from bench.build import LIBRARY, build_of
+from bench.evidence import STAMP
 
 ROOT = Path(__file__).parent.parent
 IS_COPY = (ROOT / STAMP).is_file()

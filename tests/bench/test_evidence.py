@@ -17,6 +17,7 @@ def test_a_run_leaves_one_line_that_says_what_was_run(tmp_path: Path):
     assert record["result"] == {"alive": True}
     assert "vCPU" in record["machine"]
     assert record["commit"]
+    assert record["build"] == ("compiled" if (evidence.ROOT / evidence.STAMP).is_file() else "pure")
 
 
 def test_many_runs_at_once_each_leave_a_whole_line(tmp_path: Path):

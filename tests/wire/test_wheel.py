@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.build import STAMP
+from bench.evidence import STAMP
 from tests.wire.world import free_base
 
 pytestmark = pytest.mark.wire
