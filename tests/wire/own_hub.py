@@ -140,6 +140,11 @@ class OwnHub:
                     found.append(int(entry.parent.name))
         return sorted(found)
 
+    def listening(self) -> int:
+        """Count the sockets that listen on the Hub's port: one of each worker that serves (proc(5))."""
+        rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+        return sum(int(row[1].split(":")[1], 16) == self.port and row[3] == "0A" for row in rows)
+
     def signal(self, number: signal.Signals) -> None:
         os.kill(self.pid, number)
 
