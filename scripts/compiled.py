@@ -89,7 +89,7 @@ def judge(root: Path, modules: Sequence[str]) -> None:
 def objections(text: str) -> Iterator[tuple[int, str]]:
     """Yield line and reason of what mypyc cannot compile in the text of a module, or would compile without a word and wrongly."""
     for node in ast.walk(ast.parse(text)):
-        if reason := objection(node) or ambiguity(node):
+        if reason := objection(node) or ambiguity(node) or keepsake(node):
             yield getattr(node, "lineno", 1), reason
 
 
@@ -134,6 +134,19 @@ def ambiguity(node: ast.AST) -> str:
             case _:
                 pass
     return ""
+
+
+def keepsake(node: ast.AST) -> str:
+    """Return what is against a coroutine that lets go of a name; empty if it does not, or is none."""
+    lets_go = isinstance(node, ast.AsyncFunctionDef) and any(
+        isinstance(target, ast.Name)
+        for part in own(node)
+        if isinstance(part, ast.Delete)
+        for target in part.targets
+    )
+    return (
+        "a del in a coroutine: what it was unpacked from is kept while it waits" if lets_go else ""
+    )
 
 
 def bases(node: ast.ClassDef) -> set[str]:

@@ -125,6 +125,10 @@ def test_every_listed_module_is_there_and_can_be_compiled():
             "def one():\n    try:\n        two()\n    except A as e:\n        pass\n    except B as e:\n        pass",
             "e is A and B in one",
         ),
+        (
+            "async def one(a):\n    async for b in a:\n        two(b)\n        del b",
+            "a del in a coroutine",
+        ),
         ("class A:\n    def __init__(self):\n        self._thread = 1", "_thread"),
         ("class A:\n    def __init__(self):\n        self._thread: int = 1", "_thread"),
         ("class A:\n    _thread: int", "_thread"),

@@ -127,7 +127,10 @@ class OwnHub:
         return bool(self.ops("/readyz"))
 
     def notes(self, name: str) -> list[dict[str, object]]:
-        lines = [line for line in self.log.read_bytes().splitlines() if line.startswith(b"{")]
+        whole = self.log.read_bytes().rpartition(b"\n")[
+            0
+        ]  # the last line may still be being written
+        lines = [line for line in whole.splitlines() if line.startswith(b"{")]
         found = [json.loads(line) for line in lines]
         return [line for line in found if line.get("note") == name]
 
