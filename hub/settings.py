@@ -33,6 +33,8 @@ Frame = Annotated[int, Meta(ge=16_384, le=16_777_215)]
 """RFC 9113 section 4.2."""
 Seconds = Annotated[float, Meta(gt=0, le=_YEAR_S)]
 """A deadline: never endless, never not a number."""
+Silence = Annotated[float, Meta(ge=3, le=_YEAR_S)]
+"""A loop beats once a second: less than three seconds would end one that is merely busy."""
 Rate = Annotated[float, Meta(gt=0, le=_MOST)]
 FreeRate = Annotated[float, Meta(ge=0, le=_MOST)]
 """A rate; 0 is not limited."""
@@ -301,6 +303,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     requests: Count
     request_s: Seconds
     drain_s: Seconds
+    loop_silent_s: Silence
+    worker_start_s: Silence
     complete_answer_octets: Some
     commit_queue: Count
     commit_s: Seconds

@@ -16,7 +16,7 @@ import msgspec
 import trio
 
 from hub.audit.source import LogFailedError
-from hub.config import Loaded, Settings, load
+from hub.config import Limits, Loaded, Settings, load
 from hub.edge.router import Router
 from hub.model.clock import Clock, Dice
 from hub.model.event import Event, Kind
@@ -32,6 +32,7 @@ from hub.node.generation import Generation, keeping, serving
 from hub.node.memory import settle
 from hub.node.ops import ops_routes
 from hub.node.publish import publishing
+from hub.node.pulse import guard, show_where_it_hangs
 from hub.node.refusals import Refusals
 from hub.node.reload import Reader, Reloads, differences, read_again, tell
 from hub.node.supervise import Supervisor
@@ -89,6 +90,7 @@ def serve_node(
         StartError: One line that says why it cannot start.
     """
     forbid_core_files()
+    show_where_it_hangs()
     allow_descriptors(loaded.settings.limits)
     failed: list[BaseException] = []
     store_failed = False
@@ -120,6 +122,7 @@ def serve_worker(
     """Run one worker until it is drained; return the exit status."""
     end_with_standard_input()
     forbid_core_files()
+    show_where_it_hangs()
     allow_descriptors(orders.settings.limits)
     failed: list[BaseException] = []
     try:
@@ -203,6 +206,10 @@ class Node:
         self.reloads = Reloads()
         self._read = read
 
+    def limits(self) -> Limits:
+        """Return the bounds in force."""
+        return self.now.given.settings.limits
+
     def trusted(self) -> bool:
         """Tell whether the mirror in force is good enough for reads."""
         return self.now.trust.ready()
@@ -266,6 +273,7 @@ async def _live(given: Given, read: Reader | None, task_status: trio.TaskStatus[
             await served.start(faces.serve, Face.OPS, ops)
             await _record(given, "started")
             settle()
+            background.start_soon(guard, node.limits, given.observer)
             task_status.started()
         await _record(given, "stopped")
         background.cancel_scope.cancel()
@@ -315,6 +323,7 @@ async def _supervise(
             await served.start(faces.serve, Face.OPS, ops)
             await _record(given, "started")
             settle()
+            background.start_soon(guard, node.limits, given.observer)
             task_status.started()
         await _record(given, "stopped")
         background.cancel_scope.cancel()

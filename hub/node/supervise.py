@@ -1,7 +1,8 @@
 """The supervisor of the gateway workers: start them, replace the dead, pass signals on, gather their metrics.
 
 It lives in the keeper's process. A worker that dies is replaced after a short pause that grows while deaths repeat, and
-its death is an audit event, a metric and a log line. New settings get new workers: they accept from the sockets of the
+its death is an audit event, a metric and a log line. One whose event loop no longer turns (``pulse``) is made to die: by
+SIGABRT, which shows where it hangs, then by SIGKILL. New settings get new workers: they accept from the sockets of the
 present ones, which drain once all of the new ones serve. At the drain every worker gets SIGTERM and has the grace period
 to finish what it started; the keeper stays until the last one is gone.
 """
@@ -11,6 +12,7 @@ import socket
 import subprocess
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from io import FileIO
 from pathlib import Path
 from typing import Final, final
 
@@ -24,6 +26,7 @@ from hub.model.terms import Face
 from hub.node.build import Given
 from hub.node.errors import StartError
 from hub.node.faces import cannot_listen, places_of
+from hub.node.pulse import BEAT_S, HANGS, Pulse, heard, pipe
 from hub.node.worker import Orders, orders_line, worker_socket
 from hub.state.address import address_of
 
@@ -62,6 +65,7 @@ class Supervisor:
         """
         try:
             async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._feel)
                 for number in range(self._count):
                     self._present[number] = await self._start(number, self._settings, nursery)
                     nursery.start_soon(self._keep, number, nursery)
@@ -191,6 +195,23 @@ class Supervisor:
                 else:
                     fresh.process.kill()
 
+    async def _feel(self) -> None:
+        """Feel each worker's pulse until the drain, also of those that leave; at the drain there is a bound for all."""
+        while not self._ending():
+            with trio.move_on_after(BEAT_S):
+                await self._drain.wait()
+            for worker in self._all():
+                if not worker.ended:
+                    self._judge(worker, worker.pulse.look(beaten=heard(worker.beats)))
+
+    def _judge(self, worker: "_Worker", overdue: int) -> None:
+        """Make a worker that hangs die: first so that it shows where, a look later at once."""
+        if overdue == HANGS:
+            self._observer.note("worker_hangs", worker=worker.number, pid=worker.process.pid)
+            worker.process.send_signal(signal.SIGABRT)
+        elif overdue:
+            worker.process.kill()
+
     def _ending(self) -> bool:
         return self._drain.started
 
@@ -203,20 +224,25 @@ class Supervisor:
         former = self._present.get(number)
         sockets = former.share() if former is not None and not former.ended else _bind(settings)
         numbers = {face: one.fileno() for face, one in sockets.items()}
-        process = await trio.lowlevel.open_process(
-            [*self._command, str(number)],
-            stdin=subprocess.PIPE,
-            start_new_session=True,
-            pass_fds=tuple(numbers.values()),
-        )
-        worker = _Worker(number, process, sockets, worker_socket(settings, number, process.pid))
+        beats, told = pipe()
+        orders = orders_line(Orders(settings, numbers, told.fileno()))
+        with told:
+            process = await trio.lowlevel.open_process(
+                [*self._command, str(number)],
+                stdin=subprocess.PIPE,
+                start_new_session=True,
+                pass_fds=(*numbers.values(), told.fileno()),
+            )
+        offered = worker_socket(settings, number, process.pid)
+        pulse = Pulse(settings.limits.loop_silent_s, settings.limits.worker_start_s)
+        worker = _Worker(number, process, sockets, offered, beats, pulse)
         nursery.start_soon(self._bury, worker)
         try:
             if process.stdin is not None:
                 with suppress(
                     trio.BrokenResourceError
                 ):  # it died at once: that is noticed elsewhere
-                    await process.stdin.send_all(orders_line(Orders(settings, numbers)))
+                    await process.stdin.send_all(orders)
         except BaseException:
             process.kill()  # nobody else knows of it
             raise
@@ -290,7 +316,9 @@ class Supervisor:
 class _Worker:
     """One worker process, its sockets and where it offers its metrics."""
 
-    __slots__ = ("number", "offered", "over", "process", "reloads", "serving", "sockets")
+    __slots__ = (
+        "beats", "number", "offered", "over", "process", "pulse", "reloads", "serving", "sockets",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -298,7 +326,11 @@ class _Worker:
         process: trio.Process,
         sockets: dict[Face, socket.socket],
         offered: Path,
+        beats: FileIO,
+        pulse: Pulse,
     ) -> None:
+        self.beats = beats
+        self.pulse = pulse
         self.number = number
         self.process = process
         self.sockets = sockets
@@ -324,6 +356,7 @@ class _Worker:
 
     def close(self) -> None:
         self.close_sockets()
+        self.beats.close()
         self.offered.unlink(missing_ok=True)
         self.over.set()
 

@@ -4,7 +4,7 @@ A worker holds nothing but caches. Its orders come as one line on standard input
 has inherited for each face (its own among those of its siblings on one port, SO_REUSEPORT). It asks the keeper over its
 Unix socket, answers 503 while it has no lease, follows the trust snapshot that the keeper's process writes, and ends
 when its standard input does: nobody outlives the supervisor. Once it serves, it offers its metrics on a socket named
-after its number and process; the supervisor reads readiness from that.
+after its number and process; the supervisor reads readiness from that. From then on it beats (``pulse``).
 """
 
 import contextlib
@@ -12,7 +12,7 @@ import os
 import socket
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -29,6 +29,7 @@ from hub.node.errors import StartError
 from hub.node.faces import Faces
 from hub.node.leased import Leased
 from hub.node.memory import settle
+from hub.node.pulse import beat
 from hub.node.refusals import Refusals
 from hub.node.wall import SystemDice
 from hub.node.watch import watch_files, watch_signals
@@ -50,10 +51,11 @@ def worker_socket(settings: Settings, number: int, pid: int) -> Path:
 
 
 class Orders(msgspec.Struct, frozen=True):
-    """Hold what a worker is told: the settings in force, and its inherited socket of each face."""
+    """Hold what a worker is told: the settings in force, and what it inherits: its socket of each face, and where it beats."""
 
     settings: Settings
     sockets: dict[Face, int]
+    pulse: int
 
 
 _ORDERS_OCTETS: Final = 1_048_576
@@ -121,16 +123,14 @@ async def run_worker(
                 observer=observer,
                 failpoint=failpoint,
             )
-            await _live(given, number, keeper.fresh, orders.sockets)
+            await _live(given, number, keeper.fresh, orders)
     except StoreError as error:
         raise StartError(str(error)) from None
     finally:
         observer.close()
 
 
-async def _live(
-    given: Given, number: int, fresh: Callable[[], bool], sockets: Mapping[Face, int]
-) -> None:
+async def _live(given: Given, number: int, fresh: Callable[[], bool], orders: Orders) -> None:
     settings = given.settings
     parts = build(given, leader=False)
     register = Refusals(
@@ -147,12 +147,13 @@ async def _live(
         background.start_soon(watch_files, faces.files, faces.reload)
         async with trio.open_nursery() as served:
             for face, app in parts.apps.items():
-                inherited = socket.socket(fileno=sockets[face])
+                inherited = socket.socket(fileno=orders.sockets[face])
                 await served.start(
                     partial(faces.serve, face, Leased(app, fresh), listening=inherited)
                 )
             settle()
             background.start_soon(_offer_metrics, offered, given.observer)
+            background.start_soon(beat, orders.pulse)
         background.cancel_scope.cancel()
 
 

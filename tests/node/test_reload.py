@@ -100,7 +100,7 @@ def test_orders_are_one_line_that_a_worker_reads_back(settings, monkeypatch):
 
     from hub.node import worker
 
-    orders = Orders(settings, {"tpp": 7, "lfi": 8})
+    orders = Orders(settings, {"tpp": 7, "lfi": 8}, 9)
     line = orders_line(orders)
     assert line.count(b"\n") == 1
     pieces = [line[:10], line[10:]]

@@ -39,8 +39,20 @@ signal.signal(signal.SIGHUP, told)
 offered = socket.socket(socket.AF_UNIX)
 offered.bind(str(folder / f"worker-{number}-{os.getpid()}.sock"))
 offered.listen()
+offered.settimeout(0.02)
 while True:
-    asked, _ = offered.accept()
+    if (folder / f"hang{os.getpid()}").exists():
+        if (folder / "deaf").exists():
+            signal.signal(signal.SIGABRT, signal.SIG_IGN)
+            (folder / "heedless").touch()
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        while True:
+            signal.sigtimedwait((), 10)
+    os.write(orders["pulse"], b".")
+    try:
+        asked, _ = offered.accept()
+    except TimeoutError:
+        continue
     asked.sendall(b"# nothing\\n")
     asked.close()
 """
@@ -156,6 +168,61 @@ async def test_an_end_while_workers_are_replaced_lets_their_successors_drain(set
         assert refused
         assert supervisor.pids == ()
         assert [name[:2] for name in told(settings, "SIGTERM")] == ["0-", "0-", "1-"]
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Have a second's beats in the twentieth of one: the bound of thirty beats is one and a half seconds."""
+    monkeypatch.setattr("hub.node.supervise.BEAT_S", 0.05)
+
+
+def deaths(notebook):
+    return [(fields["worker"], fields["status"]) for fields in of(notebook, "worker_died")]
+
+
+def of(notebook, wanted):
+    return [fields for name, fields in notebook.notes if name == wanted]
+
+
+@pytest.mark.parametrize(("deaf", "status"), [(False, -signal.SIGABRT), (True, -signal.SIGKILL)])
+async def test_a_worker_that_hangs_is_told_made_to_die_and_replaced(settings, quick, deaf, status):
+    async with supervised(settings, (0, 1)) as (supervisor, _, notebook, _):
+        hanging, other = supervisor.pids
+        if deaf:
+            (settings.state.folder / "deaf").touch()
+        (settings.state.folder / f"hang{hanging}").touch()
+        await until(lambda: deaths(notebook), 10, "its death")
+        await until(lambda: len(supervisor.pids) == 2 and supervisor.ready(), 10, "its successor")
+        assert deaths(notebook) == [(0, status)]
+        assert of(notebook, "worker_hangs") == [{"worker": 0, "pid": hanging}]
+        assert other in supervisor.pids
+        assert hanging not in supervisor.pids
+
+
+async def test_a_worker_that_hangs_while_it_leaves_is_ended_and_has_no_second_successor(
+    settings, quick
+):
+    async with supervised(settings, (0, 1)) as (supervisor, _, notebook, nursery):
+        before = supervisor.pids
+        (settings.state.folder / f"hang{before[0]}").touch()
+        await supervisor.replace(settings, nursery)
+        present = set(supervisor.pids) - set(before)
+        assert len(present) == 2
+        await until(lambda: set(supervisor.pids) == present, 10, "the end of the one that hangs")
+        assert len(of(notebook, "worker_hangs")) == 1
+        assert not deaths(notebook)
+
+
+async def test_a_worker_that_never_begins_to_beat_has_a_bound_of_its_own(settings, quick):
+    change = msgspec.structs.replace
+    settings = change(settings, limits=change(settings.limits, loop_silent_s=3, worker_start_s=40))
+    async with supervised(settings) as (supervisor, _, notebook, _):
+        await until(lambda: len(supervisor.pids) == 2, 10, "both processes")
+        first = supervisor.pids
+        await until(lambda: len(deaths(notebook)) == 2, 10, "the bound")
+        serve(settings, 0, 1)
+        await until(lambda: len(supervisor.pids) == 2 and supervisor.ready(), 10, "others")
+        assert not set(first) & set(supervisor.pids)
 
 
 async def test_a_reload_that_comes_before_anybody_listens_is_heard_later(nursery):

@@ -6,6 +6,7 @@ import signal
 import ssl
 from collections import Counter
 from contextlib import asynccontextmanager
+from functools import partial
 from itertools import count
 
 import pytest
@@ -386,3 +387,33 @@ async def test_ten_workers_killed_under_load(standing, sandbox, consented):
         answered, broken = answered + load.answered, broken + len(load.broken)
     counts = {"kills": 10, "answered": answered, "connections lost": broken}
     append("worker-kills-under-load", counts, (), "the next request succeeded each time")
+
+
+async def test_a_worker_that_hangs_is_replaced_and_harms_only_its_own_connections(
+    standing, sandbox, consented
+):
+    hub = standing(2)
+    hub.settings["limits"] = {"loop_silent_s": 4}
+    hub.write()
+    taken = len(hub.notes("configuration_taken"))
+    hub.signal(signal.SIGHUP)
+    both = lambda: len(hub.workers()) == hub.listening() == 2  # noqa: E731 - told by what it asks
+    await trio.to_thread.run_sync(
+        lambda: hub.until(lambda: len(hub.notes("configuration_taken")) > taken and both(), 20)
+    )
+    before = hub.workers()
+    load = load_on(hub, sandbox, consented)
+    async with under_load(load, connections=16):
+        os.kill(before[0], signal.SIGSTOP)
+        told = partial(hub.notes, "worker_hangs")
+        await until(lambda: [one for one in told() if one["pid"] == before[0]], 20, "its silence")
+        replaced = lambda: before[0] not in hub.workers() and both() and hub.ready()  # noqa: E731
+        await trio.to_thread.run_sync(lambda: hub.until(replaced, 20))
+        probe = Load(hub.port, load.context, load.asks[:1])
+        async with under_load(probe, connections=4, streams=1):
+            pass
+        await load.at_least(load.answered + 200)
+    assert not [*probe.broken, *probe.unanswered]
+    assert 16 < load.connections < 32, "only those of the one that hung were made anew"
+    assert set(before) & set(hub.workers()) == {before[1]}
+    assert hub.notes("worker_died")[-1]["status"] == -9, "a stopped process hears of nothing else"
