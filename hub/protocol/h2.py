@@ -1,7 +1,7 @@
 """HTTP/2, the lean engine: frames by hand, our own HPACK, answers written as one piece.
 
-Theory of operation. ``receive`` handles each frame that ``Input`` has cut and judged, by its kind. A stream lives in ``_streams`` from its HEADERS until ``release``, even when reset meanwhile: abandoned work
-counts against the limit. What breaks a rule for the connection raises ``Violation`` inside and becomes GOAWAY; what
+Theory of operation. ``receive`` handles each frame that ``Input`` has cut and judged, by its kind. A stream lives in ``_streams`` from its HEADERS until ``release``. It counts against the limit until it is answered whole; one that was reset meanwhile until it is
+released: abandoned work counts. What breaks a rule for the connection raises ``Violation`` inside and becomes GOAWAY; what
 breaks one for a stream becomes RST_STREAM, is charged as provoked, and ends the stream for the application (``Gone``).
 
 Invariants. A header block is decoded always, even for a refused stream, or the compression state would be lost.
@@ -90,7 +90,7 @@ class H2Engine:
 
     @property
     def open_streams(self) -> int:
-        """Count streams not yet released."""
+        """Count streams that are not answered whole, and those that were reset and not yet released."""
         return self._live
 
     @property
@@ -152,6 +152,7 @@ class H2Engine:
             events.append(Refused(stream, head.status, head.reason))
             return
         self._live += 1
+        record.counted = True
         record.left = head.content_length
         events.append(Opened(stream, head, ends))
 
@@ -456,8 +457,7 @@ class H2Engine:
     def release(self, stream: int) -> list[EngineEvent]:
         """Free the stream's place."""
         record = self._streams.pop(stream, None)
-        if record is not None and not record.refused:
-            self._live -= 1
+        self._live -= record is not None and record.counted
         return []
 
     def drain(self) -> None:
@@ -478,8 +478,10 @@ class H2Engine:
         return None if record is None or record.finished or self._closed else record
 
     def _sent(self, record: Stream) -> None:
-        """Close our half; if the peer's is open, stop it without an error (section 8.1)."""
+        """Close our half; if the peer's is open, stop it without an error (section 8.1). The peer may open another now."""
         record.finished = True
+        self._live -= record.counted
+        record.counted = False
         if not record.ended:
             record.ended = True
             self._out.frame(guard.RST_STREAM, 0, record.number, guard.NO_ERROR.to_bytes(4))

@@ -43,7 +43,7 @@ class Stream:
     """Hold one stream: what the peer still sends, and what we still owe."""
 
     __slots__ = (
-        "credit", "ended", "finished", "left", "number", "pending", "receive_window", "refused", "send_window",
+        "counted", "credit", "ended", "finished", "left", "number", "pending", "receive_window", "refused", "send_window",
         "started", "wants_end",
     )  # fmt: skip
 
@@ -52,6 +52,7 @@ class Stream:
         self.number = number
         self.send_window = send_window
         self.receive_window = receive_window
+        self.counted = False
         self.credit = 0
         self.left: int | None = None
         self.ended = False

@@ -34,9 +34,10 @@ _ALL_STREAMS: Final = 2**31 - 1
 
 @final
 class _Stream:
-    __slots__ = ("ended", "finished", "pending", "started", "wants_end")
+    __slots__ = ("answered", "ended", "finished", "pending", "started", "wants_end")
 
     def __init__(self) -> None:
+        self.answered = False
         self.ended = False
         self.started = False
         self.finished = False
@@ -49,7 +50,7 @@ class H2PackageEngine:
     """Serve one HTTP/2 connection with the ``h2`` package as state machine."""
 
     __slots__ = (
-        "_bounds", "_budgets", "_closed", "_draining", "_final", "_guard", "_h2", "_in_block", "_last",
+        "_answered", "_bounds", "_budgets", "_closed", "_draining", "_final", "_guard", "_h2", "_in_block", "_last",
         "_live", "_out", "_refused", "_scheme", "fault",
     )  # fmt: skip
 
@@ -65,7 +66,7 @@ class H2PackageEngine:
         self._out: list[bytes] = []
         self._in_block = False
         self._draining = self._final = self._closed = False
-        self._last = 0
+        self._last = self._answered = 0
         self.fault = ""
 
     @property
@@ -85,8 +86,8 @@ class H2PackageEngine:
 
     @property
     def open_streams(self) -> int:
-        """Count streams not yet released."""
-        return len(self._live)
+        """Count streams that are not answered whole, and those that were reset and not yet released."""
+        return len(self._live) - self._answered
 
     @property
     def wants_data(self) -> bool:
@@ -172,7 +173,8 @@ class H2PackageEngine:
 
     def release(self, stream: int) -> list[EngineEvent]:
         """Free the stream's place."""
-        self._live.pop(stream, None)
+        record = self._live.pop(stream, None)
+        self._answered -= record is not None and record.answered
         return []
 
     def drain(self) -> None:
@@ -235,7 +237,7 @@ class H2PackageEngine:
     def _request(self, event: RequestReceived, events: list[EngineEvent]) -> None:
         stream = event.stream_id
         self._last = max(self._last, stream) if not self._final else self._last
-        if len(self._live) >= self._bounds.streams or self._final:
+        if self.open_streams >= self._bounds.streams or self._final:
             self._reset(stream, guard.REFUSED_STREAM)
             return
         head = _judge(event, self._scheme)
@@ -303,7 +305,9 @@ class H2PackageEngine:
 
     def _finish(self, stream: int, record: _Stream) -> None:
         record.finished = True
-        self._refused.pop(stream, None)
+        if self._refused.pop(stream, None) is None:
+            record.answered = True
+            self._answered += 1
         if not record.ended:
             # The answer is complete before the request: stop it without an error (RFC 9113 section 8.1).
             record.ended = True

@@ -214,6 +214,38 @@ def test_section_5_1_2_streams_beyond_the_limit_are_refused_one_by_one():
         assert wire.kinds() == ["Opened"] * 4
 
 
+def test_section_5_1_2_an_answered_stream_makes_room_before_it_is_released():
+    for engine in ENGINES:
+        wire = Wire(engine, streams=1)
+        wire.feed(headers(1))
+        wire.engine.answer(1, 200, (), b"x" * 65_536)
+        wire.feed(headers(3))
+        assert wire.resets() == {3: REFUSED}, "an octet waits for the window"
+        wire.feed(
+            frame(WINDOW, 0, 1, (9).to_bytes(4)), frame(WINDOW, 0, 0, (9).to_bytes(4)), headers(5)
+        )
+        assert wire.kinds() == ["Opened"] * 2
+        wire.engine.release(1)
+        wire.feed(headers(7))
+        assert wire.resets() == {3: REFUSED, 7: REFUSED}, "no place is given twice"
+        wire.engine.reset(5)
+        wire.feed(headers(9))
+        assert wire.engine.open_streams == 1, "what we gave up is at work until it is released"
+        wire.engine.release(5)
+        assert wire.engine.open_streams == 0
+
+
+def test_section_5_1_2_a_stream_answered_before_its_body_came_makes_room():
+    for engine in ENGINES:
+        wire = Wire(engine, streams=1)
+        wire.feed(OPEN)
+        wire.engine.answer(1, 413, (), b"")
+        wire.feed(headers(3))
+        assert wire.kinds() == ["Opened"] * 2
+        wire.engine.release(1)
+        assert wire.engine.open_streams == 1
+
+
 def test_section_5_1_reset_stream_keeps_its_place_until_released():
     for engine in ENGINES:
         wire = Wire(engine, streams=1)
