@@ -325,6 +325,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     bank_validate_s: Seconds
     bank_event_s: Seconds
     deliveries: Count
+    deliveries_per_receiver: Count
     reserve_octets: Some
     bearer_s: Life
     trust_document_octets: Count

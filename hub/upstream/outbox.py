@@ -2,17 +2,22 @@
 
 Theory. The audit log is the outbox. A consent's change and its event are one commit, so reading the log's consent events in
 order finds every change exactly once, also after a crash; nobody who changes a consent has to think of it. ``_follow`` turns
-events into ``Delivery`` records and moves its cursor in the same commit. ``_deliver`` takes, for each consent and target, the
-oldest delivery that waits; the next one of that lane waits for it, other lanes do not, but for those of a receiver that is
-slow to hear. A round of deliveries ends with its slowest: what falls due meanwhile waits for that, ``bank_event_s`` at most. What
-was not heard is tried again after 5 s, 30 s, 2 min, 10 min, 1 h and 6 h, then it is a dead letter: visible, and replayable.
+events into ``Delivery`` records and moves its cursor in the same commit. ``begin`` takes, for each consent and target, the
+oldest delivery that waits, and begins it; the next one of that lane waits for its end, other lanes do not. One receiver is
+told a few things at once and no more, and nothing new while it is slow to hear: what else is due to it is put off, so that
+it stands in nobody's way. Where more is due than one look sees, each look is at the oldest and at some that are further on.
+What was not heard is tried again after 5 s, 30 s, 2 min, 10 min, 1 h and 6 h, then it is a dead letter: visible, and
+replayable.
 
-Invariants: within a lane deliveries are made in the order of the log; a delivery is made at least once or is dead; each
-attempt leaves an event, which is the ledger of who was told what and when.
+Invariants: within a lane deliveries are made in the order of the log, one at a time; a delivery is made at least once or is
+dead; each attempt leaves an event, which is the ledger of who was told what and when. At most ``deliveries`` are under way,
+and ``deliveries_per_receiver`` to one receiver; only where that many receivers hang at once do others wait, ``bank_event_s``
+at most.
 
 Source: decisions.md section 2 (events to the bank); issue 6 point 5.
 """
 
+import math
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
@@ -28,7 +33,7 @@ from hub.model.fault import Fault
 from hub.model.records import Delivery, Payment, Setting
 from hub.observe import Observer
 from hub.state.allowance import Consumption
-from hub.state.keeper import Change, Invalidation, Keeper, Put, Query
+from hub.state.keeper import Change, Invalidation, Keeper, Put, Query, Versioned
 
 BACK_OFF_S: Final = (5, 30, 120, 600, 3600, 21600)
 _CURSOR: Final = "outbox.cursor"
@@ -38,7 +43,9 @@ _GATHER_S: Final = 0.02
 """After a change; what else changes meanwhile is followed in the same round."""
 _GAUGE_S: Final = 1.0
 _SLOW_S: Final = 2.0
-"""A receiver that takes longer to hear is slow: what else it is to be told waits, so that others need not."""
+"""A receiver that takes longer to hear is slow: what else it is to be told waits."""
+_ROWS: Final = 100
+"""What is looked at once, of the oldest and of what is further on."""
 _TOLD: Final = re.compile(rb'\{"v":[0-9]+,"kind":"(?:consent|outcome)"').match
 """Look at the beginning of a leaf (``leaf_bytes``): nearly all events are calls, and each of them comes by here."""
 
@@ -58,6 +65,18 @@ class Target(msgspec.Struct, frozen=True):
     send: Send
     payments: bool = False
     each_client: bool = False
+
+
+Lane = tuple[str, str]
+"""A consent's id and a target's name."""
+
+
+class _Way(msgspec.Struct, frozen=True):
+    """Hold which delivery of a lane is under way, to whom, and since when (by trio's clock)."""
+
+    index: int
+    receiver: str
+    began: float
 
 
 class Outbox:
@@ -83,8 +102,11 @@ class Outbox:
         self._observer = observer
         self._consumption = consumption
         self._changed = trio.Event()
+        self._under_way: dict[Lane, _Way] = {}
         self._slow: dict[str, int] = {}
         """Receivers that took long, and until when (milliseconds) they are told nothing else."""
+        self._further = 0
+        """How many rows of those that are due come before what is looked at next, beside the oldest."""
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Follow and tell until cancelled.
@@ -94,17 +116,18 @@ class Outbox:
         position, gauge_at = await self._start(), 0.0
         end = self._keeper.watch(self._woken)
         try:
-            task_status.started()
-            while True:
-                self._changed = trio.Event()
-                position = await self.follow(position)
-                if trio.current_time() >= gauge_at:
-                    gauge_at = trio.current_time() + _GAUGE_S
-                    await self._gauge()
-                if not await self.deliver():
-                    with trio.move_on_after(_IDLE_S):
-                        await self._changed.wait()
-                        await trio.sleep(_GATHER_S)
+            async with trio.open_nursery() as nursery:
+                task_status.started()
+                while True:
+                    self._changed = trio.Event()
+                    position = await self.follow(position)
+                    if trio.current_time() >= gauge_at:
+                        gauge_at = trio.current_time() + _GAUGE_S
+                        await self._gauge()
+                    if not await self.begin(nursery):
+                        with trio.move_on_after(_IDLE_S):
+                            await self._changed.wait()
+                    await trio.sleep(_GATHER_S)
         finally:
             end()
 
@@ -200,70 +223,117 @@ class Outbox:
             return []
         return told
 
-    async def deliver(self) -> int:
-        """Make the deliveries that are due and next in their lane; return how many were tried.
+    async def begin(self, nursery: trio.Nursery) -> bool:
+        """Begin the deliveries that are due, next in their lane, and to whom there is room.
 
-        Cancellation: a delivery under way may have been heard and is made again.
+        Args:
+            nursery: Where they are made.
+
+        Returns:
+            Whether to look again at once; else when something has changed, a delivery has ended, or a second later.
+
+        Cancellation: what was begun goes on.
         """
-        page = await self._keeper.search(
-            Query(
-                kind="delivery",
-                at_most=(("due", self._clock.now_ms()),),
-                order="due",
-                limit=100,
-            )
-        )
-        lanes: dict[tuple[str, str], Delivery] = {}
-        blocked: list[Change] = []
-        for item in page.items:
-            record = item.record
-            if not isinstance(record, Delivery) or (record.consent_id, record.target) in lanes:
-                continue
-            first = await self._first(record)
-            if first.due_ms <= self._clock.now_ms():
-                lanes[record.consent_id, record.target] = first
-            else:  # wait as long as the one before it, and do not stand in the way of other lanes
-                later = msgspec.structs.replace(record, due_ms=first.due_ms)
-                blocked.append(Put(later, item.version))
-        if blocked:
-            await self._commit(blocked, self._event("outbox.wait", count=len(blocked)))
-        bound = trio.CapacityLimiter(self._limits.deliveries)
-        now_ms, put_off = self._clock.now_ms(), list[Change]()
+        if self._full():
+            return False
+        now_ms = self._clock.now_ms()
         self._slow = {name: until for name, until in self._slow.items() if until > now_ms}
-        async with trio.open_nursery() as nursery:
-            for delivery in lanes.values():
-                nursery.start_soon(self._tell, delivery, bound, put_off)
+        put_off: list[Change] = []
+        for item in await self._due():
+            if isinstance(item.record, Delivery) and not self._full():
+                until = await self._place(item.record, nursery)
+                if until > item.record.due_ms:
+                    later = msgspec.structs.replace(item.record, due_ms=until)
+                    put_off.append(Put(later, item.version))
         if put_off:
             await self._commit(put_off, self._event("outbox.wait", count=len(put_off)))
-        return len(lanes)
+        return (bool(put_off) or self._further > 0) and not self._full()
 
-    async def _first(self, delivery: Delivery) -> Delivery:
-        lane = f"{delivery.consent_id}:{delivery.target}:waiting"
-        page = await self._keeper.search(
-            Query(kind="delivery", where=(("lane", lane),), order="index", limit=1)
+    def _full(self) -> bool:
+        return len(self._under_way) >= self._limits.deliveries
+
+    async def _due(self) -> list[Versioned]:
+        """Return the oldest deliveries that are due, and in turns some of the others: all that is due is looked at."""
+        oldest = Query(
+            kind="delivery",
+            at_most=(("due", self._clock.now_ms()),),
+            order="due",
+            limit=_ROWS,
         )
-        record = page.items[0].record if page.items else delivery
-        return record if isinstance(record, Delivery) else delivery
+        rows = list((await self._keeper.search(oldest)).items)
+        if len(rows) < _ROWS:
+            self._further = 0
+            return rows
+        self._further += _ROWS
+        query = msgspec.structs.replace(oldest, offset=self._further)
+        others = (await self._keeper.search(query)).items
+        if len(others) < _ROWS:
+            self._further = 0
+        return [*rows, *others]
 
-    async def _tell(
-        self, delivery: Delivery, bound: trio.CapacityLimiter, put_off: list[Change]
-    ) -> None:
-        async with bound:
+    async def _place(self, delivery: Delivery, nursery: trio.Nursery) -> int:
+        """Begin the next delivery of a lane if it may; return until when this one is put off (milliseconds; 0: it is not)."""
+        lane = (delivery.consent_id, delivery.target)
+        way = self._under_way.get(lane)
+        if way is not None:
+            return 0 if way.index == delivery.index else self._held_up(way.receiver)
+        receiver = await self._receiver(delivery)
+        if until := self._held_up(receiver):
+            return until
+        ways = [way for way in self._under_way.values() if way.receiver == receiver]
+        if len(ways) >= self._limits.deliveries_per_receiver:
+            return 0
+        first = await self._first(lane)
+        if first is None:
+            return 0  # it was told since it was looked for
+        if first.due_ms > self._clock.now_ms():
+            return first.due_ms
+        self._under_way[lane] = _Way(first.index, receiver, trio.current_time())
+        nursery.start_soon(self._tell, first, lane, receiver)
+        return 0
+
+    async def _receiver(self, delivery: Delivery) -> str:
+        target, client = self._targets.get(delivery.target), ""
+        if target is not None and target.each_client:
             found = await self._keeper.lookup(Consent, delivery.consent_id)
-            target = self._targets.get(delivery.target)
-            if found is None or target is None:
-                result: int | Fault = 410
-            else:
-                client = found[0].client_id if target.each_client else ""
-                receiver = f"{delivery.target}:{client}"
-                until = self._slow.get(receiver, 0)
-                if until > self._clock.now_ms():
-                    put_off.append(Put(msgspec.structs.replace(delivery, due_ms=until)))
-                    return
-                consent = await self._as_of_now(found[0])
-                result = await self._timed(target.send(consent, delivery), receiver)
+            client = found[0].client_id if found is not None else ""
+        return f"{delivery.target}:{client}"
+
+    def _held_up(self, receiver: str) -> int:
+        """Return until when a receiver is told nothing new (milliseconds): it was slow, or hangs just now; else 0."""
         now_ms = self._clock.now_ms()
-        settled = settle(delivery, result, now_ms)
+        if (until := self._slow.get(receiver, 0)) > now_ms:
+            return until
+        began = [way.began for way in self._under_way.values() if way.receiver == receiver]
+        hangs_s = trio.current_time() - min(began, default=math.inf)
+        if hangs_s <= _SLOW_S:
+            return 0
+        return now_ms + round(max(_SLOW_S, self._limits.bank_event_s - hangs_s) * 1000)
+
+    async def _first(self, lane: Lane) -> Delivery | None:
+        """Return the oldest delivery of a lane that waits."""
+        name = f"{lane[0]}:{lane[1]}:waiting"
+        page = await self._keeper.search(
+            Query(kind="delivery", where=(("lane", name),), order="index", limit=1)
+        )
+        record = page.items[0].record if page.items else None
+        return record if isinstance(record, Delivery) else None
+
+    async def _tell(self, delivery: Delivery, lane: Lane, receiver: str) -> None:
+        """Make one delivery and write down what became of it; then its lane and its place are free."""
+        found = await self._keeper.lookup(Consent, delivery.consent_id)
+        target = self._targets.get(delivery.target)
+        if found is None or target is None:
+            result: int | Fault = 410
+        else:
+            consent = await self._as_of_now(found[0])
+            result = await self._timed(target.send(consent, delivery), receiver)
+        await self._settle(delivery, result)
+        del self._under_way[lane]
+        self._changed.set()
+
+    async def _settle(self, delivery: Delivery, result: int | Fault) -> None:
+        settled = settle(delivery, result, self._clock.now_ms())
         check = result.check if isinstance(result, Fault) else ""
         told = settled.state == "told"
         event = self._event(
@@ -287,7 +357,7 @@ class Outbox:
         return await self._consumption.current(consent, self._clock.now())
 
     async def _timed(self, sending: Awaitable[int | Fault], receiver: str) -> int | Fault:
-        """Wait for a sending; a receiver that takes long gives all others as long before it is told anything else."""
+        """Wait for a sending; a receiver that takes long has as long a pause before it is told anything else."""
         began = trio.current_time()
         result = await sending
         took = trio.current_time() - began

@@ -1,5 +1,7 @@
 """The outbox: every change is told, in order per consent, until it was heard; what is not is visible and replayable."""
 
+from collections import Counter
+
 import msgspec
 import pytest
 import trio
@@ -68,8 +70,16 @@ class World:
         await self.keeper.commit([Put(changed, version)], [event])
 
     async def round(self):
+        """Begin what is due, and wait for its end; return how much was tried."""
         self.position = await self.outbox.follow(self.position)
-        return await self.outbox.deliver()
+        before = await self.attempts()
+        async with trio.open_nursery() as nursery:
+            again = await self.outbox.begin(nursery)
+        return await self.attempts() - before + again
+
+    async def attempts(self):
+        page = await self.keeper.search(Query(kind="delivery", limit=1000))
+        return sum(item.record.attempts for item in page.items)
 
     async def drain(self):
         while await self.round():
@@ -167,32 +177,125 @@ class TrioClock:
         return self.now_ms() // 1000
 
 
-async def test_a_receiver_that_hangs_holds_up_its_own_deliveries_only(autojump_clock):
-    world, heard = World(clock=TrioClock()), {}
+class Receivers:
+    """Clients that hear as they are told to: each takes its time; who takes ten seconds has not heard."""
 
-    async def send(found, delivery):
-        if found.client_id == "slow":
-            await virtual(10)
+    def __init__(self, takes, **bounds):
+        self.world = World(clock=TrioClock())
+        self.world.outbox._limits = limits(**bounds)
+        self.world.outbox._targets["bank"] = Target(
+            wants=lambda _: True, send=self.send, each_client=True
+        )
+        self.takes = takes
+        self.heard = []
+        self.under_way = []
+        self.most = Counter()
+        self.searches = 0
+        search = self.world.keeper.search
+
+        async def counted(query):
+            self.searches += 1
+            return await search(query)
+
+        self.world.keeper.search = counted
+
+    async def send(self, found, delivery):
+        client, lane = found.client_id, found.id
+        assert lane not in [one for _, one in self.under_way], "one at a time in each lane"
+        self.under_way.append((client, lane))
+        now = Counter(one for one, _ in self.under_way)
+        self.most |= now | Counter({"all": now.total()})
+        takes = self.takes.get(client, 0.01)
+        try:
+            await virtual(takes(delivery) if callable(takes) else takes)
+        finally:
+            self.under_way.remove((client, lane))
+        if takes == 10:
             return bank_failure("webhook.unreachable", "no answer in time", sent=True)
-        heard[found.id, delivery.operation] = trio.current_time()
+        self.heard.append((lane, delivery.index, trio.current_time()))
         return 204
 
-    world.outbox._targets["bank"] = Target(wants=lambda _: True, send=send, each_client=True)
-    events = [
-        Event(kind=Kind.CONSENT, time_ms=1, consent_id=f"s{at:03}", change=">AwaitingAuthorization")
-        for at in range(400)
-    ]
-    puts = [Put(consent(event.consent_id, client_id="slow"), 0) for event in events]
-    puts.append(Put(Setting(name="outbox.cursor", value=b"0")))
-    await world.keeper.commit(puts, events)
-    await world.create("good")
-    with trio.move_on_after(60):
-        await world.outbox.run()
-    assert heard["good", "post"] < 25
-    waiting = await world.deliveries("waiting")
+    def when(self, lane):
+        return [at for one, _, at in self.heard if one == lane]
+
+    async def events(self, **counts):
+        """Let so many consents of each client be made at once."""
+        names = [(client, f"{client}{at:03}") for client in counts for at in range(counts[client])]
+        events = [
+            Event(kind=Kind.CONSENT, time_ms=1, consent_id=name, change=">AwaitingAuthorization")
+            for _, name in names
+        ]
+        puts = [Put(consent(name, client_id=client), 0) for client, name in names]
+        puts.append(Put(Setting(name="outbox.cursor", value=b"0")))
+        await self.world.keeper.commit(puts, events)
+
+    async def run(self, seconds, **later):
+        """Run the outbox; after a second (of sixty) let ``later`` happen too."""
+        async with trio.open_nursery() as nursery:
+            await nursery.start(self.world.outbox.run)
+            await virtual(1)
+            for name, client in later.items():
+                await self.later(name, client)
+            await virtual(seconds - 1)
+            nursery.cancel_scope.cancel()
+        self.world.observer.close()
+
+    async def later(self, name, client):
+        event = Event(
+            kind=Kind.CONSENT, time_ms=1, consent_id=name, change=">AwaitingAuthorization"
+        )
+        await self.world.keeper.commit([Put(consent(name, client_id=client), 0)], [event])
+
+
+async def test_a_receiver_that_hangs_delays_nobody_else(autojump_clock):
+    those = Receivers({"slow": 10})
+    await those.events(slow=400)
+    await those.run(60, good="good")
+    [at] = those.when("good")
+    assert at < 2
+    waiting = await those.world.deliveries("waiting")
     assert len(waiting) == 400, "none of the others was lost"
     assert sum(1 for one in waiting if one.attempts) >= 16, "and they are told in their turn"
-    world.observer.close()
+    assert those.most["slow"] == 8
+    assert those.searches < 4000, "nobody looks without end for what cannot be told"
+
+
+async def test_beyond_the_bound_of_all_a_delivery_waits_until_one_that_hangs_has_ended(
+    autojump_clock,
+):
+    those = Receivers({"one": 10, "two": 10}, deliveries=4, deliveries_per_receiver=2)
+    await those.events(one=20, two=20)
+    await those.run(60, good="good", better="better")
+    assert those.most["all"] == 4
+    assert those.most["one"] == those.most["two"] == 2
+    assert 10 <= those.when("good")[0] < 11
+    assert 10 <= those.when("better")[0] < 11
+    assert those.searches < 1000, "while there is no room nobody looks"
+
+
+async def test_a_long_queue_to_one_who_hears_well_hides_nobody_behind_it(autojump_clock):
+    those = Receivers({"busy": 0.5})
+    await those.events(busy=500)
+    await those.run(45, good="good")
+    assert those.when("good")[0] < 3
+    assert len(those.heard) == 501, "each was told, and once"
+    busy = [index for lane, index, _ in those.heard if lane != "good"]
+    assert max(at - index for at, index in enumerate(busy)) < 60, "the oldest first, by and large"
+
+
+async def test_lanes_are_told_in_order_one_at_a_time_and_once_while_others_are_slow(autojump_clock):
+    pace = [0.0, 3.5, 0.02, 0.7]
+    those = Receivers({"a": lambda delivery: pace[delivery.index % 4], "b": 0.3})
+    await those.events(a=6, b=6)
+    for status in (Status.AUTHORIZED, Status.SUSPENDED, Status.AUTHORIZED, Status.REVOKED):
+        for name in [f"{client}{at:03}" for client in "ab" for at in range(6)]:
+            await those.world.change(name, status)
+    await those.run(300)
+    indexes = {}
+    for lane, index, _ in those.heard:
+        indexes.setdefault(lane, []).append(index)
+    assert len(indexes) == 12
+    assert all(found == sorted(set(found)) and len(found) == 5 for found in indexes.values())
 
 
 async def test_what_is_never_heard_becomes_a_dead_letter_and_is_replayed_when_asked(world):
@@ -231,7 +334,7 @@ async def test_nothing_is_forgotten_when_the_node_dies_between_telling_and_recor
 
     world.keeper.commit = dies
     with pytest.raises(ExceptionGroup):
-        await world.outbox.deliver()
+        await world.round()
     world.keeper.commit = commit
     after = World(keeper=world.keeper, clock=world.clock)
     await after.drain()
