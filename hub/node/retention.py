@@ -75,9 +75,9 @@ async def prune_log(settings: Settings, clock: Clock, target: Path) -> int:
 
 
 async def _forget(settings: Settings, log: Log, planned: Plan) -> None:
-    """Forget what is declared; what an earlier call did not come to, too."""
+    """Forget what is declared; what an earlier call did not come to, or what a backup brought back since, too."""
     folder, places = settings.state.folder, sorted(planned.all)
-    await trio.to_thread.run_sync(forget_events, folder, planned.now)
+    await trio.to_thread.run_sync(forget_events, folder, planned.all)
     await trio.to_thread.run_sync(forget, log.tiles, places)
     index = open_index(folder, settings.tenant.time_zone)
     await index.drop(places)

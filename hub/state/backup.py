@@ -4,7 +4,7 @@ import errno
 import os
 import shutil
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Final
 
@@ -24,23 +24,41 @@ FORGOTTEN: Final = b"\0"
 def forget_events(folder: Path, hashes: Mapping[int, bytes]) -> None:
     """Put hashes in the place of events in the database of a stopped Hub; the tree stays what it is.
 
+    What was forgotten before is left alone.
+
     Raises:
-        StoreError: The Hub runs, or the database cannot be written.
+        StoreError: The Hub runs, the database cannot be written, or an event has another hash; nothing was forgotten.
     """
     with locked(folder):
         try:
-            connection = apsw.Connection(str(folder / DATABASE))
-            connection.pragma("secure_delete", 1)
-            with connection:
-                forget_names(connection, hashes)
-                connection.executemany(
-                    "UPDATE event SET leaf = ?, interaction = '' WHERE position = ?",
-                    [(FORGOTTEN + leaf, position) for position, leaf in hashes.items()],
-                )
-            connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
-            connection.close()
+            with closing(apsw.Connection(str(folder / DATABASE))) as connection:
+                connection.pragma("secure_delete", 1)
+                with connection:
+                    there = _still_there(connection, hashes)
+                    forget_names(connection, there)
+                    connection.executemany(
+                        "UPDATE event SET leaf = ?, interaction = '' WHERE position = ?",
+                        [(FORGOTTEN + hashes[position], position) for position in there],
+                    )
+                connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
         except apsw.Error as error:
             raise StoreError(f"{folder}: events could not be forgotten ({error})") from None
+
+
+def _still_there(connection: apsw.Connection, hashes: Mapping[int, bytes]) -> list[int]:
+    """Return the positions whose events are not forgotten yet; each must be the very event that is meant.
+
+    Raises:
+        StoreError: It is another one, or none.
+    """
+    there = []
+    for position, leaf_is in hashes.items():
+        leaf = connection.execute("SELECT leaf FROM event WHERE position = ?", (position,)).get
+        if leaf is None or (leaf[1:] if leaf[:1] == FORGOTTEN else leaf_hash(leaf)) != leaf_is:
+            raise StoreError(f"event {position} is not the one that is to be forgotten")
+        if leaf[:1] != FORGOTTEN:
+            there.append(position)
+    return there
 
 
 def copy_state(folder: Path, target: Path) -> None:

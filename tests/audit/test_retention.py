@@ -20,7 +20,9 @@ from hub.cli import main
 from hub.config import config_folder
 from hub.model.clock import FixedClock
 from hub.model.event import Event, Kind
-from hub.state.backup import check_backup
+from hub.node import retention
+from hub.protocol.merkle import leaf_hash
+from hub.state.backup import check_backup, copy_state, forget_events
 from hub.state.entry import unavailable
 from hub.state.open import DATABASE, SqliteKeeper, open_keeper
 from hub.state.schema import StoreError
@@ -291,6 +293,50 @@ def test_what_a_crash_left_of_a_pruning_is_done_by_the_next(tenant, tmp_path, mo
     index = apsw.Connection(str(state / FILE))
     assert index.execute("SELECT count(*) FROM entry WHERE position < 400").get == 0
     index.close()
+
+
+def test_a_backup_of_the_moment_before_is_forgotten_by_the_next_pruning(
+    tenant, tmp_path, monkeypatch
+):
+    """It was made when the declaration was durable and nothing forgotten yet: as new as the log, so it may be put back."""
+    fill(tenant, 400)
+    fill(tenant, 200, Kind.CONSENT)
+    state, target = tmp_path / "state", tmp_path / "backup.db"
+    act = retention.forget_events
+
+    def copied(folder, hashes):
+        copy_state(folder, target)
+        act(folder, hashes)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(retention, "forget_events", copied)
+        done = run("audit", "--config", tenant, "prune", "--export", tmp_path / "a")
+        assert done.exit_code == 0, done.output
+    done = run("db", "restore", target, "--config", tenant)
+    assert done.exit_code == 0, done.output
+    for path in state.glob(f"{DATABASE}.before-*"):
+        path.unlink()
+    assert b'"i399"' in (state / DATABASE).read_bytes()
+    again = run("audit", "--config", tenant, "prune", "--export", tmp_path / "b")
+    assert again.exit_code == 0, again.output
+    kept = b"".join(path.read_bytes() for path in state.rglob("*") if path.is_file())
+    assert b'"i399"' not in kept
+    assert b'"i401"' in kept
+    assert check_backup(state / DATABASE).size == ReadLog.read(state).verify().size
+    assert run("audit", "--config", tenant, "verify").exit_code == 0
+
+
+def test_only_the_very_event_is_forgotten(tenant, tmp_path):
+    fill(tenant, 3)
+    state = tmp_path / "state"
+    before = check_backup(state / DATABASE)
+    database = apsw.Connection(str(state / DATABASE))
+    first = leaf_hash(database.execute("SELECT leaf FROM event WHERE position = 0").get)
+    database.close()
+    for position in (1, 3):
+        with pytest.raises(StoreError, match=f"event {position} is not the one"):
+            forget_events(state, {0: first, position: leaf_hash(b"x")})
+    assert check_backup(state / DATABASE) == before
 
 
 def test_an_interaction_of_more_events_than_are_shown_is_told(tenant, tmp_path):
