@@ -23,6 +23,8 @@ BankFamily = Annotated[
 """Operations of Ozone Connect that may have a base path of their own."""
 Port = Annotated[int, Meta(ge=1, le=65535)]
 Days = Annotated[int, Meta(ge=1, le=36_500)]
+HistoryDays = Annotated[int, Meta(ge=366, le=36_500)]
+"""A bank serves payments for a year, and shows its customers what they consented to for as long."""
 Count = Annotated[int, Meta(ge=1, le=_MOST)]
 """A bound of something that there must be at least one of."""
 Some = Annotated[int, Meta(ge=0, le=_MOST)]
@@ -346,6 +348,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     signing_key_wait_s: Wait
     signing_key_overlap_s: Wait
     replay_entries: Count
+    consent_history_days: HistoryDays
     client_requests_per_s: Rate
     client_requests: Count
     buckets: Count

@@ -357,6 +357,7 @@ def _code(facts: Facts, pushed: Pushed, code: str, grant_id: str, shell: Shell) 
         client_id=pushed.client_id,
         consent_id=pushed.consent_id,
         created=facts.now,
+        expires=facts.consent.expires if facts.consent is not None else 0,
     )
     return (Put(record, expect=0), Put(grant, expect=0))
 

@@ -144,7 +144,7 @@ class Consent(msgspec.Struct, frozen=True, kw_only=True, tag="consent"):
         }
 
     def purge_at(self) -> int | None:
-        """Return when the store may forget it: never by itself."""
+        """Return when the store may forget it: never by itself; what is long over is looked for (``lfi.forgetting``)."""
         return None
 
 

@@ -114,7 +114,7 @@ class Allowance(msgspec.Struct, frozen=True, kw_only=True, tag="allowance"):
         return {}
 
     def purge_at(self) -> int | None:
-        """Return when the store may forget it: never by itself."""
+        """Return when the store may forget it: never by itself, but with its consent."""
         return None
 
 

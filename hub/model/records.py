@@ -114,8 +114,7 @@ class Code(msgspec.Struct, frozen=True, kw_only=True, tag="code"):
 class AccessToken(msgspec.Struct, frozen=True, kw_only=True, tag="access"):
     """Hold an access token; key: its digest. ``consent_id`` and ``grant_id`` are empty for client credentials.
 
-    ``revoked`` is set to the moment of revocation; 0 means not revoked. ``approved`` is the digest of what the customer had
-    approved when it was issued; empty while that is still open.
+    ``revoked`` is a moment or 0; ``approved`` the digest of what the customer had approved by then, empty while that was open.
     """
 
     digest: str
@@ -172,13 +171,17 @@ class RefreshToken(msgspec.Struct, frozen=True, kw_only=True, tag="refresh"):
 
 
 class Grant(msgspec.Struct, frozen=True, kw_only=True, tag="grant"):
-    """Hold what one code gave; key: its id. ``revoked`` (a moment, 0 for none) kills all its tokens at once."""
+    """Hold what one code gave; key: its id. ``revoked`` (a moment, 0 for none) kills all its tokens at once.
+
+    ``expires`` is when its last token does, with the consent; 0, from an earlier version: it is kept as long as the consent.
+    """
 
     id: str
     client_id: str
     consent_id: str
     created: int
     revoked: int = 0
+    expires: int = 0
 
     @property
     def key(self) -> str:
@@ -190,16 +193,15 @@ class Grant(msgspec.Struct, frozen=True, kw_only=True, tag="grant"):
         return {"consent": (self.consent_id,)}
 
     def purge_at(self) -> int | None:
-        """Return when the store may forget it."""
-        return None
+        """Return when the store may forget it: a day after its refresh token, which cannot be used without it."""
+        return self.expires + 172_800 if self.expires else None
 
 
 class Registration(msgspec.Struct, frozen=True, kw_only=True, tag="registration"):
     """Hold a TPP client at this tenant, with the three levels of activation; key: its client id.
 
-    Each level is ``inactive``, ``active`` or ``blocked``; ``blocked_from`` holds, by level, what a blocked one was
-    before. What the framework says of the client (names, roles, URIs,
-    keys) is not here but in the trust snapshot; ``framework`` is the last copy, for the portal.
+    Each level is ``inactive``, ``active`` or ``blocked``; ``blocked_from`` holds, by level, what a blocked one was before. What
+    the framework says of the client is not here but in the trust snapshot; ``framework`` is the last copy, for the portal.
     """
 
     client_id: str
@@ -296,17 +298,16 @@ class ConsentChange(msgspec.Struct, frozen=True, kw_only=True, tag="consent_chan
         return {"consent": (self.consent_id,), "time": (self.time_ms,)}
 
     def purge_at(self) -> int | None:
-        """Return when the store may forget it: never by itself."""
+        """Return when the store may forget it: never by itself, but with its consent."""
         return None
 
 
 class Payment(msgspec.Struct, frozen=True, kw_only=True, tag="payment"):
     """Hold one payment as the payment log shows it (hub-apis 3.7); key: the payment id that the bank gave.
 
-    ``response`` is the bank's ``data`` in its own spelling. ``request_body`` is the TPP's message with the customer's
-    data still encrypted; ``request_headers`` are without credentials (retained.toml). ``date`` is
-    the day it counts for in the tenant's zone; ``amount`` is the decimal text. ``reservation`` names its share
-    in the consent's ``Allowance``.
+    ``response`` is the bank's ``data`` in its own spelling. ``request_body`` is the TPP's message with the customer's data still
+    encrypted; ``request_headers`` are without credentials (retained.toml). ``date`` is the day it counts for in the tenant's
+    zone; ``amount`` is the decimal text. ``reservation`` names its share in the consent's ``Allowance``.
     """
 
     id: str
@@ -349,7 +350,7 @@ class Payment(msgspec.Struct, frozen=True, kw_only=True, tag="payment"):
         return {"consent": (self.consent_id,), "created": (self.created_ms,)}
 
     def purge_at(self) -> int | None:
-        """Return when the store may forget it: never by itself."""
+        """Return when the store may forget it: never by itself, but with its consent."""
         return None
 
 
@@ -442,8 +443,8 @@ class Delivery(msgspec.Struct, frozen=True, kw_only=True, tag="delivery"):
     """Hold one thing to be told to the bank or to a TPP, and what became of it; key: event index and target.
 
     It is made of an audit event that is already durable, so nothing can be forgotten. ``target`` is ``bank`` or
-    ``webhook``, ``operation`` is ``post`` (it is new) or ``patch``, ``state`` is ``waiting``, ``told`` or ``dead``. ``payment_id``
-    names the payment it is about; empty where it is about the consent itself.
+    ``webhook``, ``operation`` is ``post`` (it is new) or ``patch``, ``state`` is ``waiting``, ``told`` or ``dead`` (since
+    ``told_ms``). ``payment_id`` names the payment it is about; empty where it is about the consent itself.
     """
 
     index: int
@@ -474,8 +475,9 @@ class Delivery(msgspec.Struct, frozen=True, kw_only=True, tag="delivery"):
         }
 
     def purge_at(self) -> int | None:
-        """Return when the store may forget it: thirty days after it was told."""
-        return self.told_ms // 1000 + 2_592_000 if self.state == "told" else None
+        """Return when the store may forget it: thirty days after it was told, ninety after nobody heard it."""
+        days = 30 if self.state == "told" else 90
+        return None if self.state == "waiting" else self.told_ms // 1000 + days * 86_400
 
 
 Record = (

@@ -1,7 +1,7 @@
 """What runs once per tenant beside the faces, and how that of a new configuration takes the old one's place.
 
 A generation holds the parts that one configuration makes. Its mirror of the Trust Framework and its connections to the
-bank may run beside those of the generation before, so that no request finds them missing. Sweep, outbox and the
+bank may run beside those of the generation before, so that no request finds them missing. Sweeps, outbox and the
 operator's socket exist once per tenant: the old ones give way before the new ones begin. An old generation is over when
 whatever it had begun has ended.
 """
@@ -11,6 +11,7 @@ from typing import Final, final
 
 import trio
 
+from hub.lfi.forgetting import Forgetting
 from hub.lfi.sweep import sweep
 from hub.model.http import App
 from hub.model.terms import Face
@@ -48,6 +49,13 @@ class Generation:
         self._parts = parts
         self._outbox = outbox_of(given, bank, trust)
         self._recovery = recovery_of(given, bank)
+        self._forgetting = Forgetting(
+            keeper=given.keeper,
+            clock=given.clock,
+            dice=given.dice,
+            observer=given.observer,
+            days=given.settings.limits.consent_history_days,
+        )
         self._give_way = trio.Event()
         self._gave_way = trio.Event()
         self._over = trio.Event()
@@ -78,6 +86,7 @@ class Generation:
                 await before.give_way()
             async with trio.open_nursery() as alone:
                 await alone.start(sweep, given.keeper, given.clock, given.dice, given.observer)
+                await alone.start(self._forgetting.run)
                 await alone.start(self._outbox.run)
                 await alone.start(self._recovery.run, before is None)
                 more = self._recovery.commands()

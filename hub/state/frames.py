@@ -22,7 +22,7 @@ from hub.state.keeper import (
 )
 from hub.state.work import Commit
 
-PROTOCOL: Final = 3
+PROTOCOL: Final = 4
 """Of what is said here, to the last member: a worker that is replaced after an upgrade of the files meets the older keeper."""
 FRAME_OCTETS: Final = 64 * 1024 * 1024
 

@@ -122,6 +122,9 @@ async def test_the_refresh_token_lives_as_long_as_the_consent(desk):
     refresh, _ = await desk.keeper.lookup(RefreshToken, digest_of(body["refresh_token"]))
     consent, _ = await desk.keeper.lookup(Consent, CONSENT_ID)
     assert refresh.expires == consent.expires
+    grant, _ = await desk.keeper.lookup(Grant, refresh.grant_id)
+    assert grant.expires == consent.expires
+    assert grant.purge_at() > refresh.purge_at()
 
 
 async def test_revoking_the_refresh_token_ends_the_grant(desk):
