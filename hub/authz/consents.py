@@ -19,9 +19,26 @@ _PII: Final = "PersonalIdentifiableInformation"
 
 
 def staged(
-    facts: Facts, request: Request, *, request_uri: str, url: str, now_ms: int, interaction_id: str
+    facts: Facts,
+    request: Request,
+    *,
+    group_id: str,
+    request_uri: str,
+    url: str,
+    now_ms: int,
+    interaction_id: str,
 ) -> Consent:
-    """Make the consent of a pushed request that passed every check, awaiting its authorization."""
+    """Make the consent of a pushed request that passed every check, awaiting its authorization.
+
+    Args:
+        facts: What was checked.
+        request: The call.
+        group_id: The group that it joins; empty: it is the first of its own.
+        request_uri: What it is staged with.
+        url: What the TPP called.
+        now_ms: The moment, milliseconds.
+        interaction_id: Of the call.
+    """
     detail, asked, caller = facts.detail, facts.asked, facts.caller
     row = DETAIL_TYPES[detail["type"]]
     consent_id = str(asked["ConsentId"])
@@ -33,7 +50,7 @@ def staged(
         client_id=caller.client_id,
         organisation_id=caller.organisation_id,
         status=Status.AWAITING,
-        group_id=facts.base.id if facts.base else str(asked.get("BaseConsentId") or consent_id),
+        group_id=group_id or consent_id,
         par_id=request_uri,
         request=dict(detail),
         request_headers=_kept_headers(request, interaction_id),

@@ -22,6 +22,7 @@ from hub.model.payment_file import file_note, file_of
 from hub.model.records import Pushed, Seen, digest_of
 from hub.protocol.jose import Parsed, b64url, parse
 from hub.protocol.oauth import REQUEST_URI_PREFIX
+from hub.state.group import group_named
 from hub.state.keeper import Change, Conflict, Drop, Put
 
 ROUTE: Final = "par"
@@ -92,9 +93,11 @@ class PushedRequests:
         """Ask the bank if it wants to be asked, then store everything at once; a Conflict means decide again."""
         shell = self._shell
         request_uri = REQUEST_URI_PREFIX + b64url(shell.dice.token(32))
+        group = str(facts.asked.get("BaseConsentId") or "")
         consent = staged(
             facts,
             request,
+            group_id=await group_named(shell.keeper, group) if group else "",
             request_uri=request_uri,
             url=shell.rules.issuer + request.path,
             now_ms=shell.clock.now_ms(),

@@ -16,7 +16,8 @@ from hub.model.event import Event, Kind
 from hub.model.fault import caller_fault
 from hub.model.records import Grant, RefreshToken, Setting, digest_of
 from hub.protocol import jose
-from hub.state.keeper import Put
+from hub.state.group import group_named
+from hub.state.keeper import Put, Query
 from tests.authz.desk import (
     ALICE,
     BOB,
@@ -433,6 +434,22 @@ async def test_an_unknown_base_consent_opens_a_group_and_a_known_one_must_be_our
     response = await desk.par(BOB, authorization_details=[foreign])
     refused(response, "invalid_authorization_details", 400, "detail.base")
     assert (await desk.par(authorization_details=[foreign])).status == 201
+
+
+async def test_a_group_that_an_unknown_base_consent_opened_has_one_name(desk):
+    """It is a UUID, and the same in either case of its letters (RFC 9562 section 4)."""
+    base = OTHER_ID.replace("99", "9a")
+    for end, spelt in (("95", base.upper()), ("96", base), ("97", base.upper())):
+        detail = desk.detail(ConsentId=OTHER_ID.replace("99", end), BaseConsentId=spelt)
+        assert (await desk.par(authorization_details=[detail])).status == 201
+    for asked in (base, base.upper()):
+        assert await group_named(desk.keeper, asked) == base.upper()
+    page = await desk.keeper.search(Query(kind="consent", where=(("group", base.upper()),)))
+    assert len(page.items) == 3
+    assert {item.record.body["Data"]["BaseConsentId"] for item in page.items} == {
+        base,
+        base.upper(),
+    }
 
 
 @pytest.mark.parametrize("url", ["http://tpp.example/hook", "https://tpp.example/other"])

@@ -446,6 +446,14 @@ async def test_a_group_is_listed_and_revoked_in_either_case_of_its_name(desk):
         assert (await desk.stored(name)).status is Status.REVOKED
 
 
+async def test_a_group_whose_first_consent_is_not_known_is_found_in_either_case_too(desk):
+    unknown = "abcdef00-0000-4000-8000-000000000000"
+    await desk.put(*(consent(name, group_id=unknown.upper()) for name in ("b1", "b2")))
+    for spelt in (unknown, unknown.upper()):
+        path = f"/consent-groups/{spelt}/consents"
+        assert len((await desk.call("GET", path))[1]["data"]) == 2
+
+
 async def test_a_group_of_several_customers_is_revoked_for_one_of_them_alone(desk):
     await desk.put(owned("b1", "u-1"), owned("b2", "u-2"), consent("b3", group_id="base"))
     path = "/consent-groups/base/consents"
