@@ -18,6 +18,7 @@ import fcntl
 import hashlib
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -25,7 +26,7 @@ import sys
 import sysconfig
 import tempfile
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Final
@@ -35,6 +36,11 @@ try:
 except ImportError:  # as a program it needs no hatchling
     BuildHookInterface = object  # type: ignore[assignment, misc]
 
+sys.path.insert(0, str(Path(__file__).parent))  # whoever builds a wheel loads this file alone
+from differences import objections
+
+sys.path.pop(0)
+
 STAMP: Final = ".compiled.json"
 COPY: Final = "build/compiled"
 """Where the scripts have their copy; a wheel takes its extension modules from there if they are of the same sources."""
@@ -43,8 +49,6 @@ LIBRARY: Final = "hub.native"
 COPIED: Final = ("hub", "config", "bench", "tests", "scripts", ".ci")
 NEEDED: Final = ["mypy>=2.4,<3", "setuptools>=65"]
 NO_COMPILER: Final = 3
-HARMLESS: Final = frozenset({"Protocol", "Generic", "Enum", "StrEnum", "IntEnum"})
-"""Fields of classes made from these stay what they are."""
 SETUP: Final = """
 import sys
 from mypyc.build import mypycify
@@ -86,112 +90,6 @@ def judge(root: Path, modules: Sequence[str]) -> None:
             raise Refused(f"{name}:{line}: cannot be compiled: {reason}")
 
 
-def objections(text: str) -> Iterator[tuple[int, str]]:
-    """Yield line and reason of what mypyc cannot compile in the text of a module, or would compile without a word and wrongly."""
-    for node in ast.walk(ast.parse(text)):
-        if reason := objection(node) or ambiguity(node) or keepsake(node):
-            yield getattr(node, "lineno", 1), reason
-
-
-def objection(node: ast.AST) -> str:
-    """Return what is against a part of a module; empty if nothing is."""
-    match node:
-        case ast.ClassDef(name=name) if "Struct" in bases(node):
-            return f"{name} is a msgspec.Struct, whose keywords (frozen=True) would be lost"
-        case ast.ClassDef(name=name) if "NamedTuple" in bases(node):
-            return f"{name} is a NamedTuple"
-        case ast.ClassDef(name=name, keywords=words) if {w.arg for w in words} - {"metaclass"}:
-            return f"the keywords of class {name} would be lost"
-        case ast.ClassDef(name=name) if bases(node) - HARMLESS and any(map(is_field, node.body)):
-            return f"fields of class {name} itself would be lost if it is an exception: set them in __init__"
-        case ast.AsyncFunctionDef(name=name) if any(map(is_yield, own(node))):
-            return f"{name} is an async generator"
-        case ast.AsyncFunctionDef(name=name) if any(map(is_bare_next, own(node))):
-            return f"next() without a default in {name}: at the end it would return None instead of failing"
-        case ast.Try(finalbody=[_, *_] as last) if any(
-            is_wait(n) for s in last for n in (s, *own(s))
-        ):
-            return "an await in a finally: its exception stays the present one, and is raised again by the next"
-        case ast.Attribute(attr="_thread", ctx=ast.Store()):
-            return "a field named _thread, which is a word of C"
-        case ast.AnnAssign(target=ast.Name(id="_thread")):
-            return "a field named _thread, which is a word of C"
-        case _:
-            return ""
-
-
-def ambiguity(node: ast.AST) -> str:
-    """Return what is against a function one of whose names is given to exceptions of two types; empty if none is."""
-    if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-        return ""
-    types: dict[str, str] = {}
-    for part in own(node):
-        match part:
-            case ast.ExceptHandler(type=ast.expr() as caught, name=str(name)):
-                text = ast.unparse(caught)
-                if types.setdefault(name, text) != text:
-                    return f"{name} is {types[name]} and {text} in {node.name}: the second would be a TypeError"
-            case _:
-                pass
-    return ""
-
-
-def keepsake(node: ast.AST) -> str:
-    """Return what is against a coroutine that lets go of a name; empty if it does not, or is none."""
-    lets_go = isinstance(node, ast.AsyncFunctionDef) and any(
-        isinstance(target, ast.Name)
-        for part in own(node)
-        if isinstance(part, ast.Delete)
-        for target in part.targets
-    )
-    return (
-        "a del in a coroutine: what it was unpacked from is kept while it waits" if lets_go else ""
-    )
-
-
-def bases(node: ast.ClassDef) -> set[str]:
-    """Return the last words of what a class is made from."""
-    return {ast.unparse(base).partition("[")[0].rpartition(".")[2] for base in node.bases}
-
-
-def is_field(node: ast.stmt) -> bool:
-    """Tell whether a statement of a class gives it a field with a value."""
-    match node:
-        case ast.AnnAssign(value=None):
-            return False
-        case ast.Assign(targets=[ast.Name(id=name)]) | ast.AnnAssign(target=ast.Name(id=name)):
-            return not name.startswith("__")
-        case _:
-            return False
-
-
-def is_bare_next(node: ast.AST) -> bool:
-    """Tell whether a part of a function asks an iterator for more without saying what if there is none."""
-    match node:
-        case ast.Call(func=ast.Name(id="next"), args=[_]):
-            return True
-        case _:
-            return False
-
-
-def is_wait(node: ast.AST) -> bool:
-    """Tell whether a part of a function may wait."""
-    return isinstance(node, ast.Await | ast.AsyncWith | ast.AsyncFor)
-
-
-def is_yield(node: ast.AST) -> bool:
-    """Tell whether a part of a function makes it a generator."""
-    return isinstance(node, ast.Yield | ast.YieldFrom)
-
-
-def own(function: ast.AST) -> Iterator[ast.AST]:
-    """Yield the parts of a function without those of functions within it."""
-    for child in ast.iter_child_nodes(function):
-        if not isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
-            yield child
-            yield from own(child)
-
-
 def imported(root: Path, modules: Sequence[str]) -> list[str]:
     """Return the modules that compiled modules import: who reads only Python cannot see them any more."""
     found: set[str] = set()
@@ -220,9 +118,23 @@ def asked() -> str:
     return os.environ.get("HUB_COMPILE", "")
 
 
+def judge_asked() -> None:
+    """Refuse what nobody would know the meaning of.
+
+    Raises:
+        Refused: ``HUB_COMPILE`` says neither.
+    """
+    if asked() not in {"", "0", "1"}:
+        raise Refused(f"HUB_COMPILE={asked()}: expected 0, 1 or nothing")
+
+
 def missing() -> str:
     """Return what the machine lacks to compile; empty if nothing."""
-    compiler = (os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc").split()[0]
+    said = os.environ.get("CC", "").strip() or sysconfig.get_config_var("CC") or "cc"
+    try:
+        compiler = shlex.split(said)[0]
+    except ValueError:
+        compiler = said
     if not shutil.which(compiler):
         return f"there is no C compiler here ({compiler})"
     if not Path(sysconfig.get_path("include"), "Python.h").is_file():
@@ -297,10 +209,13 @@ def extensions(folder: Path) -> list[str]:
 def names(root: Path) -> list[str]:
     """Return the files of a checkout: what git tracks or would track; without git, what is in the folders that belong to it."""
     run = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
-    if (root / ".git").exists() and shutil.which("git"):
-        told = subprocess.run(run, cwd=root, capture_output=True, text=True, check=True).stdout
-        found = {name for name in told.split("\0") if name}
-    else:
+    git = (root / ".git").exists() and shutil.which("git")
+    told = (
+        subprocess.run(run, cwd=root, capture_output=True, text=True, check=False) if git else None
+    )
+    if told and not told.returncode:
+        found = {name for name in told.stdout.split("\0") if name}
+    else:  # or git refuses: the checkout is another user's
         tops = [path for path in root.iterdir() if path.is_file() or path.name in COPIED]
         deep = [p for top in tops for p in ([top] if top.is_file() else top.rglob("*"))]
         found = {str(path.relative_to(root)) for path in deep if "__pycache__" not in path.parts}
@@ -326,16 +241,17 @@ def write_stamp(folder: Path, stamp: Mapping[str, Any]) -> None:
 
 def mirror(root: Path, folder: Path, wanted: Sequence[str], before: Sequence[str]) -> int:
     """Make the copy's files those of the checkout; return how many had to be written or removed."""
-    changed = 0
+    gone = set(before) - set(wanted)
+    for name in gone:
+        (folder / name).unlink(missing_ok=True)
+    changed = len(gone)
     for name in wanted:
         source, target = root / name, folder / name
         if target.is_file() and target.read_bytes() == source.read_bytes():
             continue
         target.parent.mkdir(parents=True, exist_ok=True)
+        target.unlink(missing_ok=True)  # it may be read-only, as its source is
         shutil.copy2(source, target)
-        changed += 1
-    for name in set(before) - set(wanted):
-        (folder / name).unlink(missing_ok=True)
         changed += 1
     return changed
 
@@ -344,8 +260,16 @@ def is_current(root: Path, folder: Path) -> bool:
     """Tell whether a folder is a compiled copy of what is here."""
     modules = listed(root)
     stamp = read_stamp(folder)
-    whole = stamp.get("extensions") and extensions(folder) == stamp["extensions"]
+    whole = stamp.get("extensions") and contents(folder) == stamp["extensions"]
     return bool(whole and digest(root, modules) == stamp.get("digest"))
+
+
+def contents(folder: Path) -> dict[str, str]:
+    """Return the extension modules of a folder, each with what it holds: after a loss of power one may be empty."""
+    return {
+        name: hashlib.sha256((folder / name).read_bytes()).hexdigest()
+        for name in extensions(folder)
+    }
 
 
 def copy(root: Path, folder: Path) -> str:
@@ -356,6 +280,10 @@ def copy(root: Path, folder: Path) -> str:
     """
     if folder == root or folder in root.parents or (folder / ".git").exists():
         raise Refused(f"{folder} is a checkout or holds one: expected a folder of its own")
+    if holder := next((p for p in folder.parents if is_within(folder, p)), None):
+        raise Refused(f"{folder} lies in {holder}: expected a folder elsewhere, or below its build")
+    if folder.exists() and not folder.is_dir():
+        raise Refused(f"{folder} is a file: expected a folder")
     if folder.is_dir() and any(folder.iterdir()) and not (folder / f"{STAMP}.lock").exists():
         raise Refused(f"{folder} holds something else: expected an empty folder, or one made here")
     modules = listed(root)
@@ -366,6 +294,11 @@ def copy(root: Path, folder: Path) -> str:
         return _copy(root, folder, modules)
 
 
+def is_within(folder: Path, holder: Path) -> bool:
+    """Tell whether a folder would become a part of a checkout, or of another copy."""
+    return (holder / "scripts/compiled.py").is_file() and holder / "build" not in folder.parents
+
+
 def _copy(root: Path, folder: Path, modules: Sequence[str]) -> str:
     stamp, now, current = read_stamp(folder), digest(root, modules), is_current(root, folder)
     (folder / STAMP).unlink(missing_ok=True)
@@ -374,8 +307,7 @@ def _copy(root: Path, folder: Path, modules: Sequence[str]) -> str:
     wanted = names(root)
     before = stamp.get("files") or names(folder)
     changed = mirror(root, folder, wanted, before)
-    if (root / ".venv").is_dir() and not (folder / ".venv").exists():
-        (folder / ".venv").symlink_to(root / ".venv")
+    link_environment(root / ".venv", folder / ".venv")
     if digest(folder, modules) != now:
         raise Refused("the sources changed meanwhile; once more, please")
     if not current:
@@ -383,9 +315,17 @@ def _copy(root: Path, folder: Path, modules: Sequence[str]) -> str:
             for name in compile_into(folder, modules, Path(place)):
                 shutil.copy2(Path(place, name), folder / name)
     stamp = {"digest": now, "modules": list(modules), "imports": imported(root, modules)}
-    write_stamp(folder, {**stamp, "extensions": extensions(folder), "files": wanted})
+    write_stamp(folder, {**stamp, "extensions": contents(folder), "files": wanted})
     what = "nothing compiled anew" if current else f"{len(modules)} modules compiled"
     return f"{folder}: {what}, {changed} files brought"
+
+
+def link_environment(theirs: Path, ours: Path) -> None:
+    """Lend the copy the environment of its checkout, which may have been moved."""
+    if ours.is_symlink() and ours.readlink() != theirs:
+        ours.unlink()
+    if theirs.is_dir() and not ours.is_symlink() and not ours.exists():
+        ours.symlink_to(theirs)
 
 
 def remove(folder: Path) -> None:
@@ -418,12 +358,13 @@ class CompiledWheel(BuildHookInterface):  # type: ignore[misc, type-arg]
             return
         root, modules = Path(self.root), self.config["modules"]
         try:
+            judge_asked()
             judge(root, modules)
         except Refused as error:
             self.app.abort(f"compiled: {error}")
         try:
             folder, made = self._made(root, modules)
-        except Refused as error:
+        except (Refused, OSError) as error:
             if asked() == "1":
                 self.app.abort(f"HUB_COMPILE=1, but {error}")
             self.app.display_info(f"a wheel of Python only: {error}")
@@ -457,17 +398,18 @@ def main(given: Sequence[str]) -> int:
         sys.stderr.write("compiled: expected one FOLDER\n")
         return 2
     root, folder = Path(__file__).resolve().parents[1], Path(given[0]).resolve()
-    if lack := lacking():
-        sys.stderr.write(f"nothing is compiled: {lack}\n")
-        return NO_COMPILER
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
-        told = copy(root, folder)
-    except Refused as error:
+        judge_asked()
+        lack = lacking()
+        told = "" if lack else copy(root, folder)
+    except (Refused, OSError) as error:
         sys.stderr.write(f"compiled: {error}\n")
         return 1
-    sys.stderr.write(told + "\n")
-    return 0
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+    sys.stderr.write((told or f"nothing is compiled: {lack}") + "\n")
+    return 0 if told else 1 if asked() == "1" else NO_COMPILER
 
 
 if __name__ == "__main__":

@@ -41,7 +41,8 @@ def checkout(folder: Path, text: str = "ONE = 1\n") -> Path:
     (folder / "hub/one.py").write_text(text)
     (folder / "hub/other.py").write_text("TWO = 2\n")
     (folder / "config/limits.toml").write_text("a = 1\n")
-    (folder / "scripts/compiled.py").write_bytes((ROOT / "scripts/compiled.py").read_bytes())
+    for name in ("compiled.py", "differences.py"):
+        (folder / "scripts" / name).write_bytes((ROOT / "scripts" / name).read_bytes())
     hook = "[tool.hatch.build.targets.wheel.hooks.custom]\nmodules = ['hub/one.py']\n"
     (folder / "pyproject.toml").write_text(hook)
     return folder
@@ -132,6 +133,14 @@ def test_every_listed_module_is_there_and_can_be_compiled():
         ("class A:\n    def __init__(self):\n        self._thread = 1", "_thread"),
         ("class A:\n    def __init__(self):\n        self._thread: int = 1", "_thread"),
         ("class A:\n    _thread: int", "_thread"),
+        ("class A:\n    def __len__(self):\n        return 0", "A has a length"),
+        ("class A:\n    def __next__(self):\n        return 0", "__next__"),
+        ("class A:\n    def __contains__(self, one):\n        return True", "__contains__"),
+        ("def rows(a):\n    yield next(a)", "next() without a default in rows"),
+        ("def rows(a):\n    yield 1\n    raise StopIteration", "a StopIteration in rows"),
+        ("async def one(a):\n    raise StopIteration(a)", "a StopIteration in one"),
+        ("def one(a):\n    match a:\n        case (b, *_):\n            return b", "a star"),
+        ("def one(n):\n    for a in range(1, n):\n        n -= a", "a range"),
     ],
 )
 def test_what_mypyc_would_change_or_not_compile_is_refused(tmp_path, text, reason):
@@ -154,6 +163,11 @@ def test_a_listed_module_that_is_not_there_is_refused(tmp_path):
         "class A(StrEnum):\n    NO = 'no'",
         "async def one(a):\n    try:\n        await a\n    except E:\n        await a\n    finally:\n        f()",
         "async def one(a):\n    return next(a, None)",
+        "def one(a):\n    return next(a)",
+        "def one(a):\n    return [b for b in range(len(a)) if next(a)]",
+        "class A:\n    async def __anext__(self):\n        raise StopAsyncIteration",
+        "class A:\n    def __len__(self):\n        return 0\n    def __bool__(self):\n        return True",
+        "def one(n):\n    for a in range(1, n):\n        b = n + a",
         "thread = 1\ndef f(a):\n    return a._thread",
     ],
 )
@@ -227,7 +241,74 @@ def test_somebody_elses_folder_is_refused_and_left_alone(tmp_path, compiler):
     for holder in (root, tmp_path):
         with pytest.raises(compiled.Refused, match="a folder of its own"):
             compiled.copy(root, holder)
+    with pytest.raises(compiled.Refused, match="letter is a file: expected a folder"):
+        compiled.copy(root, folder / "letter")
     assert compiler.runs == 0
+
+
+def test_a_folder_within_a_checkout_or_another_copy_is_refused_and_not_made(tmp_path, compiler):
+    root, folder = checkout(tmp_path / "a"), tmp_path / "b"
+    compiled.copy(root, folder)
+    another = checkout(tmp_path / "c")
+    for within in (
+        root / "hub/sub",
+        root / "build",
+        root / "other",
+        folder / "hub/sub",
+        another / "x",
+    ):
+        with pytest.raises(
+            compiled.Refused, match="expected a folder elsewhere, or below its build"
+        ):
+            compiled.copy(root, within)
+        assert not within.exists()
+    assert compiled.copy(root, root / "build/compiled")
+    assert compiler.runs == 2
+
+
+def test_an_extension_module_that_is_not_what_was_made_is_made_anew(tmp_path, compiler):
+    root, folder = checkout(tmp_path / "a"), tmp_path / "b"
+    compiled.copy(root, folder)
+    (folder / "hub/one.so").write_bytes(b"")  # a loss of power
+    assert not compiled.is_current(root, folder)
+    compiled.copy(root, folder)
+    assert compiler.runs == 2
+    assert (folder / "hub/one.so").stat().st_size
+
+
+def test_a_moved_checkout_has_its_copy_still(tmp_path, compiler):
+    root = checkout(tmp_path / "a")
+    (root / ".venv").mkdir()
+    compiled.copy(root, root / "build/compiled")
+    root = root.rename(tmp_path / "moved")
+    compiled.copy(root, root / "build/compiled")
+    assert (root / "build/compiled/.venv").resolve() == (root / ".venv").resolve()
+    assert compiler.runs == 1
+
+
+def test_a_read_only_file_is_brought_again_and_a_folder_takes_the_place_of_a_file(
+    tmp_path, compiler
+):
+    root, folder = checkout(tmp_path / "a"), tmp_path / "b"
+    limits = root / "config/limits.toml"
+    limits.chmod(0o444)
+    compiled.copy(root, folder)
+    (tmp_path / "before").hardlink_to(folder / "config/limits.toml")
+    limits.unlink()
+    limits.write_text("a = 2\n")
+    compiled.copy(root, folder)
+    assert (tmp_path / "before").read_text() == "a = 1\n", "it was written into"
+    limits.unlink()
+    limits.mkdir()
+    (limits / "b").touch()
+    compiled.copy(root, folder)
+    assert (folder / "config/limits.toml/b").is_file()
+
+
+def test_a_checkout_that_git_does_not_read_is_copied_as_without_git(tmp_path):
+    root = checkout(tmp_path / "a")
+    (root / ".git").mkdir()  # git says that this is none, as it does of another user's
+    assert "hub/one.py" in compiled.names(root)
 
 
 def test_the_stamp_names_what_compiled_modules_import(tmp_path, compiler):
@@ -240,6 +321,8 @@ def test_the_stamp_names_what_compiled_modules_import(tmp_path, compiler):
     ("settings", "reason"),
     [
         ({"CC": "no-such-compiler -pthread"}, "there is no C compiler here (no-such-compiler)"),
+        ({"CC": "'no such' -m64"}, "there is no C compiler here (no such)"),
+        ({"CC": "'no such"}, "there is no C compiler here ('no such)"),
         ({"HUB_COMPILE": "0"}, "HUB_COMPILE=0"),
     ],
 )
@@ -251,6 +334,56 @@ def test_where_nothing_is_compiled_the_program_says_why_in_one_line(tmp_path, se
     assert done.returncode == compiled.NO_COMPILER
     assert done.stderr == f"nothing is compiled: {reason}\n"
     assert not (tmp_path / "b").exists()
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        (
+            {"HUB_COMPILE": "1", "CC": "no-such-compiler"},
+            "nothing is compiled: there is no C compiler here (no-such-compiler)\n",
+        ),
+        ({"HUB_COMPILE": "off"}, "compiled: HUB_COMPILE=off: expected 0, 1 or nothing\n"),
+    ],
+)
+def test_what_was_asked_for_and_cannot_be_done_is_one_line_and_no_success(tmp_path, settings, told):
+    root = checkout(tmp_path / "a")
+    program = [sys.executable, str(root / "scripts/compiled.py"), str(tmp_path / "b")]
+    environment = {**os.environ, **settings}
+    done = subprocess.run(program, env=environment, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr == told
+
+
+@pytest.mark.parametrize(
+    ("ended_by", "status", "told"),
+    [
+        (
+            OSError(28, "No space left on device"),
+            1,
+            "compiled: [Errno 28] No space left on device\n",
+        ),
+        (KeyboardInterrupt(), 130, ""),
+    ],
+)
+def test_a_full_disk_or_an_interrupt_ends_the_program_without_a_trace(
+    tmp_path, monkeypatch, capsys, ended_by, status, told
+):
+    def copy(*_: object) -> str:
+        raise ended_by
+
+    monkeypatch.setattr(compiled, "copy", copy)
+    monkeypatch.setattr(compiled, "lacking", str)
+    monkeypatch.setattr(compiled.signal, "signal", lambda *_: None)
+    assert compiled.main([str(tmp_path)]) == status
+    assert capsys.readouterr().err == told
+
+
+def test_a_blank_compiler_is_pythons_own(monkeypatch):
+    monkeypatch.delenv("CC", raising=False)
+    expected = compiled.missing()
+    monkeypatch.setenv("CC", " ")
+    assert compiled.missing() == expected
 
 
 def test_without_git_what_belongs_to_a_checkout_is_copied_and_nothing_else(tmp_path):
@@ -266,10 +399,11 @@ def test_without_git_what_belongs_to_a_checkout_is_copied_and_nothing_else(tmp_p
         "hub/other.py",
         "pyproject.toml",
         "scripts/compiled.py",
+        "scripts/differences.py",
     ]
 
 
-@pytest.mark.parametrize(("asked", "status"), [("", 0), ("0", 0), ("1", 1)])
+@pytest.mark.parametrize(("asked", "status"), [("", 0), ("0", 0), ("1", 1), ("no", 1)])
 def test_a_wheel_without_a_compiler_is_of_python_only_unless_it_was_asked_for(
     tmp_path, asked, status
 ):
@@ -278,6 +412,6 @@ def test_a_wheel_without_a_compiler_is_of_python_only_unless_it_was_asked_for(
     done = subprocess.run(build, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == status, done.stderr
     [told] = [line for line in done.stderr.splitlines() if "HUB_COMPILE" in line or "only" in line]
-    assert ("of Python only" in told) == (asked != "1")
+    assert ("of Python only" in told) == (status == 0)
     wheels = [path.name for path in tmp_path.glob("*.whl")]
     assert wheels == (["api_hub-0.1.0-py3-none-any.whl"] if status == 0 else [])

@@ -118,7 +118,8 @@ class Cache:
             if shelf.marks.get(key) is mark:
                 del shelf.marks[key]
 
-    def __len__(self) -> int:
+    @property
+    def size(self) -> int:
         """Return how many records are remembered."""
         return sum(len(shelf.young) + len(shelf.old) for shelf in self._shelves.values())
 

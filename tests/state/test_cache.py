@@ -102,7 +102,7 @@ async def test_the_bound_holds_and_the_recently_used_stay(keeper):
     for number in range(100):
         await cache.get(Setting, str(number))
         await cache.get(Setting, "0")
-        assert len(cache) <= 10
+        assert cache.size <= 10
     assert cache.peek(Setting, "0") is not None
     assert cache.peek(Setting, "50") is None
 
@@ -133,7 +133,7 @@ async def test_clear_forgets_everything(keeper):
     await put(keeper, "a")
     await cache.get(Setting, "a")
     cache.clear()
-    assert len(cache) == 0
+    assert cache.size == 0
 
 
 async def test_a_hit_takes_under_two_microseconds(keeper):
