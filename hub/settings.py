@@ -293,6 +293,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     bodies_octets: Count
     idle_s: Seconds
     send_s: Seconds
+    send_rate_octets_s: Count
     streams: Window
     stream_window: Window
     connection_window: Window

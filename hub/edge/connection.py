@@ -7,9 +7,10 @@ writer wakes once per tick, takes everything the engine has, and sends it with o
 TLS record, and so are fifty.
 
 Invariants. Every wait has a deadline: reading has the scope of ``_read`` whose deadline follows what the peer owes
-(rest of a head, next request), a body has its rate, an answer ``request_s``, sending ``send_s``. An exception ends
-one exchange (500 or reset) or, outside of one, this connection; it is noted by type and goes no further. When the caller has gone, its exchanges are cancelled unless their
-admission forbids it; the connection object lives until the last of them has ended.
+(rest of a head, next request), a body has its rate, an answer ``request_s``; what was sent is waited for while the peer
+takes enough of it in each ``send_s``. An exception ends one exchange (500 or reset) or, outside of one, this connection;
+it is noted by type and goes no further. When the caller has gone, its exchanges are cancelled unless their admission
+forbids it; the connection object lives until the last of them has ended.
 """
 
 import math
@@ -24,7 +25,7 @@ from hub.edge.desk import CROWDED, Desk
 from hub.edge.ending import ended
 from hub.edge.exchange import BodyFault, Exchange, Pieces, Scope
 from hub.edge.seat import Seat, Seats
-from hub.edge.transport import Transport
+from hub.edge.transport import Transport, flushed, too_slow
 from hub.model.caller import Peer
 from hub.model.http import Admission, Request, Response, UnavailableError
 from hub.protocol.message import Body, Ended, Engine, EngineEvent, Gone, Opened, Refused
@@ -324,7 +325,7 @@ class Connection:
                 engine.write(exchange.stream, piece[at : at + _PIECE])
                 self._push()  # so that the next line knows whether the socket is full
                 await trio.lowlevel.checkpoint()
-                await self._drained(exchange, through=True)
+                await self._drained(exchange)
             if exchange.gone:
                 return
             times.allow(scope, trio.current_time() + patience)
@@ -335,29 +336,34 @@ class Connection:
         """Hold what does not fit the peer's window or socket, as far as there is memory for such answers."""
         if self._desk.hold(octets):
             exchange.held += octets
-            await self._drained(exchange, through=True)
+            await self._drained(exchange)
         else:
             self._note("slow_reader", "bodies_octets")
             self._engine.reset(exchange.stream)
             exchange.gone = "bodies_octets"
 
-    async def _drained(self, exchange: Exchange, *, through: bool = False) -> None:
-        """Wait until the peer's window (and with ``through`` its socket) took what was queued."""
-        if not self._held_up(exchange, through=through):
+    async def _drained(self, exchange: Exchange) -> None:
+        """Wait until the peer's window and socket took what was queued, as long as it goes on taking."""
+        if not self._held_up(exchange):
             return
-        with self._desk.patience(exchange), trio.move_on_after(self._desk.limits.send_s):
-            while self._held_up(exchange, through=through) and not exchange.crowded:
-                await exchange.change()
-        if self._held_up(exchange, through=through):
+        limits, slow = self._desk.limits, False
+        with self._desk.patience(exchange):
+            while not slow and not exchange.crowded and self._held_up(exchange):
+                before = self._engine.backlog(exchange.stream)
+                with trio.move_on_after(limits.send_s):
+                    while self._held_up(exchange) and not exchange.crowded:
+                        await exchange.change()
+                left = self._engine.backlog(exchange.stream)
+                slow = left > 0 and too_slow(before - left, limits)  # the socket is for ``_flush``
+        if self._held_up(exchange):
             exchange.gone = "crowded" if exchange.crowded else "send_s"
             self._note("slow_reader", exchange.gone)
             self._engine.reset(exchange.stream)
 
-    def _held_up(self, exchange: Exchange, *, through: bool) -> bool:
-        """Tell whether the peer has not taken what was queued."""
-        return not exchange.gone and bool(
-            self._engine.backlog(exchange.stream) or (through and self._transport.stuck)
-        )
+    def _held_up(self, exchange: Exchange) -> bool:
+        """Tell whether the peer's window or socket has not taken what was queued."""
+        waits = self._transport.stuck or self._engine.backlog(exchange.stream) > 0
+        return waits and not exchange.gone
 
     async def _give_up(self, exchange: Exchange | None, status: int, check: str = "") -> None:
         """Answer with a bare status if nothing was said yet, else abandon the stream."""
@@ -450,11 +456,10 @@ class Connection:
             self._lose("slow_reader")
             return
         try:
-            with trio.move_on_after(desk.limits.send_s) as scope:
-                await self._transport.flush()
+            taken = await flushed(self._transport, desk.limits)
         finally:
             desk.let_go(waiting)
-        if scope.cancelled_caught:
+        if not taken:
             self._note("slow_reader", "socket")
             self._lose("slow_reader")
         else:

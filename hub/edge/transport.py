@@ -2,7 +2,8 @@
 
 Invariants. One task receives, one sends; they may overlap. After the handshake the TLS object is read once before
 the first wait, since the peer's first request may have come in the same segment. What the socket does not take at
-once stays in ``_unsent``, so that memory is bounded by what the engine hands over. Deadlines are the callers'.
+once stays in ``_unsent``, so that memory is bounded by what the engine hands over. Deadlines are the callers', but for
+``flushed``.
 """
 
 import socket
@@ -12,6 +13,7 @@ from typing import Final, Protocol, final
 
 import trio
 
+from hub.config import Limits
 from hub.edge.presented import forget, presented
 from hub.edge.tls import nonsense_names
 
@@ -264,3 +266,22 @@ class Line(Protocol):
 
 Transport = PlainTransport | TlsTransport | Line
 """The classes are named so that calls of them are direct where both are compiled."""
+
+
+async def flushed(transport: Transport, limits: Limits) -> bool:
+    """Wait until the peer has taken everything, as long as it goes on taking; tell whether it has.
+
+    Cancellation: the rest stays queued. Raises OSError when the connection broke.
+    """
+    slow = False
+    while transport.stuck and not slow:
+        before = transport.waiting
+        with trio.move_on_after(limits.send_s):
+            await transport.flush()
+        slow = too_slow(before - transport.waiting, limits)
+    return not transport.stuck
+
+
+def too_slow(octets: int, limits: Limits) -> bool:
+    """Tell whether who took only so many octets in ``send_s``, and left some, is waited for no longer."""
+    return octets < limits.send_s * limits.send_rate_octets_s
