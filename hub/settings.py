@@ -327,6 +327,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     bank_health_s: Seconds
     bank_validate_s: Seconds
     bank_event_s: Seconds
+    payments_again: Count
     deliveries: Count
     deliveries_per_receiver: Count
     reserve_octets: Some

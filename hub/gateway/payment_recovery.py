@@ -5,6 +5,10 @@ promises to de-duplicate by key, the very request that it was sent is sent again
 request may be a second payment, so the attempt becomes ``unknown``, its share stays taken, and two operators say what the bank
 told them: the payment's id, or that it was never executed. Each step is an event.
 
+Invariants: each look deals with every payment that is due once, ``payments_again`` at a time, and ends before the next one,
+so no payment is sent twice at once; what changed since it was looked for is left to the next look. A bank that is down is
+asked through its circuit breaker, and each sending, also one that the breaker refuses, has its pause.
+
 Source: decisions.md section 3 (outcome unknown); architecture 5.
 """
 
@@ -67,16 +71,18 @@ class Recovery:
         dice: Dice,
         observer: Observer,
         time_zone: str,
+        at_once: int,
         anchored: bool = False,
         failpoint: Failpoint = no_failpoint,
     ) -> None:
-        """Take the store, the bank that may be asked again, and the zone whose days count."""
+        """Take the store, the bank that may be asked again, the zone whose days count, and how many are asked ``at_once``."""
         self._keeper = keeper
         self._bank = bank
         self._clock = clock
         self._dice = dice
         self._observer = observer
         self._zone = ZoneInfo(time_zone)
+        self._at_once = at_once
         self._anchored = anchored
         self._failpoint = failpoint
 
@@ -122,16 +128,20 @@ class Recovery:
             kind="attempt", at_most=(("due", self._clock.now()),), order="due", limit=_MOST
         )
         rows = (await self._keeper.search(query)).items
-        for row in rows:
-            attempt = row.record
-            if not isinstance(attempt, Attempt):
-                continue
+        turns = trio.CapacityLimiter(self._at_once)
+        async with trio.open_nursery() as nursery:
+            for row in rows:
+                if isinstance(row.record, Attempt):
+                    nursery.start_soon(self._deal, row.record, row.version, turns)
+        return len(rows)
+
+    async def _deal(self, attempt: Attempt, version: int, turns: trio.CapacityLimiter) -> None:
+        async with turns:
             self._failpoint(Point.BEFORE_RECOVERY)
             if attempt.question is None or attempt.tries >= len(_BACK_OFF_S):
-                await self._lost(attempt, row.version)
-            else:
-                await self._again(attempt, attempt.question, row.version)
-        return len(rows)
+                await self._lost(attempt, version)
+            elif await self._keeper.lookup(Attempt, attempt.id) == (attempt, version):
+                await self._again(attempt, attempt.question, version)
 
     async def _lost(self, attempt: Attempt, version: int) -> None:
         """Write down that the outcome of an attempt is not known; due at once where the bank can be asked again."""

@@ -15,6 +15,7 @@ def recovery_of(given: Given, bank: Bank) -> Recovery:
         dice=given.dice,
         observer=given.observer,
         time_zone=settings.tenant.time_zone,
+        at_once=settings.limits.payments_again,
         anchored=settings.switches.month_periods == "anchored",
         failpoint=given.failpoint,
     )

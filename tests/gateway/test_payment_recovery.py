@@ -11,12 +11,15 @@ import trio
 from hub.gateway.payment_recovery import Recovery
 from hub.model.clock import SeededDice
 from hub.model.consent import Consent
+from hub.model.event import Event, Kind
 from hub.model.records import Attempt, Payment
 from hub.observe import Observer
+from hub.state.keeper import Put
 from hub.upstream.faults import bank_failure
 from tests.gateway.test_idempotency import attempts
 from tests.gateway.test_payments import MADE, MULTI, error_of, message_of, pay, started, taken
 from tests.gateway.world import CONSENT, answer_of
+from tests.waiting import virtual
 
 TIMEOUT = bank_failure("bank.timeout", "no answer", sent=True)
 
@@ -30,7 +33,7 @@ def recovery(world, **more) -> Recovery:
         dice=SeededDice("recovery"),
         observer=Observer(world.clock, StringIO()),
         time_zone="Asia/Dubai",
-        **more,
+        **{"at_once": 8, **more},
     )
 
 
@@ -209,6 +212,87 @@ async def test_sending_again_backs_off_and_ends_with_an_operator():
     assert gaps == [2, 5, 15, 60, 300, 1800, 7200]
     assert len(world.bank.calls) == 7
     assert await state(world) == "unknown"
+
+
+async def many(world, count) -> list[str]:
+    """Leave so many attempts open; return their names."""
+    first = await crashed(world, dedupes=True)
+    path = first.question.path
+    some = [
+        msgspec.structs.replace(
+            first,
+            id=f"{first.id}-{at}",
+            question=msgspec.structs.replace(first.question, path=f"{path}-{at}"),
+        )
+        for at in range(1, count)
+    ]
+    event = Event(kind=Kind.NODE, time_ms=world.clock.now_ms())
+    await world.keeper.commit([Put(one) for one in some], [event])
+    return sorted([path, *(one.question.path for one in some)])
+
+
+async def test_many_are_sent_again_at_once_but_few_and_each_once(autojump_clock):
+    world = await started(MULTI)
+    paths = await many(world, 30)
+    sent, under_way, most = [], set(), 0
+
+    class Hanging:
+        async def exchange(self, call):
+            nonlocal most
+            assert call.path not in under_way
+            sent.append(call.path)
+            under_way.add(call.path)
+            most = max(most, len(under_way))
+            await virtual(10)
+            under_way.remove(call.path)
+            return TIMEOUT
+
+    world.bank = Hanging()
+    desk = recovery(world)
+    assert await desk.inherit() == 30
+    began = trio.current_time()
+    assert await desk.look() == 30
+    assert trio.current_time() - began == 40
+    assert most == 8
+    assert sorted(sent) == paths
+    assert await desk.look() == 0, "each has its pause"
+
+
+async def test_a_bank_that_is_down_is_asked_no_more_often_than_the_pauses_say(autojump_clock):
+    world = await started(MULTI)
+    await many(world, 20)
+    world.bank.answer = bank_failure("bank.circuit_open", "not now", sent=False)
+    desk = recovery(world)
+    await desk.inherit()
+    for pause in (2, 5, 15):
+        assert await desk.look() == 20
+        assert await desk.look() == 0
+        world.clock.advance(pause)
+    assert len(world.bank.calls) == 60
+
+
+async def test_what_was_settled_while_others_were_sent_is_not_sent():
+    world = await started(MULTI)
+    await many(world, 3)
+    desk = recovery(world, at_once=1)
+    await desk.inherit()
+    sent = []
+
+    class Asked:
+        async def exchange(self, call):
+            sent.append(call.path)
+            if len(sent) == 1:
+                for one in await attempts(world):
+                    if one.question.path != call.path:
+                        settled = msgspec.structs.replace(one, state="refused", due=0)
+                        event = Event(kind=Kind.NODE, time_ms=world.clock.now_ms())
+                        await world.keeper.commit([Put(settled)], [event])
+            return TIMEOUT
+
+    desk._bank = Asked()
+    assert await desk.look() == 3
+    assert len(sent) == 1
+    assert sorted(one.state for one in await attempts(world)) == ["refused", "refused", "unknown"]
 
 
 async def test_an_outcome_unknown_to_the_worker_is_asked_again_too(autojump_clock):
