@@ -1,7 +1,7 @@
 """HTTP/2, the lean engine: frames by hand, our own HPACK, answers written as one piece.
 
-Theory of operation. ``receive`` handles each frame that ``Input`` has cut and judged, by its kind. A stream lives in ``_streams`` from its HEADERS until ``release``. It counts against the limit until it is answered whole; one that was reset meanwhile until it is
-released: abandoned work counts. What breaks a rule for the connection raises ``Violation`` inside and becomes GOAWAY; what
+Theory of operation. ``receive`` handles each frame that ``Input`` has cut and judged, by its kind. A stream lives in ``_streams`` from its HEADERS until ``release``. It counts against the limit until it is answered whole or reset; what was reset counts apart until it is
+released (``Places``). What breaks a rule for the connection raises ``Violation`` inside and becomes GOAWAY; what
 breaks one for a stream becomes RST_STREAM, is charged as provoked, and ends the stream for the application (``Gone``).
 
 Invariants. A header block is decoded always, even for a refused stream, or the compression state would be lost.
@@ -26,6 +26,7 @@ from hub.protocol.h2_output import (
     TABLE,
     WINDOW,
     Output,
+    Places,
     Stream,
     greeting,
 )
@@ -45,7 +46,7 @@ class H2Engine:
 
     __slots__ = (
         "_bounds", "_budgets", "_closed", "_credit", "_decoder", "_draining", "_final", "_handlers", "_input", "_last",
-        "_late", "_late_order", "_live", "_out", "_receive_window", "_scheme", "_streams", "fault",
+        "_late", "_late_order", "_out", "_places", "_receive_window", "_scheme", "_streams", "fault",
     )  # fmt: skip
 
     def __init__(self, bounds: Bounds, *, scheme: bytes = b"https", now: float = 0.0) -> None:
@@ -59,7 +60,8 @@ class H2Engine:
         self._late_order: deque[int] = deque()
         self._input = Input(bounds, self._budgets)
         self._draining = self._final = self._closed = False
-        self._last = self._credit = self._live = 0
+        self._last = self._credit = 0
+        self._places = Places(bounds.streams)
         self._receive_window = max(65535, bounds.connection_window)
         self._out = Output(self._budgets)
         self._out.parts.append(greeting(bounds))
@@ -91,7 +93,7 @@ class H2Engine:
     @property
     def open_streams(self) -> int:
         """Count streams that are not answered whole, and those that were reset and not yet released."""
-        return self._live
+        return self._places.held
 
     @property
     def wants_data(self) -> bool:
@@ -137,7 +139,7 @@ class H2Engine:
     def _request(
         self, stream: int, fields: list[tuple[bytes, bytes]], ends: bool, events: list[EngineEvent],  # noqa: FBT001 - a flag of the frame
     ) -> None:  # fmt: skip
-        if self._final or self._live >= self._bounds.streams:
+        if self._final or self._places.full:
             self._provoked(stream, guard.REFUSED_STREAM)
             return
         head = judge_fields(fields, self._scheme, ends=ends)
@@ -151,18 +153,13 @@ class H2Engine:
             record.refused = True
             events.append(Refused(stream, head.status, head.reason))
             return
-        self._live += 1
-        record.counted = True
+        record.place = self._places.enter()
         record.left = head.content_length
         events.append(Opened(stream, head, ends))
 
     def _trailers(
-        self,
-        record: Stream,
-        fields: list[tuple[bytes, bytes]],
-        ends: bool,  # noqa: FBT001 - a flag of the frame
-        events: list[EngineEvent],
-    ) -> None:
+        self, record: Stream, fields: list[tuple[bytes, bytes]], ends: bool, events: list[EngineEvent],  # noqa: FBT001 - a flag of the frame
+    ) -> None:  # fmt: skip
         """End a body by trailers, whose fields are checked and forgotten (RFC 9113 section 8.1)."""
         if record.number in self._late:
             self._late_headers(record.number, ends=ends)
@@ -362,6 +359,7 @@ class H2Engine:
     def _over(self, record: Stream, events: list[EngineEvent], reason: str) -> None:
         """End a stream by the peer's doing; it keeps its place until it is released."""
         was, record.finished, record.ended = record.finished, True, True
+        record.place = self._places.abandon(record.place)
         self._out.drop(record)
         if record.refused:
             self._streams.pop(record.number, None)
@@ -450,6 +448,7 @@ class H2Engine:
         record = self._known(stream)
         if record is not None:
             record.finished = True
+            record.place = self._places.abandon(record.place)
             self._out.drop(record)
             self._out.frame(guard.RST_STREAM, 0, stream, guard.CANCEL.to_bytes(4))
             self._remember(stream, record.receive_window)
@@ -457,7 +456,8 @@ class H2Engine:
     def release(self, stream: int) -> list[EngineEvent]:
         """Free the stream's place."""
         record = self._streams.pop(stream, None)
-        self._live -= record is not None and record.counted
+        if record is not None:
+            record.place = self._places.leave(record.place)
         return []
 
     def drain(self) -> None:
@@ -480,8 +480,7 @@ class H2Engine:
     def _sent(self, record: Stream) -> None:
         """Close our half; if the peer's is open, stop it without an error (section 8.1). The peer may open another now."""
         record.finished = True
-        self._live -= record.counted
-        record.counted = False
+        record.place = self._places.leave(record.place)
         if not record.ended:
             record.ended = True
             self._out.frame(guard.RST_STREAM, 0, record.number, guard.NO_ERROR.to_bytes(4))

@@ -38,12 +38,60 @@ def greeting(bounds: Bounds) -> bytes:
     return frame(guard.SETTINGS, 0, 0, settings) + opened
 
 
+NO_PLACE: Final = 0
+_OPEN: Final = 1
+_ABANDONED: Final = 2
+
+
+@final
+class Places:
+    """Count the peer's streams by its own count, and apart from it the work that it gave up and that has not ended.
+
+    A stream that was reset is closed, so the peer may open another at once (RFC 9113 section 5.1.2), also one that gave up
+    all it had; but what it gave up counts until it has ended, or resets would buy work without a bound.
+    """
+
+    __slots__ = ("_most", "_open", "held")
+
+    def __init__(self, most: int) -> None:
+        """Let ``most`` streams be open, and as many again be at work that were abandoned."""
+        self._most = most
+        self._open = 0
+        self.held = 0
+
+    @property
+    def full(self) -> bool:
+        """Tell whether the next stream is to be refused."""
+        return self._open >= self._most or self.held >= 2 * self._most
+
+    def enter(self) -> int:
+        """Open a stream; like the others it returns the stream's new place."""
+        self._open += 1
+        self.held += 1
+        return _OPEN
+
+    def abandon(self, place: int) -> int:
+        """Note that the stream is closed for the peer while its work goes on."""
+        if place != _OPEN:
+            return place
+        self._open -= 1
+        return _ABANDONED
+
+    def leave(self, place: int) -> int:
+        """Note that the stream was answered whole, or its work has ended."""
+        if place == _OPEN:
+            self._open -= 1
+        if place != NO_PLACE:
+            self.held -= 1
+        return NO_PLACE
+
+
 @final
 class Stream:
     """Hold one stream: what the peer still sends, and what we still owe."""
 
     __slots__ = (
-        "counted", "credit", "ended", "finished", "left", "number", "pending", "receive_window", "refused", "send_window",
+        "credit", "ended", "finished", "left", "number", "pending", "place", "receive_window", "refused", "send_window",
         "started", "wants_end",
     )  # fmt: skip
 
@@ -52,7 +100,7 @@ class Stream:
         self.number = number
         self.send_window = send_window
         self.receive_window = receive_window
-        self.counted = False
+        self.place = NO_PLACE
         self.credit = 0
         self.left: int | None = None
         self.ended = False

@@ -26,6 +26,7 @@ from h2.settings import SettingCodes, Settings
 from hub.model.http import Headers
 from hub.protocol import guard, heads, message
 from hub.protocol.guard import Budgets, FrameGuard, Violation
+from hub.protocol.h2_output import NO_PLACE, Places
 from hub.protocol.message import Body, Bounds, Ended, EngineEvent, Gone, Opened, Refusal, Refused
 
 _DRAIN_PING: Final = b"drained?"
@@ -34,10 +35,10 @@ _ALL_STREAMS: Final = 2**31 - 1
 
 @final
 class _Stream:
-    __slots__ = ("answered", "ended", "finished", "pending", "started", "wants_end")
+    __slots__ = ("ended", "finished", "pending", "place", "started", "wants_end")
 
     def __init__(self) -> None:
-        self.answered = False
+        self.place = NO_PLACE
         self.ended = False
         self.started = False
         self.finished = False
@@ -50,8 +51,8 @@ class H2PackageEngine:
     """Serve one HTTP/2 connection with the ``h2`` package as state machine."""
 
     __slots__ = (
-        "_answered", "_bounds", "_budgets", "_closed", "_draining", "_final", "_guard", "_h2", "_in_block", "_last",
-        "_live", "_out", "_refused", "_scheme", "fault",
+        "_bounds", "_budgets", "_closed", "_draining", "_final", "_guard", "_h2", "_in_block", "_last",
+        "_live", "_out", "_places", "_refused", "_scheme", "fault",
     )  # fmt: skip
 
     def __init__(self, bounds: Bounds, *, scheme: bytes = b"https", now: float = 0.0) -> None:
@@ -66,7 +67,8 @@ class H2PackageEngine:
         self._out: list[bytes] = []
         self._in_block = False
         self._draining = self._final = self._closed = False
-        self._last = self._answered = 0
+        self._last = 0
+        self._places = Places(bounds.streams)
         self.fault = ""
 
     @property
@@ -87,7 +89,7 @@ class H2PackageEngine:
     @property
     def open_streams(self) -> int:
         """Count streams that are not answered whole, and those that were reset and not yet released."""
-        return len(self._live) - self._answered
+        return self._places.held
 
     @property
     def wants_data(self) -> bool:
@@ -168,13 +170,15 @@ class H2PackageEngine:
         record = self._live.get(stream)
         if record is not None and not record.finished:
             record.finished = True
+            record.place = self._places.abandon(record.place)
             record.pending.clear()
             self._reset(stream, guard.CANCEL)
 
     def release(self, stream: int) -> list[EngineEvent]:
         """Free the stream's place."""
         record = self._live.pop(stream, None)
-        self._answered -= record is not None and record.answered
+        if record is not None:
+            record.place = self._places.leave(record.place)
         return []
 
     def drain(self) -> None:
@@ -226,6 +230,7 @@ class H2PackageEngine:
             record = self._live.get(event.stream_id)
             if record is not None and not record.finished:
                 record.finished = record.ended = True
+                record.place = self._places.abandon(record.place)
                 record.pending.clear()
                 events.append(Gone(event.stream_id, "reset"))
             self._refused.pop(event.stream_id, None)
@@ -237,7 +242,7 @@ class H2PackageEngine:
     def _request(self, event: RequestReceived, events: list[EngineEvent]) -> None:
         stream = event.stream_id
         self._last = max(self._last, stream) if not self._final else self._last
-        if self.open_streams >= self._bounds.streams or self._final:
+        if self._places.full or self._final:
             self._reset(stream, guard.REFUSED_STREAM)
             return
         head = _judge(event, self._scheme)
@@ -245,6 +250,7 @@ class H2PackageEngine:
             self._refuse(stream, head, events, ended=event.stream_ended is not None)
             return
         record = self._live[stream] = _Stream()
+        record.place = self._places.enter()
         record.ended = event.stream_ended is not None
         events.append(Opened(stream, head, record.ended))
 
@@ -305,9 +311,8 @@ class H2PackageEngine:
 
     def _finish(self, stream: int, record: _Stream) -> None:
         record.finished = True
-        if self._refused.pop(stream, None) is None:
-            record.answered = True
-            self._answered += 1
+        self._refused.pop(stream, None)
+        record.place = self._places.leave(record.place)
         if not record.ended:
             # The answer is complete before the request: stop it without an error (RFC 9113 section 8.1).
             record.ended = True

@@ -113,7 +113,7 @@ class Engine(Protocol):
 
     @property
     def open_streams(self) -> int:
-        """Count the streams that hold a place of the peer's: not answered whole, or reset and not yet released."""
+        """Count the streams that hold a place of the peer's: being answered, or reset and not yet released."""
         ...
 
     @property
