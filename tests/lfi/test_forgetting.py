@@ -254,14 +254,18 @@ async def test_a_crash_halfway_is_made_good_after_a_restart(clock, tmp_path):
         assert [said["change"] for said in await told(keeper)] == ["forgetting"] * 2 + ["forgotten"]
 
 
-async def test_what_somebody_changes_meanwhile_is_looked_at_again(clock, tmp_path):
+@pytest.mark.parametrize("more", [0, 300])
+async def test_what_somebody_changes_meanwhile_is_looked_at_again(clock, tmp_path, more):
     async with open_memory(clock, tmp_path) as keeper:
         one = over("one")
-        await put(keeper, one, *hanging(one))
+        lines = [msgspec.structs.replace(hanging(one)[2], id=f"line{at}") for at in range(more)]
+        await put(keeper, one, *hanging(one), *lines)
         clock.advance(KEPT_S)
-        commit = keeper.commit
+        commit, commits = keeper.commit, []
 
         async def late(changes, events):
+            commits.append(changes)
+            assert len(commits) == 1, "the rest is for the next hour"
             await commit([Put(hanging(one)[4])], events)
             return await commit(changes, events)
 
