@@ -151,11 +151,14 @@ class Forgetting:
         if not page.items:
             return Round()
         unsettled, forgotten = await self._unsettled(), 0
+        if unsettled is None:
+            self._observer.note("consents.forget_waits", reason="payments_without_outcome")
+            return Round(kept=len(page.items))
         for item in page.items:
             consent = item.record
             if not isinstance(consent, Consent) or not _is_over(consent, until):
                 continue
-            if unsettled is None or consent.id in unsettled or await self._in_use(consent):
+            if consent.id in unsettled or await self._in_use(consent):
                 continue
             done = await self._forget(consent, item.version)
             if isinstance(done, Fault):

@@ -195,6 +195,24 @@ async def test_what_is_in_use_is_not_forgotten(clock, tmp_path, use):
         assert await names(keeper) == {name for name in before if "other" not in name[1]}
 
 
+async def test_too_many_payments_without_an_outcome_hold_everything_and_are_told(clock, tmp_path):
+    """Whose they are cannot be said any more, so nothing is forgotten; and somebody has to hear of it."""
+    async with open_memory(clock, tmp_path) as keeper:
+        await put(keeper, over("one"))
+        for first in range(0, 1000, 250):
+            some = [attempt("other", "unknown") for _ in range(250)]
+            named = [msgspec.structs.replace(a, id=f"p{first + at}") for at, a in enumerate(some)]
+            await put(keeper, *named)
+        clock.advance(KEPT_S)
+        observer = Observer(clock, log=False)
+        looked = Forgetting(
+            keeper=keeper, clock=clock, dice=SeededDice(), observer=observer, days=DAYS
+        )
+        done = await looked.batch(clock.now())
+        assert (done.forgotten, done.kept, done.more) == (0, 1, False)
+        assert b'hub_notes_total{name="consents.forget_waits"} 1.0' in observer.exposition()
+
+
 async def test_a_consent_that_runs_out_is_kept_from_then_on(clock, tmp_path):
     async with open_memory(clock, tmp_path) as keeper:
         await put(keeper, over("a", Status.AUTHORIZED, expires=NOW + 100))
