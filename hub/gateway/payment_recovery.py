@@ -5,6 +5,8 @@ promises to de-duplicate by key, the very request that it was sent is sent again
 request may be a second payment, so the attempt becomes ``unknown``, its share stays taken, and two operators say what the bank
 told them: the payment's id, or that it was never executed. Each step is an event.
 
+Nothing is sent again a day after the order: by then a bank may have forgotten its key.
+
 Invariants: each look deals with every payment that is due once, ``payments_again`` at a time, and ends before the next one,
 so no payment is sent twice at once; what changed since it was looked for is left to the next look. A bank that is down is
 asked through its circuit breaker, and each sending, also one that the breaker refuses, has its pause.
@@ -49,6 +51,8 @@ _MOST: Final = 200
 _SEND_MS: Final = 10_000
 _BACK_OFF_S: Final = (2, 5, 15, 60, 300, 1800, 7200)
 """Between two sendings to a bank that de-duplicates; after the last one an operator must settle it."""
+_KEY_S: Final = 86_400
+"""For so long after the order such a bank is taken to remember its key, as TPPs may count on ours (decisions.md section 3)."""
 STATUSES: Final = (
     "Pending",
     "AcceptedSettlementCompleted",
@@ -138,16 +142,21 @@ class Recovery:
     async def _deal(self, attempt: Attempt, version: int, turns: trio.CapacityLimiter) -> None:
         async with turns:
             self._failpoint(Point.BEFORE_RECOVERY)
-            if attempt.question is None or attempt.tries >= len(_BACK_OFF_S):
+            question = self._sendable(attempt)
+            if question is None:
                 await self._lost(attempt, version)
             elif await self._keeper.lookup(Attempt, attempt.id) == (attempt, version):
-                await self._again(attempt, attempt.question, version)
+                await self._again(attempt, question, version)
+
+    def _sendable(self, attempt: Attempt) -> Question | None:
+        """Return what may be sent again, None where another sending might be another payment, or there were enough."""
+        remembered = self._clock.now() < attempt.created + _KEY_S
+        return attempt.question if remembered and attempt.tries < len(_BACK_OFF_S) else None
 
     async def _lost(self, attempt: Attempt, version: int) -> None:
         """Write down that the outcome of an attempt is not known; due at once where the bank can be asked again."""
-        again = attempt.question is not None and attempt.tries < len(_BACK_OFF_S)
         why = hub_fault(500, "GenericError", "", check="payment.lost")
-        due = self._clock.now() if again else 0
+        due = self._clock.now() if self._sendable(attempt) is not None else 0
         await self._close(attempt, version, unknown(why), due)
 
     async def _again(self, attempt: Attempt, question: Question, version: int) -> None:
@@ -167,10 +176,11 @@ class Recovery:
             )
         )
         self._failpoint(Point.AFTER_RESEND)
-        outcome = judge(answer, again=True)
-        if outcome.state == "unsent":
+        outcome, tries = judge(answer, again=True), attempt.tries + 1
+        if outcome.state == "unsent":  # a bank that is down all morning has used up no sending
             outcome = unknown(hub_fault(500, "GenericError", "", check="payment.unsent"))
-        tried = msgspec.structs.replace(attempt, tries=attempt.tries + 1)
+            tries = min(tries, len(_BACK_OFF_S) - 1)
+        tried = msgspec.structs.replace(attempt, tries=tries)
         due = self._clock.now() + _BACK_OFF_S[attempt.tries]
         await self._close(tried, version, outcome, due)
 

@@ -22,6 +22,7 @@ from tests.gateway.world import CONSENT, answer_of
 from tests.waiting import virtual
 
 TIMEOUT = bank_failure("bank.timeout", "no answer", sent=True)
+UNREACHED = bank_failure("bank.unreachable", "refused", sent=False)
 
 
 def recovery(world, **more) -> Recovery:
@@ -211,6 +212,37 @@ async def test_sending_again_backs_off_and_ends_with_an_operator():
     gaps = [later - earlier for earlier, later in pairwise(waits)]
     assert gaps == [2, 5, 15, 60, 300, 1800, 7200]
     assert len(world.bank.calls) == 7
+    assert await state(world) == "unknown"
+
+
+async def test_a_bank_that_is_out_of_reach_for_a_day_uses_up_no_sending_and_then_an_operator_is_asked():
+    world = await started(MULTI)
+    first = await crashed(world, dedupes=True)
+    world.bank.answer = UNREACHED
+    desk = recovery(world)
+    await desk.inherit()
+    while world.clock.now() < first.created + 80_000:
+        world.clock.advance((await attempts(world))[0].due - world.clock.now())
+        assert await desk.look() == 1
+    pause = (await attempts(world))[0].due - world.clock.now()
+    assert pause == 7200, "an event for each try, and few of them"
+    assert len(world.bank.calls) < 20
+    while due := (await attempts(world))[0].due:
+        world.clock.advance(due - world.clock.now())
+        assert await desk.look() == 1
+    assert world.clock.now() - first.created < 86_400 + 7200
+    assert await state(world) == "unknown"
+
+
+async def test_nothing_is_sent_again_a_day_after_the_order():
+    """The bank may have forgotten the key by then, and make the payment once more."""
+    world = await started(MULTI)
+    first = await crashed(world, dedupes=True)
+    world.clock.advance(first.created + 86_400 - world.clock.now())
+    desk = recovery(world)
+    assert await desk.inherit() == 1
+    assert await desk.look() == 0
+    assert world.bank.calls == []
     assert await state(world) == "unknown"
 
 
