@@ -43,7 +43,8 @@ class H2Client:
 
     __slots__ = (
         "_answers", "_blocks", "_budgets", "_credit", "_decoder", "_handlers", "_input", "_late",
-        "_late_floor", "_late_order", "_most", "_next", "_out", "_streams", "_window", "leaving", "problem", "touched",
+        "_late_floor", "_late_order", "_most", "_next", "_out", "_streams", "_window", "greeted", "leaving", "problem",
+        "touched",
     )  # fmt: skip
 
     def __init__(self, *, streams: int, header_octets: int, now: float = 0.0) -> None:
@@ -75,6 +76,8 @@ class H2Client:
             guard.WINDOW_UPDATE: self._on_window,
             guard.PRIORITY: self._on_priority,
         }
+        self.greeted = False
+        """The server has said how many streams it takes."""
         self.leaving = False
         """Begin nothing more here."""
         self.problem = ""
@@ -354,6 +357,7 @@ class H2Client:
         settings = settings_of(flags, stream, payload)
         if settings is None:
             return
+        self.greeted = True
         for name, value in settings:
             self._setting(name, value)
         self._out.parts.append(_SETTINGS_ACK)

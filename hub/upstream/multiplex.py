@@ -2,7 +2,8 @@
 
 A request goes over the first connection that has room, so that many share one. One that the bank provably has not processed
 (REFUSED_STREAM, or above the last stream of a GOAWAY) is sent once more over another connection, whatever its method, if
-its body is still whole; a GET also where a connection that had been used before ended without a single octet of the
+its body is still whole: to one that has said how many streams it takes, or first of all on a new one, for the refusal may have
+been that we did not know yet (RFC 9113 section 6.5.2); a GET also where a connection that had been used before ended without a single octet of the
 answer. Nothing is sent a third time. How a connection is shared, and its deadlines, is the business of ``shared``.
 """
 
@@ -220,7 +221,7 @@ class Multiplexed:
         """
         call, progress = sending.call, sending.progress
         for last in (False, True):
-            shared = self._ready(sending.started) or await self._acquire(sending)
+            shared = self._ready(sending.started, last) or await self._acquire(sending, last)
             if shared is None or isinstance(shared, Fault):
                 return shared
             used = shared.finished > 0
@@ -234,14 +235,14 @@ class Multiplexed:
             self._note("bank.sent_again")
         return None  # pragma: no cover - the loop has returned
 
-    def _ready(self, now: float) -> Shared | None:
-        """Return a connection that has room."""
+    def _ready(self, now: float, again: bool) -> Shared | None:  # noqa: FBT001 - called for each exchange
+        """Return a connection that has room; for what is sent ``again``, one that is known to have it."""
         for shared in self._shared:
-            if self._usable(shared, now):
+            if (shared.client.greeted or not again) and self._usable(shared, now):
                 return shared
         return None
 
-    async def _acquire(self, sending: Sending) -> Shared | Fault | None:
+    async def _acquire(self, sending: Sending, again: bool) -> Shared | Fault | None:  # noqa: FBT001 - as above
         progress = sending.progress
         progress.stage = "connect"
         with trio.move_on_at(sending.deadline):
@@ -249,7 +250,7 @@ class Multiplexed:
                 if not self.spoken:
                     return None
                 self.reap()
-                if (shared := self._ready(trio.current_time())) is not None:
+                if (shared := self._ready(trio.current_time(), again)) is not None:
                     return shared
                 if len(self._shared) >= self._limits.bank_connections:
                     return bank_failure("bank.busy", "no stream is free", sent=False)

@@ -24,7 +24,13 @@ class Frames:
         self.resets = []
 
     async def begin(self, settings=b""):
+        await self.settings(settings)
+        await self.preface()
+
+    async def settings(self, settings=b""):
         await self.line.say(frame(SETTINGS, 0, 0, settings))
+
+    async def preface(self):
         await self._more(len(PREFACE))
         assert self.buffer.startswith(PREFACE)
         self.buffer = self.buffer[len(PREFACE) :]
@@ -43,11 +49,11 @@ class Frames:
         one, self.buffer = self.buffer[:end], self.buffer[end:]
         return one[3], one[4], int.from_bytes(one[5:9]), one[9:]
 
-    async def request(self):
-        """Return the stream of the next complete request."""
+    async def request(self, *, late=False):
+        """Return the stream of the next complete request; ``late``: our own settings come later, as do all frames of ours."""
         while True:
             kind, flags, stream, payload = await self.frame()
-            if kind == SETTINGS and not flags & 1:
+            if kind == SETTINGS and not flags & 1 and not late:
                 await self.line.say(frame(SETTINGS, 1, 0, b""))
             elif kind == HEADERS:
                 self.requests.append((stream, dict(self.decoder.decode(payload))))

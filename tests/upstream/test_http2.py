@@ -160,6 +160,40 @@ async def test_a_reset_of_another_kind_is_never_repeated_for_a_payment(tmp_path)
         assert sum(len(frames.requests) for frames in peer.frames) == 2
 
 
+async def test_a_bank_that_takes_one_stream_and_says_so_late_costs_connections_and_no_answers(
+    tmp_path,
+):
+    calls, came, all_came = 6, [], trio.Event()
+
+    async def script(frames):
+        await frames.preface()
+        first = await frames.request(late=True)
+        more = calls - 1 if frames is peer.frames[0] else 0
+        refused = [await frames.request(late=True) for _ in range(more)]
+        await frames.settings(b"\0\3" + (1).to_bytes(4))
+        for stream in refused:
+            await frames.line.say(frame(RST, 0, stream, (7).to_bytes(4)))
+        came.append(first)
+        if len(came) == calls:
+            all_came.set()
+        await all_came.wait()
+        await frames.answer(first)
+        while True:
+            await frames.line.say(frame(RST, 0, await frames.request(), (7).to_bytes(4)))
+
+    async with bank2(script, tmp_path) as (peer, hub):
+        answers = []
+
+        async def one():
+            answers.append(await hub.exchange(post(deadline_ms=5000)))
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(calls):
+                nursery.start_soon(one)
+        assert [getattr(answer, "status", answer) for answer in answers] == [200] * calls
+        assert peer.connections == calls
+
+
 async def test_a_late_answer_costs_its_own_caller_only(tmp_path):
     async def script(frames):
         await frames.begin()
