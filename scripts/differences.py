@@ -3,12 +3,13 @@
 Not told, because it is seen only in what runs; none of the modules that are compiled relies on it:
 
 - an argument of another type is refused where it is passed, and one of a narrower type loses it: a ``bool`` or a member of an
-  IntEnum that is passed as ``int``, an ``int`` as ``float``, a NamedTuple as a tuple of so many;
+  IntEnum that is passed as ``int`` or meets one (``a or True``), an ``int`` as ``float``, a NamedTuple as a tuple of so many;
 - a slice of bytes that ends before it begins (``data[2:1]``) is a SystemError;
 - the cause of an exception (``raise ... from``) is lost, its context is not;
 - a generator expression is made whole before its first value is taken;
 - a StopIteration that comes out of what a coroutine or generator calls ends it as if it had returned;
-- a coroutine that is thrown away half-way does not run its ``finally``, and nobody is warned of one that is never awaited.
+- a coroutine that is thrown away half-way does not run its ``finally``, and nobody is warned of one that is never awaited;
+- a loop gives no other thread a turn until it calls something that is not compiled.
 """
 
 import ast
@@ -37,10 +38,12 @@ def objection(node: ast.AST) -> str:
             return "__contains__: in would ask its left side"
         case ast.AsyncFunctionDef(name=name) if any(map(is_yield, own(node))):
             return f"{name} is an async generator"
-        case ast.Try(finalbody=[_, *_] as last) if any(
-            is_wait(n) for s in last for n in (s, *own(s))
-        ):
+        case ast.Try(finalbody=last) if any(map(is_wait, within(last))):
             return "an await in a finally: its exception stays the present one, and is raised again by the next"
+        case ast.Try(handlers=caught, finalbody=last) if any(
+            map(is_yield, within([*caught, *last]))
+        ):
+            return "a yield in an except or a finally: its exception becomes the present one of whoever asks for more"
         case ast.MatchStar():
             return "a star in a pattern: what is no list would be a TypeError"
         case ast.For(iter=ast.Call(func=ast.Name(id="range"), args=args)) if changed(
@@ -166,12 +169,18 @@ def is_stop(node: ast.AST) -> bool:
 
 def is_wait(node: ast.AST) -> bool:
     """Tell whether a part of a function may wait."""
-    return isinstance(node, ast.Await | ast.AsyncWith | ast.AsyncFor)
+    comprehends = isinstance(node, ast.comprehension) and bool(node.is_async)
+    return comprehends or isinstance(node, ast.Await | ast.AsyncWith | ast.AsyncFor)
 
 
 def is_yield(node: ast.AST) -> bool:
     """Tell whether a part of a function makes it a generator."""
     return isinstance(node, ast.Yield | ast.YieldFrom)
+
+
+def within(parts: Sequence[ast.AST]) -> Iterator[ast.AST]:
+    """Yield some parts of a function and all in them, without those of functions within it."""
+    return (node for part in parts for node in (part, *own(part)))
 
 
 def own(function: ast.AST) -> Iterator[ast.AST]:

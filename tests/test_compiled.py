@@ -121,6 +121,18 @@ def test_every_listed_module_is_there_and_can_be_compiled():
             "async def one(a):\n    try:\n        f()\n    finally:\n        async with a:\n            f()",
             "finally",
         ),
+        (
+            "async def one(a):\n    try:\n        f()\n    finally:\n        g([b async for b in a])",
+            "finally",
+        ),
+        (
+            "def rows():\n    try:\n        f()\n    except E:\n        yield 1",
+            "a yield in an except",
+        ),
+        (
+            "def rows():\n    try:\n        f()\n    finally:\n        yield 1",
+            "a yield in an except",
+        ),
         ("async def one(a):\n    return [next(a) for _ in a]", "next() without a default in one"),
         (
             "def one():\n    try:\n        two()\n    except A as e:\n        pass\n    except B as e:\n        pass",
@@ -157,6 +169,7 @@ def test_a_listed_module_that_is_not_there_is_refused(tmp_path):
 @pytest.mark.parametrize(
     "text",
     [
+        "def rows():\n    try:\n        yield 1\n    except E:\n        f()\n    finally:\n        g(lambda: (yield))",
         "async def one():\n    def rows():\n        yield 1\n    return list(rows())",
         "class A(Protocol, metaclass=M): ...",
         "class A(Exception):\n    __slots__ = ()\n    status: int",
