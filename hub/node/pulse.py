@@ -12,6 +12,7 @@ own bound holds, since a slow start is no hang.
 
 import faulthandler
 import os
+import signal
 import threading
 from collections.abc import Callable
 from contextlib import suppress
@@ -33,8 +34,18 @@ _OCTETS: Final = 4096
 
 
 def show_where_it_hangs() -> None:
-    """Have SIGABRT, and any crash in C, write every thread's stack to standard error before the process ends."""
+    """Have SIGABRT, SIGVTALRM and any crash in C write every thread's stack to standard error before the process ends."""
     faulthandler.enable(_ERRORS)
+    faulthandler.register(signal.SIGVTALRM, _ERRORS, chain=True)
+
+
+def allow(seconds: float) -> None:
+    """Have SIGVTALRM end this process when each of its threads could have computed for so long since; 0 allows everything.
+
+    For C code, compiled modules of our own among it, that never gives the interpreter's lock back: no thread sees that it
+    hangs. The process's own computing is counted, so the sleep of the machine, or a stopped process, is no silence.
+    """
+    signal.setitimer(signal.ITIMER_VIRTUAL, seconds * threading.active_count())
 
 
 @final
@@ -80,7 +91,9 @@ async def beat(end: int) -> None:
 
 
 async def guard(limits: Callable[[], Limits], observer: Observer) -> None:
-    """Beat, with a thread that ends this process when the loop no longer turns. Runs until cancelled.
+    """Beat, with a thread that ends this process when the loop no longer turns, and a timer where the thread has no turn.
+
+    Runs until cancelled.
 
     Whoever started the process starts it anew from what is durable, as after any other death.
 
@@ -94,8 +107,10 @@ async def guard(limits: Callable[[], Limits], observer: Observer) -> None:
     try:
         while True:
             heart.beat()
+            allow(limits().loop_silent_s + 2 * BEAT_S)
             await trio.sleep(BEAT_S)
     finally:
+        allow(0)
         heart.over.set()
 
 

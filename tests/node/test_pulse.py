@@ -1,5 +1,6 @@
 """The pulse: a loop that hangs is noticed by looks without a beat; a watcher's own sleep, and a slow start, are no hang."""
 
+import signal
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -7,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 import trio
 
-from hub.node.pulse import HANGS, Heart, Pulse, beat, heard, pipe
+from hub.node.pulse import HANGS, Heart, Pulse, beat, guard, heard, pipe
 from tests.edge.rig import Notebook
 from tests.waiting import virtual
 
@@ -155,3 +156,18 @@ def test_a_node_ends_where_its_loop_waits_for_ever_or_turns_in_a_circle(way):
     assert run.returncode == -6
     assert b"blocks_here" in run.stderr
     assert b'"note":"loop_hangs"' in run.stdout
+
+
+def test_a_node_ends_where_its_loop_computes_and_gives_no_other_thread_a_turn():
+    code = BLOCKED.format("pow(3, 10**9)").replace("0.2", "0.05").replace("0.4", "0.1")
+    command = [sys.executable, "-c", code]
+    run = subprocess.run(command, capture_output=True, check=False, timeout=30)
+    assert run.returncode == -26
+    assert b"blocks_here" in run.stderr
+
+
+async def test_a_node_that_was_left_computes_as_long_as_it_likes(autojump_clock):
+    limits = SimpleNamespace(loop_silent_s=3.0)
+    with trio.move_on_after(10):
+        await guard(lambda: limits, Notebook())
+    assert signal.getitimer(signal.ITIMER_VIRTUAL) == (0, 0)
