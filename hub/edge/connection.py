@@ -23,7 +23,7 @@ from msgspec import structs
 
 from hub.edge.desk import CROWDED, Desk
 from hub.edge.ending import ended
-from hub.edge.exchange import BodyFault, Exchange, Pieces, Scope
+from hub.edge.exchange import BodyFault, CallerGone, Exchange, Pieces, Scope
 from hub.edge.seat import Seat, Seats
 from hub.edge.transport import Transport, flushed, too_slow
 from hub.model.caller import Peer
@@ -261,6 +261,8 @@ class Connection:
         assert exchange is not None  # noqa: S101 - a seat is taken for one
         exchange.scope = scope
         if given is None:
+            if exchange.gone:
+                raise CallerGone  # before its task ran, when there was nothing to cancel
             request = exchange.request
             if exchange.admission.stream or not exchange.ended or exchange.size:
                 request = exchange.request = await self._with_body(exchange, request)
@@ -383,6 +385,7 @@ class Connection:
         if not exchange.started:
             self._engine.reset(exchange.stream)
         self._exchanges.pop(exchange.stream, None)
+        exchange.forgo()
         self._desk.let_go(exchange.held)
         self._desk.under_way -= exchange.counted
         events = self._engine.release(exchange.stream)

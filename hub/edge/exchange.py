@@ -126,7 +126,7 @@ class Exchange:
         """Take a piece of the body; ``octets`` is what it weighs in the windows."""
         self.size += len(data)
         if self.size > self.admission.limit or self._full:
-            self._pieces.clear()
+            self.forgo()
             self._consume(self.stream, octets)
         elif self.admission.stream:
             self._keep(data, octets)
@@ -138,6 +138,13 @@ class Exchange:
             self._full = True
             self._consume(self.stream, octets)
         self.notify()
+
+    def forgo(self) -> None:
+        """Forget what has come of the body; what nobody will read is credited too, or the connection's window shrinks for good."""
+        octets = sum([weight for _, weight in self._pieces])
+        self._pieces.clear()
+        if octets:
+            self._consume(self.stream, octets)
 
     def _keep(self, data: bytes, octets: int) -> None:
         """Join small pieces: kept alone, each octet of a body could take seventy of memory."""
