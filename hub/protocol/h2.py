@@ -154,7 +154,7 @@ class H2Engine:
             events.append(Refused(stream, head.status, head.reason))
             return
         record.place = self._places.enter()
-        record.left = head.content_length
+        record.left, record.expects = head.content_length, head.expects_continue
         events.append(Opened(stream, head, ends))
 
     def _trailers(
@@ -219,13 +219,8 @@ class H2Engine:
                 record.ended = True
 
     def _body(
-        self,
-        record: Stream,
-        payload: bytes,
-        octets: int,
-        ends: bool,  # noqa: FBT001 - a flag of the frame
-        events: list[EngineEvent],
-    ) -> None:
+        self, record: Stream, payload: bytes, octets: int, ends: bool, events: list[EngineEvent],  # noqa: FBT001 - a flag of the frame
+    ) -> None:  # fmt: skip
         record.receive_window -= octets
         code = guard.NO_ERROR
         if record.ended:
@@ -482,9 +477,11 @@ class H2Engine:
         record.finished = True
         record.place = self._places.leave(record.place)
         if not record.ended:
-            record.ended = True
+            record.ended, more = True, record.unread()
+            if more:
+                self._out.frame(guard.WINDOW_UPDATE, 0, record.number, more.to_bytes(4))
             self._out.frame(guard.RST_STREAM, 0, record.number, guard.NO_ERROR.to_bytes(4))
-            self._remember(record.number, record.receive_window)
+            self._remember(record.number, record.receive_window + more)
         if record.refused:
             self._streams.pop(record.number, None)
 

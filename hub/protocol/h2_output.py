@@ -38,6 +38,8 @@ def greeting(bounds: Bounds) -> bytes:
     return frame(guard.SETTINGS, 0, 0, settings) + opened
 
 
+_UNREAD_MOST: Final = 16_777_216
+"""Octets, as the largest body that anybody is allowed twice: beyond it nothing is done for those who do not stop when they are told to."""
 NO_PLACE: Final = 0
 _OPEN: Final = 1
 _ABANDONED: Final = 2
@@ -91,7 +93,7 @@ class Stream:
     """Hold one stream: what the peer still sends, and what we still owe."""
 
     __slots__ = (
-        "credit", "ended", "finished", "left", "number", "pending", "place", "receive_window", "refused", "send_window",
+        "credit", "ended", "expects", "finished", "left", "number", "pending", "place", "receive_window", "refused", "send_window",
         "started", "wants_end",
     )  # fmt: skip
 
@@ -103,12 +105,24 @@ class Stream:
         self.place = NO_PLACE
         self.credit = 0
         self.left: int | None = None
+        self.expects = False
         self.ended = False
         self.started = False
         self.finished = False
         self.refused = False
         self.wants_end = False
         self.pending: bytes | memoryview = b""
+
+    def unread(self) -> int:
+        """Return how much wider its window must be for the rest of a body that nobody will read.
+
+        Some clients look at an answer only when their request is out, and do not hear RST_STREAM before: they would wait for
+        a window for ever. So a rest of announced length may come, unless its sender waits for a word of ours (RFC 9110
+        section 10.1.1).
+        """
+        if self.left is None or self.left > _UNREAD_MOST or self.expects:
+            return 0
+        return max(0, self.left - max(0, self.receive_window))
 
 
 @final

@@ -357,6 +357,47 @@ def test_section_8_1_early_answer_stops_the_request_without_an_error(wire):
     assert wire.goaway is None
 
 
+def announced(octets, *more):
+    return headers(1, (b"content-length", b"%d" % octets), *more, base=POST, end=False)
+
+
+def test_section_8_1_an_announced_body_may_be_sent_to_its_end_though_it_was_answered():
+    """Java's own client (JDK 17) waits for the window and ignores the reset, and would never look at the answer."""
+    wire = Wire("lean")
+    wire.feed(announced(200_000), frame(DATA, 0, 1, bytes(10_000)))
+    wire.engine.answer(1, 401, (), b"")
+    wire.engine.release(1)
+    wire.collect()
+    told = [(kind, payload) for kind, _, stream, payload in wire.sent if stream == 1]
+    assert told[1:] == [(WINDOW, (200_000 - 65_535).to_bytes(4)), (RST, bytes(4))]
+    wire.feed(*[frame(DATA, 0, 1, bytes(10_000)) for _ in range(18)])
+    wire.feed(frame(DATA, 1, 1, bytes(10_000)), headers(3))
+    assert wire.kinds() == ["Opened", "Body", "Opened"]
+    assert wire.goaway is None
+
+
+def test_section_8_1_no_more_is_taken_of_an_answered_body_than_was_announced():
+    wire = Wire("lean")
+    wire.feed(announced(70_000))
+    wire.engine.answer(1, 401, (), b"")
+    wire.engine.release(1)
+    wire.feed(*[frame(DATA, 0, 1, bytes(10_000)) for _ in range(7)])
+    assert wire.goaway is None
+    wire.feed(frame(DATA, 0, 1, b"x"))
+    assert wire.goaway == FLOW
+
+
+@pytest.mark.parametrize(
+    "opened", [OPEN, announced(16_777_217), announced(70_000, (b"expect", b"100-continue"))]
+)
+def test_section_8_1_who_announces_nothing_or_too_much_or_waits_for_a_word_gets_no_window(opened):
+    wire = Wire("lean")
+    wire.feed(opened)
+    wire.engine.answer(1, 401, (), b"")
+    wire.collect()
+    assert [kind for kind, _, stream, _ in wire.sent if stream == 1] == [HEADERS, RST]
+
+
 def test_section_6_8_drain_has_two_stages(wire):
     wire.feed(headers(1))
     wire.engine.drain()
