@@ -69,6 +69,8 @@ def of_class(node: ast.ClassDef) -> str:
         return f"the keywords of class {name} would be lost"
     if made_from - HARMLESS and any(map(is_field, node.body)):
         return f"fields of class {name} itself would be lost if it is an exception: set them in __init__"
+    if not made_from & HARMLESS and any(map(is_shared, node.body)):
+        return f"a field of class {name} that all share would be each one's own: make it a ClassVar"
     if "__len__" in has and "__bool__" not in has:
         return (
             f"{name} has a length and no __bool__: where it may be None too it would always be true"
@@ -143,6 +145,20 @@ def is_field(node: ast.stmt) -> bool:
             return False
         case ast.Assign(targets=[ast.Name(id=name)]) | ast.AnnAssign(target=ast.Name(id=name)):
             return not name.startswith("__")
+        case _:
+            return False
+
+
+def is_shared(node: ast.stmt) -> bool:
+    """Tell whether a statement of a class gives it a field whose value can change."""
+    match node:
+        case ast.AnnAssign(annotation=kind) if "ClassVar" in ast.unparse(kind):
+            return False
+        case ast.Assign(value=ast.expr() as value) | ast.AnnAssign(value=ast.expr() as value):
+            made = (
+                ast.List | ast.Dict | ast.Set | ast.ListComp | ast.DictComp | ast.SetComp | ast.Call
+            )
+            return isinstance(value, made)
         case _:
             return False
 
