@@ -393,5 +393,5 @@ async def test_answers_that_fit_the_window_but_not_the_socket_are_bounded_togeth
         async with rig.h2_client(place) as client:
             assert (await client.answer(await client.open("GET", "/small")))[0] == 200
         await trio.aclose_forcefully(stream)
-    assert made == 100
+    assert 5 < made <= 100, "whose caller is gone before its turn is not made"
     assert not place.notebook.reasons("stream_failed")
