@@ -52,15 +52,14 @@ def enforce(call: Call, access: Access) -> Fault | None:
 Permit = tuple[Route, Caller, AccessToken, Consent]
 _KEPT_MOST: Final = 8192
 """Entries: the consents in use at once, by the routes each is used for; more are made anew each time."""
-_PERMITTED: Final[dict[tuple[int, int, int, int], Permit]] = {}
+_PERMITTED: Final[dict[tuple[int, str], Permit]] = {}
 """Who was permitted what: everything of the decision that depends on neither the moment nor the account. All four are frozen
-and shared; a change of any makes another object, for which the decision is made anew."""
+and shared; a change of any makes another object, for which the decision is made anew and takes the place of the one before."""
 
 
 def _was_permitted(route: Route, access: Access) -> bool:
     caller, token, consent = access.caller, access.token, access.consent
-    kept = _PERMITTED.get((id(route), id(caller), id(token), id(consent)))
-    # What is kept is alive, so nothing else can have its identity; compared all the same.
+    kept = _PERMITTED.get((id(route), token.digest))
     return (
         kept is not None
         and kept[0] is route
@@ -76,8 +75,7 @@ def _remember(route: Route, access: Access) -> None:
         return
     if len(_PERMITTED) >= _KEPT_MOST:
         _PERMITTED.clear()
-    name = (id(route), id(caller), id(token), id(consent))
-    _PERMITTED[name] = (route, caller, token, consent)
+    _PERMITTED[id(route), token.digest] = (route, caller, token, consent)
 
 
 def _token_fault(route: Route, access: Access) -> Fault | None:

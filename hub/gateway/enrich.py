@@ -57,7 +57,7 @@ def ask(call: Call, access: Access, resource_base: str, declared: tuple[str, ...
         or b"page" in fields
         or b"page-size" in fields
     )
-    name = (id(route), id(consent), path)
+    name = (id(route), "" if consent is None else consent.id, path)
     if alike:
         kept = _ASKED.get(name)
         if (
@@ -75,8 +75,11 @@ def ask(call: Call, access: Access, resource_base: str, declared: tuple[str, ...
     return asked
 
 
-_ASKED: Final[dict[tuple[int, int, str], tuple[Route, Consent | None, str, Asked]]] = {}
-"""What was asked without a query or paging, by route, consent and path: the same each time; all of it is frozen and shared."""
+_ASKED: Final[dict[tuple[int, str, str], tuple[Route, Consent | None, str, Asked]]] = {}
+"""What was asked without a query or paging, by route, consent and path: the same each time; all of it is frozen and shared.
+
+Named by the consent's id, so that its next version takes its place: a payment makes one each time.
+"""
 
 
 def _asked(
@@ -203,7 +206,7 @@ _filled_before: Final = lru_cache(maxsize=2048)(_filled)
 def o3_headers(call: Call, access: Access, provider_id: str) -> Headers:
     """Return the headers that tell the bank who calls, for whom, and by which consent."""
     caller, consent = access.caller, access.consent
-    key = (id(caller), id(consent), call.route.id, provider_id)
+    key = (caller.x5t_s256, "" if consent is None else consent.id, call.route.id, provider_id)
     kept = _KEPT.get(key)
     if kept is None or kept[0] is not caller or kept[1] is not consent:
         if len(_KEPT) >= _KEPT_MOST:
@@ -219,7 +222,7 @@ def o3_headers(call: Call, access: Access, provider_id: str) -> Headers:
     return (*kept[2], (b"o3-ozone-interaction-id", interaction_id))
 
 
-_KEPT: Final[dict[tuple[int, int, str, str], tuple[Caller, Consent | None, Headers]]] = {}
+_KEPT: Final[dict[tuple[str, str, str, str], tuple[Caller, Consent | None, Headers]]] = {}
 """Headers by who calls, by which consent, for which route; callers and consents are shared and never changed."""
 
 

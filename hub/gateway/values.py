@@ -104,15 +104,15 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
 
 def permissions_of(consent: Consent) -> frozenset[str]:
     """Return the permissions that a consent's body lists; remembered by the record, which nobody changes."""
-    kept = _PERMISSIONS.get(id(consent))
+    kept = _PERMISSIONS.get(consent.id)
     if kept is None or kept[0] is not consent:
         if len(_PERMISSIONS) >= _KEPT_MOST:
             _PERMISSIONS.clear()
         data = consent.body.get("Data", {})
         listed = frozenset(str(p) for p in data.get("Permissions") or ())
-        kept = _PERMISSIONS[id(consent)] = (consent, listed)
+        kept = _PERMISSIONS[consent.id] = (consent, listed)
     return kept[1]
 
 
 _KEPT_MOST: Final = 8192
-_PERMISSIONS: Final[dict[int, tuple[Consent, frozenset[str]]]] = {}
+_PERMISSIONS: Final[dict[str, tuple[Consent, frozenset[str]]]] = {}

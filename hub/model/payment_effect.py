@@ -30,22 +30,22 @@ from hub.model.limits import (
 
 def terms_in(consent: Consent, *, anchored: bool = False) -> Terms | None:
     """Return what a consent allows; None if it allows no payments."""
-    request = consent.request
-    kept = _TERMS.get((id(request), anchored))
+    request, name = consent.request, (consent.id, anchored)
+    kept = _TERMS.get(name)
     if kept is not None and kept[0] is request:
         return kept[1]
     control = request.get("consent", {}).get("ControlParameters", {})
     terms = terms_of(control, anchored=anchored)
     if len(_TERMS) >= _KEPT_MOST:
         _TERMS.clear()
-    _TERMS[id(request), anchored] = request, terms
+    _TERMS[name] = request, terms
     return terms
 
 
 _ATTEMPT: Final = "lastServiceInitiationAttempt"
 _KEPT_MOST: Final = 1024
-_TERMS: Final[dict[tuple[int, bool], tuple[Mapping[str, Any], Terms | None]]] = {}
-"""Terms by the request that they were read from: it is never changed, and one payment asks for them four times."""
+_TERMS: Final[dict[tuple[str, bool], tuple[Mapping[str, Any], Terms | None]]] = {}
+"""Terms by the consent, with the request that they were read from: it is never changed, and one payment asks for them four times."""
 
 
 def take_share(

@@ -1,6 +1,8 @@
 """Payments: one share, one request, one outcome; never twice under one key."""
 
+import gc
 from base64 import urlsafe_b64encode
+from copy import deepcopy
 from datetime import datetime
 from typing import Any
 
@@ -103,6 +105,24 @@ async def taken(world: World) -> Allowance:
 def error_of(response) -> str:
     """Return the code of a signed refusal."""
     return message_of(response)["Errors"][0]["Code"]
+
+
+async def test_no_version_of_a_consent_but_the_latest_stays_in_memory():
+    """What is remembered of a consent is remembered of one version of it: each payment makes another."""
+    terms = deepcopy(MULTI)
+    terms["ControlParameters"]["ConsentSchedule"]["MultiPayment"]["MaximumCumulativeNumberOfPayments"] = 99  # fmt: skip
+    terms["ControlParameters"]["ConsentSchedule"]["MultiPayment"]["PeriodicSchedule"][
+        "Controls"
+    ] = {}
+    world = await started(terms)
+    alive = []
+    for at in range(12):
+        made = {"data": {**MADE["data"], "id": f"p-{at}"}}
+        world.bank.answer = answer_of(made, 201)
+        assert (await pay(world, key=b"k-%d" % at)).status == 201
+        gc.collect()
+        alive.append(sum(type(one) is Consent and one.id == CONSENT for one in gc.get_objects()))
+    assert alive[11] <= alive[3], alive
 
 
 async def test_a_payment_is_made():
