@@ -354,7 +354,9 @@ class CompiledWheel(BuildHookInterface):  # type: ignore[misc, type-arg]
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         """Compile, and name what is to be in the wheel."""
         self._place: tempfile.TemporaryDirectory[str] | None = None
-        if version == "editable":  # that is the checkout itself
+        if version == "editable" and asked() == "1":
+            self.app.abort("HUB_COMPILE=1, but what is editable is the checkout itself")
+        if version == "editable":
             return
         root, modules = Path(self.root), self.config["modules"]
         try:

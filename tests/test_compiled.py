@@ -419,6 +419,15 @@ def test_without_git_what_belongs_to_a_checkout_is_copied_and_nothing_else(tmp_p
     ]
 
 
+def test_an_editable_wheel_is_the_checkout_and_cannot_be_compiled(tmp_path):
+    target = ["-t", "wheel:editable", "-d", str(tmp_path)]
+    build = [sys.executable, "-m", "hatchling", "build", *target]
+    environment = {**os.environ, "HUB_COMPILE": "1"}
+    done = subprocess.run(build, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "HUB_COMPILE=1, but what is editable is the checkout itself" in done.stderr
+
+
 @pytest.mark.parametrize(("asked", "status"), [("", 0), ("0", 0), ("1", 1), ("no", 1)])
 def test_a_wheel_without_a_compiler_is_of_python_only_unless_it_was_asked_for(
     tmp_path, asked, status
