@@ -409,9 +409,13 @@ class Gateway:
         if reply.stream is not None:
             event = msgspec.structs.replace(event, octets_out=reply.size)
         changes, events = reply.changes, (*reply.events, event)
-        committed = await self._keeper.commit((*changes, *reply.courtesy), events)
-        if reply.courtesy and isinstance(committed, Conflict):
-            committed = await self._keeper.commit(changes, events)
+        try:
+            committed = await self._keeper.commit((*changes, *reply.courtesy), events)
+            if reply.courtesy and isinstance(committed, Conflict):
+                committed = await self._keeper.commit(changes, events)
+        except BaseException:  # the caller left meanwhile
+            forgo(reply.stream)
+            raise
         return self._recorded(journey, response, event, committed)
 
     def _recorded(
@@ -419,10 +423,8 @@ class Gateway:
     ) -> Response | None:
         """Hand an answer over whose event is durable; ``committed`` is the keeper's word on that."""
         if not isinstance(committed, tuple):
-            if isinstance(committed, Fault):
-                forgo(response.stream)
-                return _unrecorded(journey, committed)
-            return None
+            forgo(response.stream)
+            return _unrecorded(journey, committed) if isinstance(committed, Fault) else None
         self._failpoint(Point.AFTER_RECORD_BEFORE_REPLY)
         return msgspec.structs.replace(response, event=event)
 

@@ -213,6 +213,7 @@ class AnswerStream:
         self._reader = reader
         self._first = first
         self.deadline = deadline
+        self._whole = False
         self._done: Callable[[TlsConnection, bool], None] | None = done
 
     def __aiter__(self) -> Self:
@@ -224,7 +225,7 @@ class AnswerStream:
 
         Cancellation: the connection is closed.
         """
-        if self._first:
+        if self._first and self._done is not None:
             first, self._first = self._first, b""
             return first
         result: bytes | Fault | None = None
@@ -239,13 +240,16 @@ class AnswerStream:
         if isinstance(result, Fault):
             raise BankStreamBroken(result)
         if not result:
+            self._whole = True
             self._release(reusable=self._reader.reusable)
             raise StopAsyncIteration
         return result
 
     async def _next(self) -> bytes | Fault:
-        if self._done is None:
+        if self._whole:
             return b""
+        if self._done is None:  # by whoever keeps house: a part must not pass for the whole
+            return bank_failure("bank.timeout", "the answer was given up", sent=True)
         while True:
             piece = self._reader.take()
             if self._reader.problem:

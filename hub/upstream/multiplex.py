@@ -92,6 +92,7 @@ class SharedStream:
         self._shared = shared
         self._answer = answer
         self.deadline = deadline
+        self._whole = False
         self._done: Callable[[], None] | None = done
         answer.want = 0
 
@@ -105,6 +106,12 @@ class SharedStream:
         Cancellation: the stream is reset, its connection goes on.
         """
         answer, shared = self._answer, self._shared
+        if (
+            self._done is None and not self._whole
+        ):  # by whoever keeps house: a part must not pass for the whole
+            raise BankStreamBroken(
+                bank_failure("bank.timeout", "the answer was given up", sent=True)
+            )
         came = False
         try:
             came = await shared.until(answer, answer.ready, self.deadline)
@@ -117,6 +124,7 @@ class SharedStream:
             return piece
         self.close()
         if answer.complete:
+            self._whole = True
             raise StopAsyncIteration
         check = "bank.reset" if came else "bank.timeout"
         raise BankStreamBroken(

@@ -1,5 +1,7 @@
 """One connection and those who wait on it: who reads, who sends, whose time is up, and what leaves together."""
 
+import math
+
 import pytest
 import trio
 import trio.testing
@@ -8,6 +10,8 @@ from hpack import Encoder
 from hub.protocol.h2_client import H2Client
 from hub.protocol.h2_output import frame
 from hub.protocol.h2_request import request_block
+from hub.upstream.bank import BankStreamBroken
+from hub.upstream.multiplex import SharedStream
 from hub.upstream.shared import Shared
 
 BLOCK = request_block(b"GET", b"bank", b"/", ())
@@ -348,3 +352,17 @@ async def test_a_connection_that_is_too_old_or_rested_too_long_is_not_used():
     assert not rig.shared.usable(now + 601, 600, 1000)
     assert not rig.shared.usable(now + 56, 600, 55)
     assert rig.shared.usable(now + 54, 600, 55)
+
+
+async def test_a_whole_answer_that_was_given_up_half_read_does_not_pass_for_whole():
+    rig = Rig()
+    answer = rig.client.begin(BLOCK)
+    head = frame(1, 4, answer.number, Encoder().encode([(":status", "200")]))
+    rig.line.say(head, frame(0, 0, answer.number, b"part"), frame(0, 1, answer.number, b"rest"))
+    given_back = []
+    stream = SharedStream(rig.shared, answer, math.inf, lambda: given_back.append(1))
+    assert await anext(stream) == b"part"
+    stream.close()
+    with pytest.raises(BankStreamBroken):
+        await anext(stream)
+    assert given_back == [1]

@@ -88,6 +88,24 @@ async def test_a_stream_that_is_given_up_closes_its_connection(tmp_path):
         assert (hub.busy, hub.idle) == (0, 0)
 
 
+async def test_a_stream_that_was_closed_under_its_reader_does_not_pass_for_whole(tmp_path):
+    async with bank(answering(long_answer()), tmp_path) as (_, hub):
+        answer = await hub.exchange(get(stream_answer=True))
+        await answer.stream.__anext__()
+        hub.close()
+        with pytest.raises(BankStreamBroken) as raised:
+            _ = [piece async for piece in answer.stream]
+        assert raised.value.fault.check == "bank.timeout"
+        assert hub.busy == 0
+
+
+async def test_a_stream_that_has_ended_stays_ended(tmp_path):
+    async with bank(answering(long_answer()), tmp_path) as (_, hub):
+        answer = await hub.exchange(get(stream_answer=True))
+        assert b"".join([piece async for piece in answer.stream]) == LONG
+        assert [piece async for piece in answer.stream] == []
+
+
 async def pieces(*values):
     for value in values:
         yield value
