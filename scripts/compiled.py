@@ -280,7 +280,7 @@ def copy(root: Path, folder: Path) -> str:
     """
     if folder == root or folder in root.parents or (folder / ".git").exists():
         raise Refused(f"{folder} is a checkout or holds one: expected a folder of its own")
-    if holder := next((p for p in folder.parents if is_within(folder, p)), None):
+    if holder := holder_of(folder):
         raise Refused(f"{folder} lies in {holder}: expected a folder elsewhere, or below its build")
     if folder.exists() and not folder.is_dir():
         raise Refused(f"{folder} is a file: expected a folder")
@@ -294,9 +294,10 @@ def copy(root: Path, folder: Path) -> str:
         return _copy(root, folder, modules)
 
 
-def is_within(folder: Path, holder: Path) -> bool:
-    """Tell whether a folder would become a part of a checkout, or of another copy."""
-    return (holder / "scripts/compiled.py").is_file() and holder / "build" not in folder.parents
+def holder_of(folder: Path) -> Path | None:
+    """Return the checkout, or the other copy, that a folder would become a part of; None below its build, or for none."""
+    nearest = next((p for p in folder.parents if (p / "scripts/compiled.py").is_file()), folder)
+    return None if nearest == folder or nearest / "build" in folder.parents else nearest
 
 
 def _copy(root: Path, folder: Path, modules: Sequence[str]) -> str:

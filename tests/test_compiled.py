@@ -279,7 +279,9 @@ def test_a_folder_within_a_checkout_or_another_copy_is_refused_and_not_made(tmp_
             compiled.copy(root, within)
         assert not within.exists()
     assert compiled.copy(root, root / "build/compiled")
-    assert compiler.runs == 2
+    nested = checkout(root / ".trees/c")
+    assert compiled.copy(nested, nested / "build/compiled")
+    assert compiler.runs == 3
 
 
 def test_an_extension_module_that_is_not_what_was_made_is_made_anew(tmp_path, compiler):
