@@ -5,7 +5,7 @@ Not told, because it is seen only in what runs; none of the modules that are com
 - an argument of another type is refused where it is passed, and one of a narrower type loses it: a ``bool`` or a member of an
   IntEnum that is passed as ``int`` or meets one (``a or True``), an ``int`` as ``float``, a NamedTuple as a tuple of so many;
 - a slice of bytes that ends before it begins (``data[2:1]``) is a SystemError;
-- the cause of an exception (``raise ... from``) is lost, its context is not;
+- the cause of an exception (``raise ... from``) is lost, its context is not, and ``from None`` hides nothing;
 - a generator expression is made whole before its first value is taken;
 - a StopIteration that comes out of what a coroutine or generator calls ends it as if it had returned;
 - a coroutine that is thrown away half-way does not run its ``finally``, and nobody is warned of one that is never awaited;
