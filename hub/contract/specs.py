@@ -361,8 +361,21 @@ def _unlike_route(row: Row, operation: Operation) -> Iterator[str]:
             and _signing(body) is not signing
         ):
             yield f"{what} is signed {signing}, theirs {_signing(body)}"
+    signed = operation.bodies.get(str(route.success), {}).get(_JWT, {})
+    kind = _claims(signed).get("aud", {}).get("type")
+    if kind and (kind == "string") is not route.one_audience:
+        ours = "one string" if route.one_audience else "a list"
+        yield f"answer has {ours} as aud, theirs {kind}"
     for parameter, kind in row.query.items():
         yield f"query {parameter} is {kind}"
+
+
+def _claims(signed: dict[str, Any]) -> dict[str, Any]:
+    """Return the members of a signed body, wherever in a conjunction they are declared."""
+    found = dict(signed.get("properties", {}))
+    for member in signed.get("allOf", ()):
+        found |= _claims(member)
+    return found
 
 
 def _signing(body: dict[str, Any]) -> Signing:

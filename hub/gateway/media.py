@@ -86,7 +86,9 @@ def _chosen(signing: Signing, accept: bytes | None) -> bytes | None:
 _chosen_before: Final = lru_cache(maxsize=256)(_chosen)
 
 
-def signed(value: Any, *, issuer: str, audience: str, now: int, key: PrivateKey) -> bytes:
+def signed(
+    value: Any, *, issuer: str, audience: str, now: int, key: PrivateKey, alone: bool = False
+) -> bytes:
     """Return an answer as a compact JWS.
 
     Args:
@@ -95,10 +97,11 @@ def signed(value: Any, *, issuer: str, audience: str, now: int, key: PrivateKey)
         audience: The client; empty where it is not known yet.
         now: Seconds since 1970.
         key: Of the tenant, for answers.
+        alone: The audience is one string; otherwise it stands in a list.
     """
     claims = {
         "iss": issuer,
-        **({"aud": [audience]} if audience else {}),
+        **({"aud": audience if alone else [audience]} if audience else {}),
         "iat": now,
         "nbf": now,
         "exp": now + _LIFE_S,

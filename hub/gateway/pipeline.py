@@ -479,12 +479,14 @@ class Gateway:
         return self._with_body(journey, reply.status, reply.value, reply.headers)
 
     def _with_body(self, journey: Journey, status: int, value: Any, headers: Headers) -> Response:
-        media = journey.media or answer_media(journey.route, None) or JSON
+        route = journey.route
+        media = journey.media or answer_media(route, None) or JSON
         if media == JWT:
             body = signed(
                 value,
                 issuer=self._settings.tenant.issuer,
                 audience=journey.client_id,
+                alone=route is not None and route.one_audience,
                 now=journey.now_ms // 1000,
                 key=self._keys[0],
             )

@@ -47,6 +47,7 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
         consent_parameter: Name of the path segment that must be the caller's own consent; empty for none.
         request_signing: Of the body.
         response_signing: Of the answer.
+        one_audience: A signed answer names its client as one string; otherwise in a list.
         idempotent: ``x-idempotency-key`` is required.
         cancellable: The bank call is cancelled with its caller.
         paged: ``page`` and ``page-size`` are sent to the bank, ``Links`` and ``Meta`` are made of its ``meta``.
@@ -77,6 +78,7 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     consent_parameter: str = ""
     request_signing: Signing = Signing.NEVER
     response_signing: Signing = Signing.NEVER
+    one_audience: bool = False
     idempotent: bool = False
     cancellable: bool = True
     paged: bool = False

@@ -163,6 +163,14 @@ async def test_a_payees_name_is_compared_by_the_hub(held, word, mask):
     assert b"o3-psu-identifier" not in dict(call.headers)
 
 
+@pytest.mark.parametrize(("body", "status"), [(question({"FullName": "A B"}), 200), (b"e30", 400)])
+async def test_a_signed_answer_about_a_payee_has_its_client_as_one_string(body, status):
+    world = await client_world("confirmation-of-payee")
+    world.bank.answer = customers("A B")
+    response = await ask(world, "confirmation", body)
+    assert (response.status, parse(response.body).claims["aud"]) == (status, CLIENT)
+
+
 async def test_a_payee_is_looked_for_on_the_first_page_whatever_the_tpp_asks():
     world = await client_world("confirmation-of-payee")
     world.bank.answer = customers("A B")
