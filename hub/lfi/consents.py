@@ -26,7 +26,7 @@ from hub.model.fault import Fault, caller_fault
 from hub.model.period import local_date
 from hub.model.personal import personal_members
 from hub.model.records import ConsentChange, Record
-from hub.model.shape import members, text
+from hub.model.shape import Wrong, members, text
 from hub.model.terms import Face
 from hub.observe import Observer
 from hub.state.allowance import Consumption
@@ -34,9 +34,16 @@ from hub.state.group import group_named
 from hub.state.keeper import Change, Put, Query, Settle
 from hub.state.revocation import revocation_of
 
-_REVOCATION: Final = members(
-    {"revokedBy": REVOKED_BY}, {"revokedByPsu": members({}, {"userId": text(0, 256)})}
-)
+_NAMED: Final = members({"userId": text(0, 256)}, closed=False)
+_NOBODY: Final = members({}, {"userId": text(0, 256)})
+
+
+def _psu(value: Any) -> Wrong | None:
+    """Accept whatever identifies a customer beside ``userId``; without it nothing, lest a slip of the pen revoke for everybody."""
+    return (_NAMED if isinstance(value, dict) and "userId" in value else _NOBODY)(value)
+
+
+_REVOCATION: Final = members({"revokedBy": REVOKED_BY}, {"revokedByPsu": _psu})
 _PERSONAL: Final = "consent.personal_identifier"
 _HISTORY_MOST: Final = 1000
 _PAGE: Final = 1000

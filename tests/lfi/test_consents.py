@@ -454,6 +454,17 @@ async def test_a_group_whose_first_consent_is_not_known_is_found_in_either_case_
         assert len((await desk.call("GET", path))[1]["data"]) == 2
 
 
+async def test_a_revocation_takes_the_identifiers_that_the_consent_shows(desk):
+    body = {
+        "revokedBy": "LFI.InitiatedByUser",
+        "revokedByPsu": {"userId": "cust-77", "branch": "7"},
+    }
+    assert (await desk.call("POST", "/consents/c1/action/revoke", body))[0] == 204
+    body["revokedByPsu"] = {"userid": "cust-77"}
+    status, answer, _ = await desk.call("POST", "/consents/c1/action/revoke", body)
+    assert (status, answer["errorMessage"]) == (400, "revokedByPsu.userid: is not one of userId")
+
+
 async def test_a_group_of_several_customers_is_revoked_for_one_of_them_alone(desk):
     await desk.put(owned("b1", "u-1"), owned("b2", "u-2"), consent("b3", group_id="base"))
     path = "/consent-groups/base/consents"
