@@ -118,6 +118,12 @@ def bare(status: int, headers: Headers = ()) -> Response:
     return Response(status=status, headers=((b"cache-control", b"no-store"), *headers))
 
 
+def unrecorded(fault: Fault, *headers: tuple[bytes, bytes]) -> Response:
+    """Answer that nothing can be served while nothing can be recorded."""
+    retry = str(fault.retry_after or 1).encode()
+    return bare(503, ((b"retry-after", retry), *headers))
+
+
 def too_deep() -> Fault:
     """Return what is said of a bank's answer that nests more deeply than can be written."""
     text = "The bank's answer cannot be read."

@@ -33,6 +33,7 @@ from hub.gateway.errors import (
     error_body,
     error_headers,
     too_deep,
+    unrecorded,
 )
 from hub.gateway.files import Files, forgo
 from hub.gateway.headers import customer_fault
@@ -424,7 +425,8 @@ class Gateway:
         """Hand an answer over whose event is durable; ``committed`` is the keeper's word on that."""
         if not isinstance(committed, tuple):
             forgo(response.stream)
-            return _unrecorded(journey, committed) if isinstance(committed, Fault) else None
+            id_header = journey.id_header()
+            return unrecorded(committed, id_header) if isinstance(committed, Fault) else None
         self._failpoint(Point.AFTER_RECORD_BEFORE_REPLY)
         return msgspec.structs.replace(response, event=event)
 
@@ -494,9 +496,3 @@ class Gateway:
             body = orjson.dumps(value)
         fixed = ((b"content-type", media), (b"cache-control", b"no-store"), journey.id_header())
         return Response(status=status, headers=(*fixed, *headers), body=body)
-
-
-def _unrecorded(journey: Journey, fault: Fault) -> Response:
-    """Answer that nothing can be served while nothing can be recorded."""
-    retry = str(fault.retry_after or 1).encode()
-    return bare(503, ((b"retry-after", retry), journey.id_header()))
