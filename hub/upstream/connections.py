@@ -195,6 +195,8 @@ class BankConnections:
             if multiplexed is not None and multiplexed.spoken:
                 result = await multiplexed.exchange(sending)
                 if result is not None:
+                    if self._pool.queued:
+                        self._widen(multiplexed)
                     return result
                 self._take_spare(multiplexed)
             with trio.move_on_at(deadline):
@@ -208,16 +210,20 @@ class BankConnections:
         """Go on over HTTP/1.1 with what was opened for HTTP/2."""
         while multiplexed.spare:
             self._pool.rest(multiplexed.spare.pop())
-        self._pool.most = self._limits.bank_connections
+        self._pool.allow(self._limits.bank_connections)
 
     def _slot(self) -> Slot | None:
         """Return a slot without waiting; a bank that speaks HTTP/2 says itself how much it takes."""
         pool, multiplexed = self._pool, self._multiplexed
         slot = pool.take()
         if slot is None and multiplexed is not None:
-            pool.most = max(self._limits.bank_connections, multiplexed.most)
+            self._widen(multiplexed)
             slot = pool.take()
         return slot
+
+    def _widen(self, multiplexed: Multiplexed) -> None:
+        """Allow as many exchanges at once as the bank is known to take by now."""
+        self._pool.allow(max(self._limits.bank_connections, multiplexed.most))
 
     async def _over_a_connection(self, sending: Sending) -> BankAnswer | Fault:
         call, progress = sending.call, sending.progress
@@ -347,7 +353,7 @@ class BankConnections:
             self._pool.reap()
             if self._multiplexed is not None:
                 self._multiplexed.reap()
-                self._pool.most = max(self._limits.bank_connections, self._multiplexed.most)
+                self._widen(self._multiplexed)
             now = trio.current_time()
             for stream in [s for s in self._streams if s.deadline < now]:
                 stream.close()

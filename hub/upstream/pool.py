@@ -82,6 +82,11 @@ class Pool:
         """Return how many connections wait to be used."""
         return len(self._idle)
 
+    @property
+    def queued(self) -> bool:
+        """Tell whether anybody waits for a slot."""
+        return bool(self._queue)
+
     def take(self) -> "Slot | None":
         """Return a slot, or None if all are taken."""
         if self.busy >= self.most:
@@ -108,6 +113,13 @@ class Pool:
             self._queue.unpark()
         else:
             self.busy -= 1
+
+    def allow(self, most: int) -> None:
+        """Let so many exchanges be busy at once; who waits already gets what is free before any other."""
+        self.most = most
+        while self._queue and self.busy < most:
+            self.busy += 1
+            self._queue.unpark()
 
     def reuse(self) -> TlsConnection | None:
         """Return an idle connection that is still good, or None."""
