@@ -37,7 +37,10 @@ class Line:
         return int(self.stuck)
 
     async def receive(self) -> bytes:
-        if not self.pieces:
+        if (
+            not self.pieces
+        ):  # it stays a second for its answer: whose caller is gone before its turn has none
+            await at(trio.current_time() + 1.0)
             return b""
         second, data = self.pieces.pop(0)
         await at(second)
