@@ -5,6 +5,7 @@ any list is a plan and a failing one can be made shorter.
 """
 
 import math
+import re
 from collections import Counter
 from contextlib import suppress
 from functools import partial
@@ -195,6 +196,7 @@ class Client:
         self.refused = []
         self.leaving = False
         self.unsettled = True
+        self.greeted = False
         self.rest = b""
 
     def hear(self):
@@ -225,7 +227,9 @@ class Client:
             self.happened(event)
 
     def happened(self, event):
-        if isinstance(event, h2.events.SettingsAcknowledged):
+        if isinstance(event, h2.events.RemoteSettingsChanged):
+            self.greeted = True
+        elif isinstance(event, h2.events.SettingsAcknowledged):
             self.unsettled = False
         elif isinstance(event, h2.events.ResponseReceived):
             self.answered[event.stream_id] += 1
@@ -241,7 +245,7 @@ class Client:
             self.line.change()
 
     def open(self, behaviour, upload, *, ends, length, expects, fair):
-        if self.h2.open_outbound_streams >= STREAMS or self.leaving:
+        if self.leaving or not self.room:
             return
         stream = self.h2.get_next_available_stream_id()
         fields = [(":method", "GET" if ends else "POST"), (":scheme", "https"), (":authority", "h")]
@@ -257,12 +261,28 @@ class Client:
         if not ends:
             self.writing.add(stream)
 
+    @property
+    def room(self):
+        """Tell whether one more request is within the limit."""
+        return self.h2.open_outbound_streams < STREAMS
+
+    def settle(self, window):
+        self.unsettled = True  # the package takes the answer to one for the answer to all
+        self.h2.update_settings({h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: window})
+
+    def farewell(self):
+        self.say()
+        self.line.said += frame(GOAWAY, 0, 0, bytes(8))
+        self.leaving = True
+
     def pick(self, among, at):
         return sorted(among)[at % len(among)] if among else None
 
     def data(self, at, octets, *, ends):
         stream = self.pick(self.writing, at)
-        if stream is None:
+        if (
+            stream is None or not self.greeted
+        ):  # before it knows the windows it may send more than they hold
             return
         octets = min(octets, self.h2.local_flow_control_window(stream), 16_384)
         pad = 5 if octets > 20 and at & 1 else None
@@ -291,6 +311,83 @@ class Client:
             self.h2.increment_flow_control_window(octets, stream)
 
 
+class Client1:
+    """A client of HTTP/1.1 that sends its requests ahead; answers are counted by their status lines."""
+
+    def __init__(self, line):
+        self.line = line
+        self.said = b""
+        self.heard = b""
+        self.opened = []
+        self.answered, self.ended, self.reset, self.refused, self.fair = (
+            Counter(),
+            Counter(),
+            (),
+            (),
+            set(),
+        )
+        self.left = 0
+        self.leaving = False
+        self.unsettled = True
+
+    @property
+    def room(self):
+        return not (self.left or self.leaving)
+
+    def hear(self):
+        self.heard += self.line.taken
+        self.line.taken = b""
+        if b"\r\nconnection: close\r\n" in self.heard:
+            self.leaving = True
+        for stream in self.opened[: len(STATUS.findall(self.heard))]:
+            self.answered[stream] = self.ended[stream] = 1
+        assert len(STATUS.findall(self.heard)) <= len(self.opened), "answered once"
+
+    def say(self):
+        if not (self.line.over or self.line.broken):
+            self.line.said, self.said = self.line.said + self.said, b""
+            self.line.change()
+
+    def open(self, behaviour, upload, *, ends, length, expects, fair):
+        if not self.room:
+            return
+        self.opened.append(len(self.opened) + 1)
+        path = f"/{behaviour}/{upload}/{len(self.opened)}"
+        self.left = 0 if ends else length or math.inf
+        framing = (
+            ""
+            if ends
+            else f"content-length: {length}\r\n"
+            if length
+            else "transfer-encoding: chunked\r\n"
+        )
+        asks = "expect: 100-continue\r\n" if expects and not ends else ""
+        method = "GET" if ends else "POST"
+        self.said += f"{method} {path} HTTP/1.1\r\nhost: h\r\n{framing}{asks}\r\n".encode()
+
+    def data(self, at, octets, *, ends):
+        if self.left == math.inf:
+            chunk = b"%x\r\n%b\r\n" % (octets, bytes(octets)) if octets else b""
+            self.said += chunk + (b"0\r\n\r\n" if ends else b"")
+            self.left = 0 if ends else math.inf
+        elif self.left:
+            octets = min(octets, self.left)
+            self.said += bytes(octets)
+            self.left -= octets
+
+    def abandon(self, at):
+        """Do nothing: only leaving says so."""
+
+    def widen(self, at, octets):
+        """Do nothing: there are no windows."""
+
+    def farewell(self):
+        """Do nothing, as above."""
+
+
+STATUS = re.compile(rb"HTTP/1\.1 [2-5][0-9][0-9] ")
+
+
 class World:
     """A desk with connections, and what has become of each."""
 
@@ -308,7 +405,8 @@ class World:
         engine = self.make(_bounds(self.limits), scheme=b"https", now=trio.current_time())
         peer = Peer(address=f"192.0.2.{len(self.places)}")
         connection = Connection(self.desk, line, engine, peer)
-        place = Place(line, engine, connection)
+        speaks = Client1 if isinstance(engine, H1Engine) else Client
+        place = Place(line, engine, connection, speaks(line))
         self.places.append(place)
         self.nursery.start_soon(self.serve, place)
         return place
@@ -329,6 +427,10 @@ class World:
         desk = self.desk
         exchanges = [one for p in self.places for one in p.connection._exchanges.values()]
         assert not self.notebook.reasons("connection_failed"), self.notebook.notes
+        refused = set(self.notebook.reasons("connection_refused"))
+        assert refused <= {"header_s", "InvalidBodyLengthError"}, (
+            "who keeps the rules is not refused"
+        )
         assert all(not p.connection._exchanges for p in self.places if p.served)
         assert desk.under_way == sum(one.counted for one in exchanges), "under way"
         assert set(desk.patient) <= set(exchanges), "patient"
@@ -358,9 +460,8 @@ class World:
 class Place:
     """One connection from both ends."""
 
-    def __init__(self, line, engine, connection):
-        self.line, self.engine, self.connection = line, engine, connection
-        self.client = Client(line)
+    def __init__(self, line, engine, connection, client):
+        self.line, self.engine, self.connection, self.client = line, engine, connection, client
         self.served = False
         self.cancel = lambda: None
 
@@ -383,7 +484,7 @@ class Place:
 
     def at_rest(self):
         assert not self.connection._exchanges
-        assert self.engine.open_streams == 0
+        assert self.served or self.engine.open_streams == 0
         if self.whole:
             client = self.client
             silent = [s for s in client.opened if not client.ended[s] and s not in client.reset]
@@ -392,6 +493,8 @@ class Place:
 
     def missing(self):
         """Return what of the connection's window was not given back."""
+        if isinstance(self.engine, H1Engine):
+            return self.engine._unread
         if hasattr(self.engine, "_h2"):
             manager = self.engine._h2._inbound_flow_control_window_manager
             return manager.max_window_size - manager.current_window_size - manager._bytes_processed
@@ -417,8 +520,7 @@ def step(world, word, which, at, octets):
             ends=octets % 4 == 0,
             length=octets if octets % 3 == 0 and octets % 4 else 0,
             expects=octets % 5 == 0,
-            fair=client.h2.open_outbound_streams < STREAMS
-            and place.engine.open_streams + len(line.said) // 9 < 2 * STREAMS,
+            fair=client.room and place.engine.open_streams + len(line.said) // 9 < 2 * STREAMS,
         )
     elif word == "data" and not gone:
         client.data(at, octets, ends=octets % 4 == 0)
@@ -427,12 +529,9 @@ def step(world, word, which, at, octets):
     elif word == "widen" and not gone:
         client.widen(at, octets + 1)
     elif word == "settings" and not (gone or client.unsettled):
-        client.unsettled = True  # the package takes the answer to one for the answer to all
-        client.h2.update_settings({h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: octets * (at % 3)})
+        client.settle(octets * (at % 3))
     elif word == "goaway" and not gone:
-        client.say()
-        line.said += frame(GOAWAY, 0, 0, bytes(8))
-        client.leaving = True
+        client.farewell()
     elif word == "gone":
         line.over = at % 2 == 0
         line.broken = not line.over
@@ -458,6 +557,7 @@ async def carried_out(engine, plan):
         world = World(engine, nursery)
         nursery.start_soon(world.desk.times.run)
         world.connect()
+        await settled(world)
         await settled(world)
         for word, which, at, octets, at_once in plan:
             with suppress(h2.exceptions.ProtocolError):  # the client itself may not do that now
@@ -503,6 +603,9 @@ async def at_rest(world):
 async def as_good_as_new(world, place):
     """Use all that a client may use at once, twice."""
     client = place.client
+    if isinstance(client, Client1):
+        await as_good_as_new1(world, client)
+        return
     for _ in range(2):
         client.h2.update_settings({h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: 60_000})
         client.h2.increment_flow_control_window(60_000)
@@ -522,6 +625,18 @@ async def as_good_as_new(world, place):
         assert [client.answered[s] for s in fresh] == [1] * STREAMS
         assert all(client.ended[s] for s in fresh)
         place.check()
+
+
+async def as_good_as_new1(world, client):
+    """Send two requests ahead, each with a body."""
+    before = len(client.opened)
+    for _ in range(2):
+        client.open("body", "whole", ends=False, length=5_000, expects=False, fair=True)
+        client.data(0, 5_000, ends=True)
+    await settled(world)
+    await virtual(1)
+    client.hear()
+    assert [client.answered[s] for s in client.opened[before:]] == [1, 1], client.heard[-200:]
 
 
 def run(engine, plan):

@@ -1,4 +1,4 @@
-"""Whatever befalls an exchange, what it took of the edge is given back: plans by chance against both HTTP/2 engines."""
+"""Whatever befalls an exchange, what it took of the edge is given back: plans by chance against both HTTP/2 engines and HTTP/1.1."""
 
 import pytest
 import trio
@@ -29,7 +29,7 @@ BUSY = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.large_base
 QUICK, STREAMED = BEHAVIOURS.index("quick"), 2
 
 
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("engine", [*ENGINES, "http/1.1"])
 @settings(max_examples=60, derandomize=True, suppress_health_check=BUSY, database=None)
 @given(plan=PLANS)
 def test_what_an_exchange_took_is_given_back_however_it_ends(engine, plan):
@@ -37,7 +37,7 @@ def test_what_an_exchange_took_is_given_back_however_it_ends(engine, plan):
 
 
 @pytest.mark.nightly
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("engine", [*ENGINES, "http/1.1"])
 @settings(max_examples=5_000, suppress_health_check=BUSY, database=None)
 @given(plan=PLANS)
 def test_it_is_given_back_whatever_happens_for_minutes(engine, plan):
