@@ -22,7 +22,7 @@ HANG, LATE = BEHAVIOURS.index("hang"), BEHAVIOURS.index("late")
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-@settings(max_examples=30, derandomize=True, suppress_health_check=BUSY, database=None)
+@settings(max_examples=20, derandomize=True, suppress_health_check=BUSY, database=None)
 @given(plan=PLANS)
 def test_what_an_exchange_took_is_given_back_however_it_ends(protocol, plan):
     run(protocol, plan)
