@@ -462,7 +462,7 @@ class Place:
 
     def __init__(self, line, engine, connection, client):
         self.line, self.engine, self.connection, self.client = line, engine, connection, client
-        self.served = False
+        self.served = self.drained = False
         self.cancel = lambda: None
 
     @property
@@ -474,6 +474,7 @@ class Place:
             or self.line.over
             or self.line.broken
             or self.engine.closing
+            or (self.drained and isinstance(self.engine, H1Engine))  # its next answer says farewell
         )
 
     def check(self):
@@ -542,6 +543,7 @@ def step(world, word, which, at, octets):
         line.allowed = math.inf
         line.change()
     elif word == "drain":
+        place.drained = True
         place.connection.drain()
     elif word == "drain_now":
         client.leaving = True
