@@ -141,9 +141,9 @@ class Exchange:
 
     def forgo(self) -> None:
         """Forget what has come of the body; what nobody will read is credited too, or the connection's window shrinks for good."""
-        octets = sum([weight for _, weight in self._pieces])
-        self._pieces.clear()
-        if octets:
+        if self._pieces:
+            octets = sum([weight for _, weight in self._pieces])
+            self._pieces.clear()
             self._consume(self.stream, octets)
 
     def _keep(self, data: bytes, octets: int) -> None:

@@ -106,9 +106,8 @@ class SharedStream:
         Cancellation: the stream is reset, its connection goes on.
         """
         answer, shared = self._answer, self._shared
-        if (
-            self._done is None and not self._whole
-        ):  # by whoever keeps house: a part must not pass for the whole
+        if self._done is None and not self._whole:
+            # By whoever keeps house: a part must not pass for the whole.
             raise BankStreamBroken(
                 bank_failure("bank.timeout", "the answer was given up", sent=True)
             )
